@@ -1,0 +1,313 @@
+/**
+ * The shape of the configuration file. Keys stay as they are written (snake_case); every object is strict, so a typo is
+ * refused and never ignored. Messages read "what is wrong — how to fix" and never repeat a value, which may be a secret.
+ */
+import { z } from 'zod';
+import { ENGINES } from '../core/errors.js';
+import { ADDR_FIX, isPostgresUrl, parseListenAddress } from './environment.js';
+
+const PROVISIONING_MODES = ['external', 'source', 'container', 'package', 'binary', 'simulated'] as const;
+const GIB_BYTES = 1024 ** 3;
+
+const text = z.string().min(1).max(4096);
+const positiveInt = z.int().min(1);
+const sha256 = z
+  .string()
+  .regex(/^sha256:[0-9a-f]{64}$/, { error: 'is not a digest — write sha256: and 64 lower-case hex digits' });
+
+function urlOf(value: string): URL | null {
+  return URL.canParse(value) ? new URL(value) : null;
+}
+
+function hasCredentials(url: URL): boolean {
+  return url.username !== '' || url.password !== '';
+}
+
+const endpointUrl = z
+  .string()
+  .refine((value) => ['http:', 'https:'].includes(urlOf(value)?.protocol ?? ''), {
+    error: 'is not an http(s) URL — write e.g. http://127.0.0.1:8081',
+    abort: true,
+  })
+  .refine((value) => !hasCredentials(new URL(value)), {
+    error: 'holds a user name or password — remove them from the URL',
+  });
+
+const binaryUrl = z
+  .string()
+  .refine(
+    (value) => {
+      const url = urlOf(value);
+      return url?.protocol === 'https:' || (url?.protocol === 'file:' && /^file:\/\/\/[^/]/.test(value));
+    },
+    {
+      error: 'is neither https:// nor file:/// with an absolute path — write e.g. file:///opt/llama.cpp/llama-server',
+      abort: true,
+    },
+  )
+  .refine((value) => !hasCredentials(new URL(value)), {
+    error: 'holds a user name or password — remove them from the URL',
+  });
+
+const TrustPolicySchema = z.strictObject({
+  mode: z.enum(['strict', 'permissive']).default('permissive'),
+  allowed_registries: z.array(text).default([]),
+  require_signature: z.boolean().default(false),
+  require_sbom: z.boolean().default(false),
+  ca_roots: z.array(text).default([]),
+});
+
+const QueueSchema = z.strictObject({
+  /** Waiting tasks over both priorities. */
+  capacity: z.int().min(1).max(100_000).default(256),
+  full_policy: z.enum(['reject', 'drop-lru', 'shed-low-priority']).default('reject'),
+});
+
+const PriorityAdmissionSchema = z.strictObject({
+  name: z.enum(['interactive', 'batch']),
+  queue_capacity: z.int().min(1).max(100_000).optional(),
+  /** Requests per second. */
+  rate_limit_rps: z.number().positive().optional(),
+  weight: z.number().positive().optional(),
+});
+
+const TimeoutsSchema = z.strictObject({
+  wall_ms: positiveInt.default(600_000),
+  idle_ms: positiveInt.default(30_000),
+});
+
+const SimulatedSchema = z.strictObject({
+  tokens_per_second: z.number().positive().max(1_000_000).default(40),
+  first_token_ms: z.int().min(0).default(50),
+  load_ms: z.int().min(0).default(200),
+  /** What one replica claims of its simulated GPUs. */
+  vram_bytes: positiveInt.default(4 * GIB_BYTES),
+});
+
+const SourceSchema = z.strictObject({
+  repo: text,
+  ref: text,
+  submodules: z.boolean().default(false),
+  build: z
+    .strictObject({ cmake_flags: z.array(text).default([]), generator: text.optional(), cache_dir: text.optional() })
+    .prefault({}),
+});
+
+const ProvisioningFields = z.strictObject({
+  mode: z.enum(PROVISIONING_MODES),
+  allow_package_installs: z.boolean().default(false),
+  allow_binary_downloads: z.boolean().default(false),
+  source: SourceSchema.optional(),
+  container: z.strictObject({ image: text, tag: text.optional() }).optional(),
+  package: z.strictObject({ name: text, version: text.optional(), repo: text.optional() }).optional(),
+  binary: z.strictObject({ url: binaryUrl, checksum: sha256.optional(), install_dir: text.optional() }).optional(),
+  simulated: SimulatedSchema.optional(),
+  model: z.strictObject({ ref: text.optional(), cache_dir: text.optional(), checksum: sha256.optional() }).optional(),
+  ports: z.array(z.int().min(1).max(65_535)).default([]),
+  env: z
+    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string(), {
+      error: (issue) =>
+        issue.code === 'invalid_key' ? 'is not a variable name — use letters, digits and _' : undefined,
+    })
+    .default({}),
+  flags: z.array(z.string()).default([]),
+});
+
+/** Where `mode` is `simulated`, `simulated` is always there, defaults filled in. */
+const ProvisioningSchema = ProvisioningFields.transform((fields): z.output<typeof ProvisioningFields> => {
+  if (fields.mode !== 'simulated' || fields.simulated !== undefined) return fields;
+  return { ...fields, simulated: SimulatedSchema.parse({}) };
+});
+
+const PoolFields = z.strictObject({
+  id: z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/, {
+    error: 'is not a pool id — use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit',
+  }),
+  engine: z.enum(ENGINES),
+  model: text,
+  quant: text.optional(),
+  /** Tokens of one slot. */
+  ctx: positiveInt.default(4096),
+  /** GPU indices of the pool's device mask. */
+  devices: z.array(z.int().min(0)).max(64).default([]),
+  /** Ratios, one per device. */
+  tensor_split: z.array(z.number().positive()).optional(),
+  preload: z.boolean().default(true),
+  require_same_engine_version: z.boolean().default(true),
+  sampler_profile_version: text.optional(),
+  replicas: z.int().min(1).max(64).default(1),
+  /** Concurrent tasks of one replica. */
+  slots: z.int().min(1).max(64).default(1),
+  endpoint: endpointUrl.optional(),
+  queue: QueueSchema.prefault({}),
+  admission: z.strictObject({ priorities: z.array(PriorityAdmissionSchema).optional() }).prefault({}),
+  timeouts: TimeoutsSchema.prefault({}),
+  provisioning: ProvisioningSchema,
+});
+
+type Found = (path: (string | number)[], message: string) => void;
+
+function repeats<T>(values: readonly T[]): number[] {
+  return values.flatMap((value, index) => (values.indexOf(value) < index ? [index] : []));
+}
+
+function checkProvisioning({ endpoint, provisioning }: PoolConfig, found: Found): void {
+  const { mode } = provisioning;
+  if (mode === 'external' && endpoint === undefined) {
+    found(
+      ['endpoint'],
+      'is missing: mode external attaches to a running engine — add e.g. endpoint: http://127.0.0.1:8081',
+    );
+  }
+  if (mode !== 'external' && endpoint !== undefined) {
+    found(['endpoint'], `belongs to provisioning.mode external, not ${mode} — remove it, or change the mode`);
+  }
+  if (mode !== 'external' && mode !== 'simulated' && provisioning[mode] === undefined) {
+    found(
+      ['provisioning', mode],
+      `is missing: provisioning.mode is ${mode} — add the ${mode} section, or change the mode`,
+    );
+  }
+  if (mode !== 'simulated' && provisioning.simulated !== undefined) {
+    // A half-made choice: never let it decide silently between a real engine and a simulated one.
+    found(['provisioning', 'simulated'], `has no effect in mode ${mode} — remove it, or choose mode: simulated`);
+  }
+  if (
+    mode === 'binary' &&
+    provisioning.binary?.url.startsWith('https:') &&
+    provisioning.binary.checksum === undefined
+  ) {
+    found(
+      ['provisioning', 'binary', 'checksum'],
+      'is missing: a download needs one — add checksum: sha256:<64 hex digits>',
+    );
+  }
+}
+
+function checkPool(pool: PoolConfig, found: Found): void {
+  checkProvisioning(pool, found);
+  for (const index of repeats(pool.devices)) found(['devices', index], 'names a device twice — list each device once');
+  if (pool.tensor_split !== undefined && pool.tensor_split.length !== pool.devices.length) {
+    found(
+      ['tensor_split'],
+      `has ${pool.tensor_split.length} ratios for ${pool.devices.length} devices — give one ratio per device`,
+    );
+  }
+  for (const index of repeats(pool.provisioning.ports))
+    found(['provisioning', 'ports', index], 'repeats a port — list each port once');
+  const names = pool.admission.priorities?.map((priority) => priority.name) ?? [];
+  for (const index of repeats(names))
+    found(['admission', 'priorities', index, 'name'], 'repeats a priority — keep one entry per priority');
+}
+
+const PoolSchema = PoolFields.superRefine((pool, context) => {
+  checkPool(pool, (path, message) => context.addIssue({ code: 'custom', path, message }));
+});
+
+const GpuSchema = z
+  .strictObject({
+    mode: z.enum(['nvidia', 'simulated']).default('nvidia'),
+    devices: z
+      .array(z.strictObject({ name: text, memory_bytes: positiveInt, uuid: text.optional() }))
+      .min(1)
+      .max(64)
+      .optional(),
+  })
+  .superRefine((gpu, context) => {
+    if (gpu.mode === 'simulated' && gpu.devices === undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['devices'],
+        message:
+          'is missing: simulated GPUs must be described — add e.g. devices: [{ name: Simulated 24 GB, memory_bytes: 25769803776 }]',
+      });
+    }
+    if (gpu.mode === 'nvidia' && gpu.devices !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['devices'],
+        message: 'describes simulated GPUs, but gpu.mode is nvidia — remove it, or choose mode: simulated',
+      });
+    }
+  });
+
+const ConfigFields = z.strictObject({
+  pools: z.array(PoolSchema).min(1).max(256),
+  catalog: z.strictObject({ trust_policy: TrustPolicySchema.prefault({}) }).prefault({}),
+  gpu: GpuSchema.prefault({}),
+  server: z
+    .strictObject({
+      addr: z
+        .string()
+        .refine((value) => parseListenAddress(value) !== null, {
+          error: `is not an address to listen on — ${ADDR_FIX}`,
+        })
+        .optional(),
+    })
+    .prefault({}),
+  database: z
+    .strictObject({
+      /** May hold a password: keep it out of logs. */
+      url: z
+        .string()
+        .refine(isPostgresUrl, { error: 'is not a PostgreSQL URL — write postgresql://user@host:5432/database' })
+        .optional(),
+    })
+    .prefault({}),
+  sessions: z
+    .strictObject({ ttl_ms: z.int().min(1).max(600_000).default(600_000), max_turns: positiveInt.default(8) })
+    .prefault({}),
+  network: z.strictObject({ allow_hosts: z.array(text).default([]) }).prefault({}),
+  /** What one session may spend; absent means without limit. */
+  budgets: z
+    .strictObject({
+      tokens: positiveInt.optional(),
+      time_ms: positiveInt.optional(),
+      cost: z.number().positive().optional(),
+    })
+    .optional(),
+});
+
+/** The whole file: fields, defaults and the rules across fields. */
+export const ConfigSchema = ConfigFields.superRefine((config, context) => {
+  const ids = config.pools.map((pool) => pool.id);
+  for (const index of repeats(ids)) {
+    const first = ids.indexOf(ids[index] ?? '');
+    context.addIssue({
+      code: 'custom',
+      path: ['pools', index, 'id'],
+      message: `is already the id of pools[${first}] — give every pool its own id`,
+    });
+  }
+  const simulated = config.gpu.devices;
+  if (simulated === undefined) return;
+  for (const [poolIndex, pool] of config.pools.entries()) {
+    for (const [index, device] of pool.devices.entries()) {
+      if (device < simulated.length) continue;
+      const message = `device ${device} does not exist: gpu.devices describes 0 to ${simulated.length - 1} — use one of those, or describe more`;
+      context.addIssue({ code: 'custom', path: ['pools', poolIndex, 'devices', index], message });
+    }
+  }
+});
+
+/** The JSON Schema of the file, the same object content on every call. The rules across fields are not in it. */
+export function configJsonSchema(): Record<string, unknown> {
+  return { ...z.toJSONSchema(ConfigSchema, { io: 'input' }) };
+}
+
+export type Config = z.output<typeof ConfigSchema>;
+/** The file as a program may write it, defaults left out. */
+export type ConfigInput = z.input<typeof ConfigSchema>;
+export type PoolConfig = z.output<typeof PoolFields>;
+export type ProvisioningConfig = z.output<typeof ProvisioningFields>;
+export type ProvisioningMode = (typeof PROVISIONING_MODES)[number];
+export type SimulatedConfig = z.output<typeof SimulatedSchema>;
+export type SourceConfig = z.output<typeof SourceSchema>;
+export type QueueConfig = z.output<typeof QueueSchema>;
+export type QueueFullPolicy = QueueConfig['full_policy'];
+export type PriorityAdmissionConfig = z.output<typeof PriorityAdmissionSchema>;
+export type TimeoutsConfig = z.output<typeof TimeoutsSchema>;
+export type TrustPolicyConfig = z.output<typeof TrustPolicySchema>;
+export type GpuConfig = z.output<typeof GpuSchema>;
+export type SessionsConfig = Config['sessions'];
+export type BudgetsConfig = NonNullable<Config['budgets']>;

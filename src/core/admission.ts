@@ -1,0 +1,72 @@
+/** The rules a task must meet before it may be queued. Pure: the doors give it typed input, services give it the pools. */
+import { type Engine, invalid, type Refusal } from './errors.js';
+import { isUuid } from './ids.js';
+import type { PlacementOverrides } from './placement.js';
+import type { Determinism, Priority, Workload } from './task.js';
+
+/** A task as a caller asked for it, after the door has checked its shape and filled what has a default. */
+export interface TaskSubmission {
+  readonly taskId: string;
+  readonly sessionId: string;
+  readonly workload: Workload;
+  readonly modelRef: string;
+  readonly engine: Engine;
+  readonly ctx: number;
+  readonly priority: Priority;
+  readonly seed: bigint | null;
+  readonly determinism: Determinism;
+  readonly samplerProfileVersion: string | null;
+  readonly prompt: string;
+  readonly maxTokens: number;
+  readonly deadlineMs: number;
+  readonly kvHint: 'reuse' | 'cold' | null;
+  readonly placement: PlacementOverrides;
+}
+
+/** One task may not take more than this of prompt, counted in UTF-16 units before any tokenizer sees it. */
+export const MAX_PROMPT_LENGTH = 4 * 1024 * 1024;
+export const MAX_MAX_TOKENS = 1_000_000;
+/** A week: longer promises are mistakes (seconds for milliseconds, an absolute time). */
+export const MAX_DEADLINE_MS = 7 * 24 * 3600 * 1000;
+const INT64_MAX = (1n << 63n) - 1n;
+const INT64_MIN = -(1n << 63n);
+
+function positiveInt(field: string, value: number, max: number): Refusal | null {
+  if (!Number.isInteger(value) || value <= 0) return invalid(field, `must be a positive integer, got ${value}`);
+  return value > max ? invalid(field, `must be at most ${max}, got ${value}`) : null;
+}
+
+/** First broken rule, or null. Field names are those of the wire, so that both doors name the same thing. */
+export function checkSubmission(task: TaskSubmission): Refusal | null {
+  if (!isUuid(task.taskId)) return invalid('task_id', 'must be a uuid (8-4-4-4-12 hex digits)');
+  if (!isUuid(task.sessionId)) return invalid('session_id', 'must be a uuid (8-4-4-4-12 hex digits)');
+  if (task.modelRef.length === 0) return invalid('model_ref', 'must not be empty');
+  if (task.workload !== 'completion') return invalid('workload', `${task.workload} tasks are not served yet`);
+  if (task.prompt.length > MAX_PROMPT_LENGTH) {
+    return invalid('prompt', `is ${task.prompt.length} characters long; at most ${MAX_PROMPT_LENGTH} are taken`);
+  }
+  if (task.prompt.includes('\u0000')) return invalid('prompt', 'must not contain the NUL character');
+  if (task.seed !== null && (task.seed > INT64_MAX || task.seed < INT64_MIN)) {
+    return invalid('seed', 'must fit into 64 bits');
+  }
+  return (
+    positiveInt('ctx', task.ctx, 2 ** 31 - 1) ??
+    positiveInt('max_tokens', task.maxTokens, MAX_MAX_TOKENS) ??
+    positiveInt('deadline_ms', task.deadlineMs, MAX_DEADLINE_MS)
+  );
+}
+
+/** The prompt and what may follow it must fit the context, counted by the engine's own tokenizer. No silent truncation. */
+export function checkPromptTokens(
+  promptTokens: number,
+  task: { readonly ctx: number; readonly maxTokens: number },
+): Refusal | null {
+  if (promptTokens >= task.ctx) {
+    return invalid('prompt', `is ${promptTokens} tokens long and leaves no room in a context of ${task.ctx}`);
+  }
+  if (promptTokens + task.maxTokens > task.ctx) {
+    const room = task.ctx - promptTokens;
+    return invalid('max_tokens', `prompt (${promptTokens}) + max_tokens (${task.maxTokens}) exceed the context of ${task.ctx}; at most ${room} fit`);
+  }
+  return null;
+}

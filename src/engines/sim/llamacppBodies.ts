@@ -1,0 +1,264 @@
+/** The JSON bodies and texts of llama-server's protocol, as build 11669 sends them. Pure. */
+import { z } from 'zod';
+import type { Completion, DecodeReport, SimEngine } from './engine.js';
+import { BOS, detokenize, LAST_VOCABULARY_ID, pieceOf, tokenize, VOCABULARY_SIZE } from './model.js';
+
+const BUILD_INFO = 'b11669-sim';
+/** What a seed of -1 reads back as: a random one. */
+const RANDOM_SEED = 0xffff_ffff;
+
+/** A refusal in the protocol's terms; carries the exact body. */
+export class LlamaError extends Error {
+  readonly status: number;
+  readonly body: Readonly<Record<string, unknown>>;
+  constructor(status: number, type: string, message: string, extra: Readonly<Record<string, unknown>> = {}) {
+    super(message);
+    this.status = status;
+    this.body = { error: { code: status, message, type, ...extra } };
+  }
+}
+
+export function contextOverflow(promptTokens: number, contextTokens: number): LlamaError {
+  const message = `request (${promptTokens} tokens) exceeds the available context size (${contextTokens} tokens), try increasing it`;
+  return new LlamaError(400, 'exceed_context_size_error', message, {
+    n_prompt_tokens: promptTokens,
+    n_ctx: contextTokens,
+  });
+}
+
+const completionSchema = z.object({
+  prompt: z.union([z.string(), z.array(z.number().int().nonnegative())]),
+  n_predict: z.number().int().min(-1).optional(),
+  max_tokens: z.number().int().min(-1).optional(),
+  stream: z.boolean().default(false),
+  seed: z.number().int().min(-1).max(RANDOM_SEED).default(-1),
+  temperature: z.number().default(0.8),
+  top_k: z.number().int().default(40),
+  top_p: z.number().default(0.95),
+  min_p: z.number().default(0.05),
+  id_slot: z.number().int().default(-1),
+  cache_prompt: z.boolean().default(true),
+});
+type CompletionBody = z.infer<typeof completionSchema>;
+
+export const tokenizeSchema = z.object({
+  content: z.string().default(''),
+  add_special: z.boolean().default(false),
+  with_pieces: z.boolean().default(false),
+});
+export const detokenizeSchema = z.object({ tokens: z.array(z.number().int().nonnegative()).default([]) });
+
+/** Parses a request body; a failure is the 400 that the server answers. */
+export function parseBody<T>(text: string, schema: z.ZodType<T>): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    const detail = cause instanceof Error ? cause.message : 'parse error';
+    throw new LlamaError(400, 'invalid_request_error', `[json.exception.parse_error.101] parse error: ${detail}`);
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new LlamaError(
+    400,
+    'invalid_request_error',
+    `[json.exception.type_error.302] ${issue?.path.join('.')}: ${issue?.message}`,
+  );
+}
+
+export function parseCompletion(text: string): CompletionBody {
+  const { prompt, ...rest } = parseBody(text, completionSchema.partial({ prompt: true }));
+  if (prompt === undefined) {
+    throw new LlamaError(400, 'invalid_request_error', "[json.exception.out_of_range.403] key 'prompt' not found");
+  }
+  return { prompt, ...rest };
+}
+
+/** The completion a body asks for. Counts the begin-of-sequence token that the server puts before a text prompt. */
+export function completionOf(body: CompletionBody, randomSeed: () => number): Completion {
+  const isText = typeof body.prompt === 'string';
+  const ids = typeof body.prompt === 'string' ? tokenize(body.prompt) : body.prompt;
+  const isRandom = body.seed === -1 || body.seed === RANDOM_SEED;
+  return {
+    prompt: typeof body.prompt === 'string' ? body.prompt : detokenize(body.prompt),
+    promptTokens: ids.length + (isText ? 1 : 0),
+    maxTokens: body.n_predict ?? body.max_tokens ?? -1,
+    seed: isRandom ? randomSeed() : body.seed,
+    sampling: { temperature: body.temperature, topK: body.top_k, topP: body.top_p, minP: body.min_p },
+    idSlot: body.id_slot,
+    settings: generationSettings(body),
+  };
+}
+
+function generationSettings(body: CompletionBody): Readonly<Record<string, unknown>> {
+  const maxTokens = body.n_predict ?? body.max_tokens ?? -1;
+  return {
+    seed: body.seed === -1 ? RANDOM_SEED : body.seed,
+    temperature: Math.fround(body.temperature), // the server holds these as 32-bit floats, and shows it
+    top_k: body.top_k,
+    top_p: Math.fround(body.top_p),
+    min_p: Math.fround(body.min_p),
+    repeat_penalty: 1,
+    stop: [],
+    max_tokens: maxTokens,
+    n_predict: maxTokens,
+    n_keep: 0,
+    ignore_eos: false,
+    stream: body.stream,
+    n_probs: 0,
+    samplers: ['penalties', 'dry', 'top_n_sigma', 'top_k', 'typ_p', 'top_p', 'min_p', 'xtc', 'temperature'],
+    timings_per_token: false,
+    lora: [],
+  };
+}
+
+/**
+ * Middle frames of one completion. Each differs from the next only in three places, so the text around them is made
+ * once: `data: {"index":0,"content":" She","tokens":[300],"stop":false,…,"tokens_predicted":1,"tokens_evaluated":18}`.
+ */
+export function frameWriter(promptTokens: number): (id: number, tokensPredicted: number) => string {
+  const tail = `,"tokens_evaluated":${promptTokens}}\n\n`;
+  return (id, tokensPredicted) => `${headOf(id)}${tokensPredicted}${tail}`;
+}
+
+const heads: string[] = [];
+function headOf(id: number): string {
+  const known = heads[id];
+  if (known !== undefined) return known;
+  const content = JSON.stringify(pieceOf(id));
+  const made = `data: {"index":0,"content":${content},"tokens":[${id}],"stop":false,"id_slot":-1,"tokens_predicted":`;
+  heads[id] = made; // ids come from the vocabulary, a few hundred
+  return made;
+}
+
+/** The last frame of a stream (`content` empty), or the whole answer without streaming. */
+export function lastFrame(
+  engine: SimEngine,
+  completion: Completion,
+  report: DecodeReport,
+  content: string,
+): Readonly<Record<string, unknown>> {
+  const { tokens, truncated } = engine.plan(completion);
+  const perToken = tokens > 0 ? report.decodeMs / tokens : 0;
+  const { promptTokens } = completion;
+  return {
+    index: 0,
+    content,
+    tokens: [],
+    id_slot: report.slotId,
+    stop: true,
+    model: engine.config.model,
+    tokens_predicted: tokens,
+    tokens_evaluated: promptTokens,
+    generation_settings: completion.settings,
+    prompt: `<s> ${completion.prompt}`,
+    has_new_line: false,
+    truncated,
+    stop_type: 'limit',
+    stopping_word: '',
+    tokens_cached: Math.max(promptTokens + tokens - 1, 0),
+    timings: {
+      cache_n: 0,
+      prompt_n: promptTokens,
+      prompt_ms: report.promptMs,
+      prompt_per_token_ms: report.promptMs / promptTokens,
+      prompt_per_second: report.promptMs > 0 ? (promptTokens * 1000) / report.promptMs : 0,
+      predicted_n: tokens,
+      predicted_ms: report.decodeMs,
+      predicted_per_token_ms: perToken,
+      predicted_per_second: perToken > 0 ? 1000 / perToken : 0,
+    },
+  };
+}
+
+const DEFAULT_BODY: CompletionBody = completionSchema.parse({ prompt: '' });
+
+export function propsBody({ config }: SimEngine): Readonly<Record<string, unknown>> {
+  return {
+    default_generation_settings: { params: generationSettings(DEFAULT_BODY), n_ctx: config.contextTokens },
+    total_slots: config.slots,
+    model_alias: config.model,
+    model_ftype: 'all F32',
+    model_path: config.model,
+    modalities: { vision: false, video: false, audio: false },
+    endpoint_slots: true,
+    endpoint_props: false,
+    endpoint_metrics: true,
+    chat_template: '',
+    bos_token: '<s>',
+    eos_token: '</s>',
+    build_info: BUILD_INFO,
+    is_sleeping: false,
+  };
+}
+
+/** One entry per slot; a slot that never ran anything lacks the keys about its task. `next_token` is an array of one. */
+export function slotsBody({ slots, config }: SimEngine): readonly unknown[] {
+  return slots.slots.map(({ id, busy, task }) => ({
+    id,
+    n_ctx: config.contextTokens,
+    speculative: false,
+    is_processing: busy,
+    ...(task !== null && {
+      id_task: task.id,
+      n_prompt_tokens: task.promptTokens,
+      n_prompt_tokens_processed: busy ? task.promptTokens : 0,
+      n_prompt_tokens_cache: 0,
+      params: task.settings,
+      next_token: [
+        {
+          has_next_token: busy,
+          has_new_line: false,
+          n_remain: busy ? task.maxTokens - task.decoded : -1,
+          n_decoded: busy ? task.decoded : 0,
+        },
+      ],
+    }),
+  }));
+}
+
+export function modelsBody({ config }: SimEngine, startedAtSeconds: number): Readonly<Record<string, unknown>> {
+  const meta = {
+    vocab_type: 1,
+    n_vocab: VOCABULARY_SIZE,
+    n_ctx: config.contextTokens,
+    n_ctx_train: config.contextTokens,
+  };
+  const { model } = config;
+  return {
+    models: [{ name: model, model, type: 'model', capabilities: ['completion'], details: { format: 'gguf' } }],
+    object: 'list',
+    data: [{ id: model, aliases: [model], object: 'model', created: startedAtSeconds, owned_by: 'llamacpp', meta }],
+  };
+}
+
+export function tokenizeBody(request: z.infer<typeof tokenizeSchema>): Readonly<Record<string, unknown>> {
+  const ids = [...(request.add_special ? [BOS] : []), ...tokenize(request.content)];
+  if (!request.with_pieces) return { tokens: ids };
+  return { tokens: ids.map((id) => ({ id, piece: id <= LAST_VOCABULARY_ID ? pieceOf(id) : detokenize([id]) })) };
+}
+
+/** Prometheus text without labels. Totals advance when a request leaves its slot. */
+export function metricsText({ counters, slots }: SimEngine): string {
+  const perSecond = (tokens: number, ms: number): number => (ms > 0 ? (tokens * 1000) / ms : 0);
+  const rows: readonly (readonly [name: string, type: string, help: string, value: number])[] = [
+    ['prompt_tokens_total', 'counter', 'Prompt tokens processed, without cached ones', counters.promptTokens],
+    ['prompt_tokens_cached_total', 'counter', 'Prompt tokens reused from the cache', 0],
+    ['prompt_seconds_total', 'counter', 'Time spent on prompts', counters.promptMs / 1000],
+    ['tokens_predicted_total', 'counter', 'Tokens generated', counters.decodedTokens],
+    ['tokens_predicted_seconds_total', 'counter', 'Time spent generating', counters.decodeMs / 1000],
+    ['n_decode_total', 'counter', 'Decode calls', counters.decodedTokens],
+    ['n_tokens_max', 'counter', 'Longest sequence seen', counters.longestSequence],
+    ['prompt_tokens_seconds', 'gauge', 'Prompt tokens per second', perSecond(counters.promptTokens, counters.promptMs)],
+    ['predicted_tokens_seconds', 'gauge', 'Tokens per second', perSecond(counters.decodedTokens, counters.decodeMs)],
+    ['requests_processing', 'gauge', 'Requests in a slot', slots.busyCount],
+    ['requests_deferred', 'gauge', 'Requests waiting for a slot', slots.deferredCount],
+  ];
+  return rows
+    .map(
+      ([name, type, help, value]) =>
+        `# HELP llamacpp:${name} ${help}\n# TYPE llamacpp:${name} ${type}\nllamacpp:${name} ${value}\n`,
+    )
+    .join('');
+}

@@ -1,0 +1,217 @@
+/**
+ * The only way in: validated, placed, counted against the engine's own tokenizer, durable, and only then acknowledged.
+ * Submissions that arrive together are written together.
+ */
+import { createHash } from 'node:crypto';
+import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { conflict, type Refusal, RefusalError, unavailable } from '../core/errors.js';
+import { seedFromTaskId } from '../core/ids.js';
+import { choosePool, type PlacementExplanation } from '../core/placement.js';
+import { backoffMs, predictStartMs, type StartBasis } from '../core/queue.js';
+import { EngineError } from '../engines/adapter.js';
+import { Batcher } from '../runtime/batcher.js';
+import type { Database } from '../store/database.js';
+import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/tasks.js';
+import type { Telemetry } from '../telemetry/events.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { Fleet } from './fleet.js';
+
+/** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
+const TOKENIZER_EXTRAS = 8;
+const TOKENIZE_DEADLINE_MS = 10_000;
+const MAX_BATCH = 256;
+const MAX_WAITING = 4096;
+
+export interface Receipt {
+  readonly taskId: string;
+  readonly poolId: string;
+  readonly queuePosition: number;
+  readonly predictedStartMs: number;
+  readonly backoffMs: number;
+}
+
+export interface AdmissionDeps {
+  readonly db: Database;
+  readonly fleet: Fleet;
+  readonly dispatcher: Dispatcher;
+  readonly telemetry: Telemetry;
+  readonly sessionTtlMs: number;
+}
+
+export class Admission {
+  readonly #deps: AdmissionDeps;
+  readonly #writers = new Map<string, Batcher<NewTask, SubmitResult>>();
+
+  constructor(deps: AdmissionDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Admits a task, or says why not. The same task_id with the same body gives the same receipt, however often.
+   * @throws RefusalError with one refusal of the taxonomy; nothing is written then.
+   */
+  async submit(submission: TaskSubmission, correlationId: string): Promise<Receipt> {
+    const task = { ...submission, taskId: submission.taskId.toLowerCase(), sessionId: submission.sessionId.toLowerCase() };
+    const requestHash = hashOf(task);
+    try {
+      return await this.#admit(task, correlationId, requestHash);
+    } catch (error) {
+      if (!(error instanceof RefusalError)) throw error;
+      const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
+      if (known !== null) return known;
+      this.#deps.telemetry.rejected({ engine: task.engine, correlationId }, error.refusal);
+      throw error;
+    }
+  }
+
+  async #admit(task: TaskSubmission, correlationId: string, requestHash: string): Promise<Receipt> {
+    const broken = checkSubmission(task);
+    if (broken !== null) throw new RefusalError(broken);
+    const { poolId, explanation } = this.#place(task);
+    await this.#checkTokens(poolId, task);
+    const startBasis = this.#deps.dispatcher.startBasis(poolId);
+    const { placement: _overrides, ...rest } = task;
+    const row: NewTask = {
+      ...rest,
+      seed: task.seed ?? seedFromTaskId(task.taskId),
+      correlationId,
+      requestHash,
+      explanation,
+      startBasis,
+    };
+    const result = await this.#writer(poolId).submit(row);
+    const receipt = this.#receiptOf(task, poolId, result);
+    if (result.outcome === 'admitted') {
+      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
+      this.#deps.dispatcher.wake();
+    }
+    return receipt;
+  }
+
+  /** What-if: where this task would go now, and why; nothing is written. */
+  explain(task: Pick<TaskSubmission, 'engine' | 'modelRef' | 'ctx' | 'placement'>): PlacementExplanation {
+    return choosePool(task, this.#candidates()).explanation;
+  }
+
+  #candidates() {
+    const { fleet, dispatcher } = this.#deps;
+    return fleet.candidates().map((pool) => ({
+      ...pool,
+      slotsFree: dispatcher.slotsFree(pool.id),
+      queueDepth: dispatcher.queueDepth(pool.id),
+    }));
+  }
+
+  #place(task: TaskSubmission): { poolId: string; explanation: PlacementExplanation } {
+    const outcome = choosePool(task, this.#candidates());
+    this.#deps.telemetry.placed(task.placement, outcome.explanation);
+    if (!outcome.ok) throw new RefusalError(outcome.refusal);
+    return outcome;
+  }
+
+  /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
+  async #checkTokens(poolId: string, task: TaskSubmission): Promise<void> {
+    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
+    if (most + task.maxTokens <= task.ctx) return;
+    const replica = this.#deps.fleet.ready(poolId)[0];
+    if (replica === undefined) {
+      if (task.maxTokens < task.ctx) return; // Nobody can count now; the engine itself will refuse what does not fit.
+      throw new RefusalError(checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000));
+    }
+    const count = await this.#countTokens(replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)));
+    const broken = checkPromptTokens(count, task);
+    if (broken !== null) throw new RefusalError(broken);
+  }
+
+  async #countTokens(counting: Promise<number>): Promise<number> {
+    try {
+      return await counting;
+    } catch (error) {
+      if (!(error instanceof EngineError) && !(error instanceof DOMException)) throw error;
+      const refusal = unavailable('POOL_UNREADY', 'the engine did not count the tokens of the prompt; try again', 1000);
+      throw new RefusalError(refusal, { cause: error });
+    }
+  }
+
+  #writer(poolId: string): Batcher<NewTask, SubmitResult> {
+    let writer = this.#writers.get(poolId);
+    if (writer === undefined) {
+      writer = new Batcher({
+        maxItems: MAX_BATCH,
+        maxWaiting: MAX_WAITING,
+        write: (tasks) => this.#write(poolId, tasks),
+        overflow: () => new RefusalError(this.#full(poolId)),
+      });
+      this.#writers.set(poolId, writer);
+    }
+    return writer;
+  }
+
+  /** One id twice in one batch would be one row with two receipts: repeats are written after their first. */
+  async #write(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
+    const { db, sessionTtlMs } = this.#deps;
+    const firstOf = new Map<string, number>();
+    tasks.forEach((task, index) => {
+      if (!firstOf.has(task.taskId)) firstOf.set(task.taskId, index);
+    });
+    const isFirst = (task: NewTask, index: number) => firstOf.get(task.taskId) === index;
+    const written = await submitTasks(db, poolId, tasks.filter(isFirst), sessionTtlMs);
+    const results: SubmitResult[] = [];
+    for (const [index, task] of tasks.entries()) {
+      const [result] = isFirst(task, index) ? written.splice(0, 1) : await submitTasks(db, poolId, [task], sessionTtlMs);
+      if (result === undefined) throw new Error('a submission got no result');
+      results.push(result);
+    }
+    return results;
+  }
+
+  #receiptOf(task: TaskSubmission, poolId: string, result: SubmitResult): Receipt {
+    switch (result.outcome) {
+      case 'admitted':
+      case 'known':
+        return receipt(task.taskId, poolId, result.queuePosition, result.startBasis);
+      case 'conflict':
+        throw new RefusalError(conflict('task_id', `task ${task.taskId} exists already with another body`));
+      case 'draining':
+        throw new RefusalError(unavailable('POOL_UNAVAILABLE', `pool ${poolId} is draining`, 1000));
+      case 'full':
+        throw new RefusalError(this.#full(poolId));
+    }
+  }
+
+  #full(poolId: string): Refusal {
+    return {
+      family: 'backpressure',
+      code: 'ADMISSION_REJECT',
+      message: `the queue of pool ${poolId} is full`,
+      retriable: true,
+      retryAfterMs: backoffMs(this.#deps.dispatcher.startBasis(poolId)),
+      policyLabel: 'reject',
+    };
+  }
+
+  /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
+  async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
+    if (refused.refusal.family === 'invalid' || refused.refusal.family === 'conflict') return null;
+    const row = await getTask(this.#deps.db, taskId).catch(() => null);
+    if (row === null || row.requestHash !== requestHash) return null;
+    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+  }
+}
+
+function receipt(taskId: string, poolId: string, queuePosition: number, basis: StartBasis): Receipt {
+  return { taskId, poolId, queuePosition, predictedStartMs: predictStartMs(queuePosition, basis), backoffMs: 0 };
+}
+
+/** Of everything that makes two submissions the same task. */
+function hashOf(task: TaskSubmission): string {
+  const { placement, ...rest } = task;
+  const canonical = JSON.stringify([Object.entries(rest).sort(byKey), Object.entries(placement).sort(byKey)], (_key, value) =>
+    typeof value === 'bigint' ? String(value) : value,
+  );
+  return createHash('sha256').update(canonical).digest('hex');
+}
+
+function byKey(a: readonly [string, unknown], b: readonly [string, unknown]): number {
+  return a[0] < b[0] ? -1 : 1;
+}

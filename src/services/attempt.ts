@@ -1,0 +1,387 @@
+/**
+ * One run of one leased task on one engine: frames in, log out, and exactly one ending.
+ *
+ * The log's `seal()` decides races: whoever closes the door first writes the ending, be it the engine's end, a cancel,
+ * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
+ */
+import type { TaskFailure } from '../core/errors.js';
+import { compareReplay, type EndEvent, type ErrorEvent, type TerminalEvent } from '../core/frame.js';
+import { afterLoss, isTerminal } from '../core/task.js';
+import { predictStartMs } from '../core/queue.js';
+import { EngineError, type EngineFrame } from '../engines/adapter.js';
+import type { Clock } from '../runtime/clock.js';
+import { delay, pollUntil } from '../runtime/wait.js';
+import type { Database } from '../store/database.js';
+import { type ClaimedTask, type Finish, finishTask, getTask, readLog, recordSlotFree, requeueTask } from '../store/tasks.js';
+import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import type { Fleet, ReadyReplica } from './fleet.js';
+import type { LeaseKeeper } from './leases.js';
+import type { StreamHub } from './streams/hub.js';
+import { StreamLog, terminalChunk } from './streams/log.js';
+import type { Recording, StreamRecorder } from './streams/recorder.js';
+import { storedEvent } from './streams/stored.js';
+import { transcriptOf } from './transcript.js';
+
+/** How long an engine may take to let go of a slot after its connection was closed, before it is recycled. */
+const SLOT_FREE_DEADLINE_MS = 5_000;
+const SLOT_POLL_MS = 20;
+const FINISH_RETRY_MS = 500;
+const LOG_PAGE_CHUNKS = 256;
+
+export interface AttemptDeps {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly hub: StreamHub;
+  readonly recorder: StreamRecorder;
+  readonly leases: LeaseKeeper;
+  readonly fleet: Fleet;
+  readonly telemetry: Telemetry;
+  readonly queueDepth: (poolId: string) => number;
+  /** A slot is free again, or the task waits again. */
+  readonly onSettled: (attempt: Attempt, heldMs: number) => void;
+}
+
+type StopReason = 'running' | 'cancel' | 'fenced' | 'timeout' | 'interrupted';
+
+interface Ending {
+  readonly status: Finish['status'];
+  readonly event: TerminalEvent;
+  readonly tokensIn: number | null;
+  readonly decodeMs: number;
+  readonly finishReason: string;
+  readonly error: TaskFailure | null;
+  /** null: the slot is released once the engine is seen to be free. */
+  readonly releaseReason: string | null;
+}
+
+/** The repeated run gave another token than the one readers already have. */
+class DivergedError extends Error {
+  constructor(index: number) {
+    super(`the repeated run differs from the stream at token ${index}`);
+    this.name = 'DivergedError';
+  }
+}
+
+export class Attempt {
+  readonly task: ClaimedTask;
+  readonly replica: ReadyReplica;
+  readonly #deps: AttemptDeps;
+  readonly #log: StreamLog;
+  readonly #recording: Recording;
+  readonly #abort = new AbortController();
+  readonly #facts: RunFacts;
+  readonly #leasedAtMs: number;
+  #stop: StopReason = 'running';
+  #interruption = '';
+  #restored: Promise<void> = Promise.resolve();
+  #replayed = 0;
+  #replayEnd = 0;
+  #firstTokenAtMs: number | null = null;
+  /** Settles when the run is over, its ending durable and its slot given back; never rejects. */
+  done: Promise<void> = Promise.resolve();
+  #settling: Promise<unknown> = Promise.resolve();
+
+  constructor(deps: AttemptDeps, task: ClaimedTask, replica: ReadyReplica) {
+    this.#deps = deps;
+    this.task = task;
+    this.replica = replica;
+    this.#log = new StreamLog(task.id);
+    this.#leasedAtMs = deps.clock.monotonicMs();
+    this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
+    const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
+    this.#facts = { taskId: task.id, sessionId, correlationId, engine, modelRef, poolId, priority, seed,
+      replicaId: replica.id, engineVersion: replica.engineVersion };
+  }
+
+  start(): void {
+    this.#restored = this.#restore();
+    this.done = this.#run();
+  }
+
+  /**
+   * Ends the task for its caller. The ending is durable when this answers.
+   * @returns whether the engine was seen to have freed the slot; null when the task had ended by itself.
+   */
+  async cancel(): Promise<boolean | null> {
+    await this.#restored;
+    if (!this.#log.seal()) {
+      await this.done;
+      return null;
+    }
+    this.#halt('cancel');
+    const event = this.#endEvent('canceled', true, this.#measuredDecodeMs());
+    const settled = this.#finish({
+      status: 'CANCELED', event, tokensIn: null, decodeMs: event.decodeMs, finishReason: 'canceled', error: null, releaseReason: null,
+    }).then((written) => (written ? this.#settleSlot('canceled') : false));
+    this.#settling = settled;
+    return settled;
+  }
+
+  /** Stops the run for a reason of ours (drain deadline, shutdown, lost replica); the task runs again where it may. */
+  async interrupt(cause: string): Promise<void> {
+    this.#interruption = cause;
+    this.#halt('interrupted');
+    await this.done;
+  }
+
+  /** The lease is lost: stop at once, write nothing more. */
+  fence(): void {
+    this.#log.abandon();
+    this.#halt('fenced');
+  }
+
+  #halt(reason: StopReason): void {
+    if (this.#stop !== 'running') return;
+    this.#stop = reason;
+    this.#abort.abort();
+  }
+
+  async #run(): Promise<void> {
+    const wallMs = Math.min(
+      this.#deps.fleet.limits(this.task.poolId).wallMs,
+      this.task.deadlineAt.getTime() - this.#deps.clock.nowMs(),
+    );
+    const wall = setTimeout(() => this.#halt('timeout'), Math.max(0, wallMs));
+    try {
+      await this.#restored;
+      if (this.#log.state === 'open') await this.#stream();
+    } catch (error) {
+      await this.#failed(error).catch((cause: unknown) => this.#giveUp(cause));
+    } finally {
+      clearTimeout(wall);
+      await this.#settling.catch((cause: unknown) => this.#giveUp(cause));
+      this.#deps.hub.detach(this.#log);
+      this.#deps.leases.forget(this.task.leaseId);
+      this.#deps.onSettled(this, this.#deps.clock.monotonicMs() - this.#leasedAtMs);
+    }
+  }
+
+  /** Brings back what earlier attempts made durable, and shows the log to readers. */
+  async #restore(): Promise<void> {
+    let afterOrd = -1;
+    while (afterOrd < this.task.chunks - 1) {
+      const chunks = await readLog(this.#deps.db, this.task.id, { afterOrd, afterSeq: -1, limit: LOG_PAGE_CHUNKS });
+      const last = chunks[chunks.length - 1];
+      if (last === undefined) break;
+      this.#log.restore(chunks.map(storedEvent));
+      afterOrd = last.ord;
+    }
+    this.#replayEnd = this.#log.tokens.length;
+    this.#deps.hub.attach(this.#log);
+  }
+
+  async #stream(): Promise<void> {
+    const { task, replica } = this;
+    this.#begin();
+    const request = {
+      prompt: task.prompt,
+      maxTokens: task.maxTokens,
+      seed: task.seed,
+      strict: task.determinism === 'strict',
+      slot: task.slot,
+    };
+    for await (const frames of replica.adapter.stream(request, this.#abort.signal)) {
+      if (this.#abort.signal.aborted) throw new Error('stopped');
+      const end = this.#accept(frames);
+      if (end !== null) return await this.#succeed(end);
+    }
+    throw new EngineError('the engine closed the stream without saying that it was done', {
+      code: 'WORKER_RESET', phase: 'streaming', engineLost: true,
+    });
+  }
+
+  #begin(): void {
+    const { task, replica } = this;
+    const atMs = this.#deps.clock.nowMs();
+    this.#deps.telemetry.started(this.#facts, task.attempts, atMs - task.createdAt.getTime());
+    if (!this.#log.hasStarted) {
+      this.#log.start({
+        kind: 'started', seq: 0, atMs, queuePosition: task.queuePosition, replicaId: replica.id, seed: String(task.seed),
+        predictedStartMs: predictStartMs(task.queuePosition, task.startBasis),
+      });
+      this.#log.mark({ kind: 'metrics', seq: 0, atMs, queueDepth: this.#deps.queueDepth(task.poolId), kvWarmth: false });
+    } else if (this.#replayEnd === 0) {
+      this.#seam();
+    }
+    this.#deps.recorder.touch(this.#recording);
+  }
+
+  #seam(): void {
+    const index = this.#log.tokens.length;
+    const atMs = this.#deps.clock.nowMs();
+    this.#log.mark({ kind: 'seam', seq: index, atMs, index, cause: 'engine_lost', attempt: this.task.attempts });
+    this.#deps.recorder.touch(this.#recording);
+  }
+
+  /** Takes one group of frames; returns the engine's end when it is in it. */
+  #accept(frames: readonly EngineFrame[]): (EngineFrame & { kind: 'end' }) | null {
+    const texts: string[] = [];
+    let end: (EngineFrame & { kind: 'end' }) | null = null;
+    for (const frame of frames) {
+      if (frame.kind === 'token') texts.push(frame.text);
+      else end = frame;
+    }
+    const fresh = this.#replayed < this.#replayEnd ? this.#compare(texts) : texts;
+    const room = this.task.maxTokens - this.#log.tokens.length;
+    if (fresh.length > 0 && room > 0) {
+      this.#noteFirstToken();
+      // An engine that runs past its limit is cut there: readers were promised no more.
+      if (this.#log.append(fresh.length > room ? fresh.slice(0, room) : fresh, this.#deps.clock.nowMs())) {
+        this.#deps.recorder.touch(this.#recording);
+      }
+    }
+    if (end !== null && this.#replayed < this.#replayEnd) throw new DivergedError(this.#replayed);
+    return end;
+  }
+
+  /** Holds repeated tokens against the log; returns those that continue it. */
+  #compare(texts: readonly string[]): readonly string[] {
+    const replay = compareReplay(this.#log.tokens, this.#replayed, texts);
+    if (replay.verdict === 'diverged') throw new DivergedError(replay.index);
+    const repeated = Math.min(texts.length, this.#replayEnd - this.#replayed);
+    this.#replayed += repeated;
+    if (this.#replayed === this.#replayEnd) this.#seam();
+    return texts.slice(repeated);
+  }
+
+  #noteFirstToken(): void {
+    if (this.#firstTokenAtMs !== null) return;
+    this.#firstTokenAtMs = this.#deps.clock.monotonicMs();
+    const sinceLeaseMs = this.#firstTokenAtMs - this.#leasedAtMs;
+    this.#deps.telemetry.firstToken(this.#facts, sinceLeaseMs);
+    this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: sinceLeaseMs, tokensPerSecond: null });
+  }
+
+  #measuredDecodeMs(): number {
+    return this.#firstTokenAtMs === null ? 0 : Math.round(this.#deps.clock.monotonicMs() - this.#firstTokenAtMs);
+  }
+
+  async #succeed(end: EngineFrame & { kind: 'end' }): Promise<void> {
+    if (!this.#log.seal()) return;
+    const event = this.#endEvent(end.finishReason, false, Math.round(end.decodeMs));
+    const perSecond = end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null;
+    this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: null, tokensPerSecond: perSecond });
+    await this.#finish({
+      status: 'SUCCEEDED', event, tokensIn: end.tokensIn, decodeMs: event.decodeMs, finishReason: end.finishReason,
+      error: null, releaseReason: 'completed',
+    });
+  }
+
+  /** The run ended any other way than by the engine's word; decides what that means for the task. */
+  async #failed(error: unknown): Promise<void> {
+    switch (this.#stop) {
+      case 'cancel':
+        return;
+      case 'fenced':
+        return this.#log.abandon();
+      case 'timeout':
+        return this.#fail({ code: 'DECODE_TIMEOUT', message: 'the task ran into its wall time or deadline', retriable: true }, false);
+      case 'interrupted':
+        return this.#lose(this.#interruption, false);
+      case 'running':
+        break;
+    }
+    if (error instanceof DivergedError) {
+      return this.#fail({ code: 'WORKER_RESET', message: `${error.message}; it cannot be continued`, retriable: true }, false);
+    }
+    if (!(error instanceof EngineError)) {
+      this.#deps.telemetry.backgroundFailure('attempt', error);
+      return this.#fail({ code: 'INTERNAL', message: 'the run failed inside the control plane', retriable: true }, false);
+    }
+    if (error.code === 'DECODE_TIMEOUT') {
+      return this.#fail({ code: error.code, message: error.message, retriable: true, engine: this.task.engine }, false);
+    }
+    if (error.engineLost || error.code === 'POOL_UNREADY') return this.#lose(error.message, true);
+    return this.#fail({ code: error.code, message: error.message, retriable: false, engine: this.task.engine }, true);
+  }
+
+  /** The engine or our hold on it is gone: run again where that is honest, else tell the readers. */
+  async #lose(cause: string, slotIsFree: boolean): Promise<void> {
+    const decision = afterLoss({
+      cancelRequested: false,
+      attempts: this.task.attempts,
+      tokensLogged: this.#log.tokens.length,
+      determinism: this.task.determinism,
+      cause,
+    });
+    if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, slotIsFree);
+    if (!this.#log.seal()) return;
+    if (!slotIsFree) await this.#waitSlotFree();
+    const append = await this.#deps.recorder.release(this.#recording);
+    const taken = await requeueTask(this.#deps.db, append, { delayMs: 0, reason: 'engine_lost' });
+    if (taken) this.#deps.telemetry.requeued(this.task, cause);
+    this.#log.abandon();
+  }
+
+  async #fail(error: TaskFailure, slotIsFree: boolean): Promise<void> {
+    if (!this.#log.seal()) return;
+    const seq = this.#log.tokens.length + 1;
+    const event: ErrorEvent = { kind: 'error', seq, atMs: this.#deps.clock.nowMs(), error };
+    const written = await this.#finish({
+      status: 'FAILED', event, tokensIn: null, decodeMs: this.#measuredDecodeMs(), finishReason: 'error', error,
+      releaseReason: slotIsFree ? 'failed' : null,
+    });
+    if (written && !slotIsFree) await this.#settleSlot('failed');
+  }
+
+  #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
+    const tokensOut = this.#log.tokens.length;
+    return { kind: 'end', seq: tokensOut + 1, atMs: this.#deps.clock.nowMs(), tokensOut, decodeMs, canceled, finishReason };
+  }
+
+  /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
+  async #finish(ending: Ending): Promise<boolean> {
+    const append = await this.#deps.recorder.release(this.#recording);
+    const { status, tokensIn, decodeMs, finishReason, error, releaseReason } = ending;
+    const transcript = transcriptOf(this.task, {
+      status, finishReason, error, text: this.#log.tokens.join(''), tokensOut: append.tokensOut,
+      replicaId: this.replica.id, engineVersion: this.replica.engineVersion,
+    });
+    const written = await this.#writeEnding({
+      ...append, chunks: [...append.chunks, terminalChunk(ending.event)], status, tokensIn, decodeMs, finishReason, error, transcript, releaseReason,
+    });
+    if (!written) {
+      this.#log.abandon();
+      return false;
+    }
+    this.#log.end(ending.event);
+    const outcome = { outcome: status, tokensIn, tokensOut: append.tokensOut, decodeMs };
+    this.#deps.telemetry.ended(this.#facts, error === null ? outcome : { ...outcome, error });
+    return true;
+  }
+
+  /** Tries for as long as the lease is ours. A write whose answer was lost is recognised by what it left behind. */
+  async #writeEnding(finish: Finish): Promise<boolean> {
+    for (;;) {
+      try {
+        if (await finishTask(this.#deps.db, finish)) return true;
+        const row = await getTask(this.#deps.db, this.task.id);
+        return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+      } catch (error) {
+        if (!this.#deps.leases.isTrusted(finish.leaseId)) throw error;
+        this.#deps.telemetry.backgroundFailure('task ending', error);
+        await delay(FINISH_RETRY_MS);
+      }
+    }
+  }
+
+  #waitSlotFree(): Promise<boolean> {
+    const check = async (signal: AbortSignal) => (await this.replica.adapter.isSlotBusy(this.task.slot, signal)) === false;
+    return pollUntil((signal) => check(signal).catch(() => false), { everyMs: SLOT_POLL_MS, deadlineMs: SLOT_FREE_DEADLINE_MS });
+  }
+
+  /** Gives the slot back once the engine is seen to have let go of it; an engine that does not is recycled. */
+  async #settleSlot(reason: string): Promise<boolean> {
+    const free = await this.#waitSlotFree();
+    if (free) await recordSlotFree(this.#deps.db, this.task.id);
+    else await this.#deps.fleet.recycle(this.replica.id, 'a cancelled request went on decoding');
+    await this.#deps.leases.release(this.task.leaseId, reason);
+    return free;
+  }
+
+  /** The ending could not be written: the lease will run out, and recovery ends the task. */
+  #giveUp(error: unknown): void {
+    this.#log.abandon();
+    this.#deps.telemetry.backgroundFailure('attempt ending', error);
+  }
+}

@@ -1,0 +1,84 @@
+/** Cancel at any point of a task's life: durable first, then told to the engine, then confirmed by looking at it. */
+import { notFound, RefusalError, unavailable } from '../core/errors.js';
+import type { EndEvent } from '../core/frame.js';
+import { isTerminal } from '../core/task.js';
+import type { Clock } from '../runtime/clock.js';
+import { delay } from '../runtime/wait.js';
+import type { Database } from '../store/database.js';
+import { endQueuedTask, getTask, requestCancel, type TaskRow } from '../store/tasks.js';
+import type { Telemetry } from '../telemetry/events.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { StreamHub } from './streams/hub.js';
+import { terminalChunk } from './streams/log.js';
+import { loggedText } from './streams/stored.js';
+import { transcriptOf } from './transcript.js';
+
+const LOOK_AGAIN_MS = 50;
+const DEADLINE_MS = 10_000;
+
+export interface CancelOutcome {
+  /** False: the task had ended already, by itself or by an earlier cancel. */
+  readonly canceled: boolean;
+  /** The engine was seen to have let go of the slot (or never had one). */
+  readonly slotFree: boolean;
+}
+
+export interface CancellationDeps {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly dispatcher: Dispatcher;
+  readonly hub: StreamHub;
+  readonly telemetry: Telemetry;
+}
+
+export class Cancellation {
+  readonly #deps: CancellationDeps;
+
+  constructor(deps: CancellationDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Idempotent. When it answers, the ending is durable, no token follows, and the engine was asked to stop.
+   * @throws RefusalError not_found; unavailable when the holder does not end the task in time.
+   */
+  async cancel(taskId: string): Promise<CancelOutcome> {
+    const id = taskId.toLowerCase();
+    const deadlineMs = this.#deps.clock.monotonicMs() + DEADLINE_MS;
+    let requested = false;
+    while (this.#deps.clock.monotonicMs() < deadlineMs) {
+      const task = await getTask(this.#deps.db, id);
+      if (task === null) throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
+      if (isTerminal(task.status)) return { canceled: requested && task.status === 'CANCELED', slotFree: true };
+      const outcome = task.status === 'QUEUED' ? await this.#cancelQueued(task) : await this.#cancelHeld(task.id);
+      if (outcome !== null) return outcome;
+      requested = true;
+      await delay(LOOK_AGAIN_MS);
+    }
+    throw new RefusalError(unavailable('POOL_UNAVAILABLE', 'the cancel is recorded; the holder of the task has not confirmed it yet', 1000));
+  }
+
+  async #cancelQueued(task: TaskRow): Promise<CancelOutcome | null> {
+    const { db, clock, hub, telemetry } = this.#deps;
+    const event: EndEvent = {
+      kind: 'end', seq: task.tokensOut + 1, atMs: clock.nowMs(), tokensOut: task.tokensOut, decodeMs: 0, canceled: true, finishReason: 'canceled',
+    };
+    const transcript = transcriptOf(task, {
+      status: 'CANCELED', text: await loggedText(db, task), tokensOut: task.tokensOut, finishReason: 'canceled', error: null,
+      replicaId: null, engineVersion: null,
+    });
+    const ended = await endQueuedTask(db, {
+      task, status: 'CANCELED', terminal: terminalChunk(event), transcript, error: null, finishReason: 'canceled',
+    });
+    if (!ended) return null;
+    hub.changed(task.id);
+    telemetry.endedInQueue({ ...task, taskId: task.id }, 'CANCELED');
+    return { canceled: true, slotFree: true };
+  }
+
+  async #cancelHeld(taskId: string): Promise<CancelOutcome | null> {
+    if (!(await requestCancel(this.#deps.db, taskId))) return null;
+    const slotFree = await this.#deps.dispatcher.attempt(taskId)?.cancel();
+    return slotFree === undefined || slotFree === null ? null : { canceled: true, slotFree };
+  }
+}

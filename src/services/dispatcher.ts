@@ -1,0 +1,130 @@
+/**
+ * Gives free slots to waiting tasks: reads which slots are free, offers them best first, and starts a run for every
+ * task that took one. It takes no input; whatever might have changed something only wakes it.
+ */
+import { LEASE_TTL_MS } from '../core/lease.js';
+import { slotOrder } from '../core/placement.js';
+import { type StartBasis, updateServiceMs } from '../core/queue.js';
+import { Reconciler } from '../runtime/reconciler.js';
+import { claimTasks, type LaneDepth, laneDepths } from '../store/tasks.js';
+import { Attempt, type AttemptDeps } from './attempt.js';
+import type { ReadyReplica } from './fleet.js';
+
+const IDLE_LOOK_MS = 1_000;
+const LANES_EVERY_MS = 500;
+const MAX_CLAIM = 64;
+
+export class Dispatcher {
+  readonly #deps: AttemptDeps;
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #serviceMs = new Map<string, number>();
+  readonly #loop: Reconciler;
+  readonly #laneLoop: Reconciler;
+  #lanes: readonly LaneDepth[] = [];
+  #closing = false;
+
+  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
+    this.#deps = {
+      ...deps,
+      queueDepth: (poolId) => this.queueDepth(poolId),
+      onSettled: (attempt, heldMs) => this.#settled(attempt, heldMs),
+    };
+    const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
+    this.#loop = new Reconciler({ name: 'dispatch', intervalMs: IDLE_LOOK_MS, run: () => this.#dispatch(), onError });
+    this.#laneLoop = new Reconciler({ name: 'queue depth', intervalMs: LANES_EVERY_MS, run: () => this.#readLanes(), onError });
+  }
+
+  start(): void {
+    this.#loop.start();
+    this.#laneLoop.start();
+  }
+
+  wake(): void {
+    this.#loop.wake();
+  }
+
+  /** Takes no more tasks; the ones that run are stopped, and go back to their queue where that is honest. */
+  async stop(): Promise<void> {
+    this.#closing = true;
+    await Promise.all([this.#loop.stop(), this.#laneLoop.stop()]);
+    await Promise.all([...this.#attempts.values()].map((attempt) => attempt.interrupt('the control plane was stopped')));
+  }
+
+  attempt(taskId: string): Attempt | undefined {
+    return this.#attempts.get(taskId);
+  }
+
+  attemptsOf(poolId: string): Attempt[] {
+    return [...this.#attempts.values()].filter((attempt) => attempt.task.poolId === poolId);
+  }
+
+  /** Waiting tasks of a pool, as of at most half a second ago. */
+  queueDepth(poolId: string): number {
+    return this.#lanes.reduce((sum, lane) => (lane.poolId === poolId ? sum + lane.depth : sum), 0);
+  }
+
+  slotsFree(poolId: string): number {
+    return this.#deps.fleet
+      .ready(poolId)
+      .reduce((sum, replica) => sum + replica.slots - this.#deps.leases.takenSlots(replica.id).size, 0);
+  }
+
+  /** What is known about a pool's speed now; the basis of a start prediction. */
+  startBasis(poolId: string): StartBasis {
+    return {
+      slotsTotal: this.#deps.fleet.limits(poolId).slotsTotal,
+      slotsFree: Math.max(0, this.slotsFree(poolId) - this.queueDepth(poolId)),
+      serviceMs: Math.round(this.#serviceMs.get(poolId) ?? 0),
+    };
+  }
+
+  async #dispatch(): Promise<void> {
+    for (const poolId of this.#deps.fleet.poolIds()) {
+      if (this.#closing) return;
+      await this.#dispatchPool(poolId);
+    }
+  }
+
+  async #dispatchPool(poolId: string): Promise<void> {
+    const { fleet, leases, db, clock } = this.#deps;
+    const ready = new Map(fleet.ready(poolId).map((replica) => [replica.id, replica]));
+    const slots = slotOrder([...ready.values()].map((replica) => this.#slotsOf(replica))).slice(0, MAX_CLAIM);
+    if (slots.length === 0) return;
+    const claimStartedMs = clock.monotonicMs();
+    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS });
+    for (const task of claimed) {
+      const replica = ready.get(task.replicaId);
+      if (replica === undefined) throw new Error(`claimed a slot of ${task.replicaId}, which was not offered`);
+      const attempt = new Attempt(this.#deps, task, replica);
+      const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
+      leases.hold(lease, claimStartedMs);
+      this.#attempts.set(task.id, attempt);
+      attempt.start();
+    }
+  }
+
+  #slotsOf(replica: ReadyReplica) {
+    const taken = this.#deps.leases.takenSlots(replica.id);
+    const freeSlots = Array.from({ length: replica.slots }, (_, slot) => slot).filter((slot) => !taken.has(slot));
+    return { replicaId: replica.id, vramFreeBytes: replica.vramFreeBytes, freeSlots, activeSlots: taken.size };
+  }
+
+  #settled(attempt: Attempt, heldMs: number): void {
+    const { id, poolId } = attempt.task;
+    if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
+    this.#serviceMs.set(poolId, updateServiceMs(this.#serviceMs.get(poolId) ?? 0, heldMs));
+    this.wake();
+  }
+
+  async #readLanes(): Promise<void> {
+    this.#lanes = await laneDepths(this.#deps.db);
+    const engines = new Map(this.#deps.fleet.candidates().map((pool) => [pool.id, pool.engine]));
+    for (const { poolId, priority, depth } of this.#lanes) {
+      const engine = engines.get(poolId);
+      if (engine === undefined) continue;
+      this.#deps.telemetry.metrics.queueDepth.set({ engine, engine_version: '', pool_id: poolId, priority }, depth);
+    }
+    this.#deps.telemetry.metrics.activeLeases.set(this.#deps.leases.count);
+    this.#deps.telemetry.metrics.streamReaders.set(this.#deps.hub.readerCount);
+  }
+}

@@ -1,0 +1,33 @@
+/** What the data plane may know of replicas. Supervision implements it; nobody else touches an engine process. */
+import type { Engine } from '../core/errors.js';
+import type { PoolCandidate } from '../core/placement.js';
+import type { EngineAdapter } from '../engines/adapter.js';
+
+export interface ReadyReplica {
+  readonly id: string;
+  readonly poolId: string;
+  readonly engine: Engine;
+  readonly engineVersion: string;
+  readonly slots: number;
+  readonly vramFreeBytes: number;
+  readonly adapter: EngineAdapter;
+}
+
+export interface PoolLimits {
+  /** Longest a task may hold a slot, ms. */
+  readonly wallMs: number;
+  readonly slotsTotal: number;
+  readonly fullPolicy: 'reject' | 'drop-lru' | 'shed-low-priority';
+}
+
+export interface Fleet {
+  poolIds(): readonly string[];
+  /** Pools as placement sees them; slots and queue depth are filled in by the data plane. */
+  candidates(): readonly Omit<PoolCandidate, 'slotsFree' | 'queueDepth'>[];
+  limits(poolId: string): PoolLimits;
+  ready(poolId: string): readonly ReadyReplica[];
+  /** The engine misbehaved: its process is stopped, then started anew. Resolves once the old one is gone. */
+  recycle(replicaId: string, cause: string): Promise<void>;
+  /** Feeds the health by progress: an engine that just gave a token is alive. */
+  progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void;
+}

@@ -1,0 +1,214 @@
+/**
+ * Where readers find a task's stream: in memory while this node runs the task, in Postgres before, after and when
+ * another node runs it. A reader moves between the two without losing its place.
+ */
+import { notFound, RefusalError } from '../../core/errors.js';
+import { isTerminalEvent, type StreamEvent } from '../../core/frame.js';
+import { isTerminal } from '../../core/task.js';
+import { Reconciler } from '../../runtime/reconciler.js';
+import type { Database } from '../../store/database.js';
+import { getTask, logHeads, readLog } from '../../store/tasks.js';
+import type { Cursor, StreamLog } from './log.js';
+import { eventsPast } from './stored.js';
+
+/** How often tasks that run elsewhere are looked at, all in one query. */
+const TAIL_EVERY_MS = 250;
+const PAGE_CHUNKS = 128;
+
+interface Followed {
+  readers: number;
+  /** Rises when there may be something new; a reader that saw an older one does not wait. */
+  version: number;
+  head: string;
+  readonly wake: Set<() => void>;
+}
+
+export class StreamHub {
+  readonly #db: Database;
+  readonly #live = new Map<string, StreamLog>();
+  readonly #followed = new Map<string, Followed>();
+  readonly #tail: Reconciler;
+  #readers = 0;
+
+  constructor(db: Database, onError: (name: string, error: unknown) => void) {
+    this.#db = db;
+    this.#tail = new Reconciler({
+      name: 'stream tail',
+      intervalMs: TAIL_EVERY_MS,
+      run: () => this.#pollTails(),
+      onError,
+    });
+  }
+
+  start(): void {
+    this.#tail.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#tail.stop();
+  }
+
+  get readerCount(): number {
+    return this.#readers;
+  }
+
+  live(taskId: string): StreamLog | undefined {
+    return this.#live.get(taskId);
+  }
+
+  attach(log: StreamLog): void {
+    this.#live.set(log.taskId, log);
+    this.changed(log.taskId);
+  }
+
+  detach(log: StreamLog): void {
+    if (this.#live.get(log.taskId) === log) this.#live.delete(log.taskId);
+    this.changed(log.taskId);
+  }
+
+  /** Something happened to a task that has no live log here; its readers look again. */
+  changed(taskId: string): void {
+    const followed = this.#followed.get(taskId);
+    if (followed === undefined) return;
+    followed.version += 1;
+    for (const wake of followed.wake) wake();
+  }
+
+  /**
+   * Opens a reader at the event after `after` (-1: from the beginning).
+   * @throws RefusalError not_found when there is no such task.
+   */
+  async open(taskId: string, after: number): Promise<TaskReader> {
+    const id = taskId.toLowerCase();
+    if (!this.#live.has(id) && (await getTask(this.#db, id)) === null) {
+      throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
+    }
+    return new TaskReader(this, this.#db, id, after);
+  }
+
+  follow(taskId: string): Followed {
+    this.#readers += 1;
+    let followed = this.#followed.get(taskId);
+    if (followed === undefined) {
+      followed = { readers: 0, version: 0, head: '', wake: new Set() };
+      this.#followed.set(taskId, followed);
+    }
+    followed.readers += 1;
+    return followed;
+  }
+
+  unfollow(taskId: string, followed: Followed): void {
+    this.#readers -= 1;
+    followed.readers -= 1;
+    if (followed.readers === 0) this.#followed.delete(taskId);
+  }
+
+  async #pollTails(): Promise<void> {
+    const waiting = [...this.#followed].filter(([id, entry]) => entry.wake.size > 0 && !this.#live.has(id));
+    if (waiting.length === 0) return;
+    const ids = waiting.map(([id]) => id);
+    for (const row of await logHeads(this.#db, ids)) {
+      const entry = this.#followed.get(row.id);
+      const head = `${row.chunks}${isTerminal(row.status) ? ' ended' : ''}`;
+      if (entry === undefined || entry.head === head) continue;
+      entry.head = head;
+      this.changed(row.id);
+    }
+  }
+}
+
+/** One reader of one task. Not shared: its calls must not overlap. Always `close()` it. */
+export class TaskReader {
+  readonly #hub: StreamHub;
+  readonly #db: Database;
+  readonly #taskId: string;
+  readonly #followed: Followed;
+  readonly #cursor: Cursor;
+  #afterOrd = -1;
+  #log: StreamLog | null = null;
+  #state: 'reading' | 'ended' | 'closed' = 'reading';
+  #wake: (() => void) | null = null;
+
+  constructor(hub: StreamHub, db: Database, taskId: string, after: number) {
+    this.#hub = hub;
+    this.#db = db;
+    this.#taskId = taskId;
+    this.#cursor = { seq: after, seamAttempt: 0 };
+    this.#followed = hub.follow(taskId);
+  }
+
+  /** Everything new since the last call, waiting for at least one event; null after the terminal event or a close. */
+  async next(): Promise<readonly StreamEvent[] | null> {
+    while (this.#state === 'reading') {
+      const version = this.#followed.version;
+      this.#log ??= this.#hub.live(this.#taskId) ?? null;
+      const events = this.#log === null ? await this.#readStored() : this.#readLive(this.#log);
+      if (events.length > 0) {
+        const last = events[events.length - 1];
+        if (last !== undefined && isTerminalEvent(last)) this.#finish('ended');
+        return events;
+      }
+      if (this.#log?.state === 'abandoned') {
+        this.#log = null;
+        this.#afterOrd = -1;
+      } else {
+        await this.#wait(version);
+      }
+    }
+    return null;
+  }
+
+  /** Ends the reader and wakes a parked `next()`. Safe at any time, any number of times. */
+  close(): void {
+    if (this.#state === 'reading') this.#finish('closed');
+    this.#wake?.();
+  }
+
+  #finish(state: 'ended' | 'closed'): void {
+    this.#state = state;
+    this.#hub.unfollow(this.#taskId, this.#followed);
+  }
+
+  #readLive(log: StreamLog): StreamEvent[] {
+    return log.state === 'abandoned' ? [] : log.read(this.#cursor);
+  }
+
+  async #readStored(): Promise<StreamEvent[]> {
+    const page = { afterOrd: this.#afterOrd, afterSeq: this.#cursor.seq, limit: PAGE_CHUNKS };
+    const chunks = await readLog(this.#db, this.#taskId, page);
+    const last = chunks[chunks.length - 1];
+    if (last === undefined) return [];
+    this.#afterOrd = last.ord;
+    const events = eventsPast(chunks, this.#cursor.seq).filter(
+      (event) => event.kind !== 'seam' || event.attempt > this.#cursor.seamAttempt,
+    );
+    for (const event of events) {
+      this.#cursor.seq = Math.max(this.#cursor.seq, event.seq);
+      if (event.kind === 'seam') this.#cursor.seamAttempt = event.attempt;
+    }
+    return events;
+  }
+
+  /** Parks until the live log grows, or until something happens to a task that has none here. */
+  #wait(version: number): Promise<void> {
+    if (this.#state !== 'reading') return Promise.resolve();
+    const log = this.#log;
+    if (log === null && this.#followed.version !== version) return Promise.resolve();
+    return new Promise((resolve) => {
+      let forget = () => {};
+      const wake = () => {
+        this.#wake = null;
+        forget();
+        resolve();
+      };
+      this.#wake = wake;
+      if (log !== null) {
+        const cancel = log.onChange(wake);
+        forget = () => void cancel();
+      } else {
+        this.#followed.wake.add(wake);
+        forget = () => void this.#followed.wake.delete(wake);
+      }
+    });
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * The live end of a task's event stream, on the node that runs it. One append-only log; a reader is a cursor into it, so
+ * a slow reader costs nothing, and one that fell behind gets all it missed in one event.
+ *
+ *   open ──seal()──► sealed ──end(event)──► ended          seal: no token any more. end: durable, readers may see it.
+ *     └───────abandon()─────────┴─────────► abandoned      the run goes on elsewhere, or later; readers look again.
+ */
+import type { MarkEvent, StartedEvent, StreamEvent, TerminalEvent } from '../../core/frame.js';
+import type { LogChunk } from '../../store/tasks.js';
+
+export interface Cursor {
+  /** seq of the last event delivered; -1 before `started`. */
+  seq: number;
+  /** Attempt of the last seam delivered: a seam takes no seq of its own. */
+  seamAttempt: number;
+}
+
+/** A chunk that is still growing; nobody else sees it before it is taken. */
+interface GrowingChunk extends LogChunk {
+  lastSeq: number;
+}
+
+type LogState = 'open' | 'sealed' | 'ended' | 'abandoned';
+
+export class StreamLog {
+  readonly taskId: string;
+  readonly tokens: string[] = [];
+  #state: LogState = 'open';
+  #started: StartedEvent | null = null;
+  #marks: MarkEvent[] = [];
+  #terminal: TerminalEvent | null = null;
+  #lastTokenAtMs = 0;
+  #unwritten: GrowingChunk[] = [];
+  /** The texts of the last unwritten chunk when it is one of tokens, so that the next ones join it in place. */
+  #growing: string[] | null = null;
+  #waiters = new Set<() => void>();
+
+  constructor(taskId: string) {
+    this.taskId = taskId;
+  }
+
+  get state(): LogState {
+    return this.#state;
+  }
+
+  get hasStarted(): boolean {
+    return this.#started !== null;
+  }
+
+  /** Takes over what an earlier attempt made durable; readers of this log then need no other source. */
+  restore(events: readonly StreamEvent[]): void {
+    for (const event of events) {
+      if (event.kind === 'started') this.#started = event;
+      else if (event.kind === 'tokens') this.tokens.push(...event.tokens);
+      else if (event.kind === 'metrics' || event.kind === 'seam') this.#marks.push(event);
+    }
+  }
+
+  start(event: StartedEvent): void {
+    this.#started = event;
+    this.#unwritten.push(chunkOf(event, 0));
+    this.#wake();
+  }
+
+  mark(event: MarkEvent): void {
+    if (this.#state !== 'open') return;
+    this.#marks.push(event);
+    this.#growing = null;
+    this.#unwritten.push(chunkOf(event, event.seq));
+    this.#wake();
+  }
+
+  /** @returns false when the door is closed; the tokens are then nobody's. */
+  append(texts: readonly string[], atMs: number): boolean {
+    if (this.#state !== 'open') return false;
+    const firstSeq = this.tokens.length + 1;
+    for (const text of texts) this.tokens.push(text);
+    this.#lastTokenAtMs = atMs;
+    const last = this.#unwritten[this.#unwritten.length - 1];
+    if (last !== undefined && this.#growing !== null) {
+      for (const text of texts) this.#growing.push(text);
+      last.lastSeq = this.tokens.length;
+    } else {
+      this.#growing = [...texts];
+      this.#unwritten.push({ kind: 'tokens', firstSeq, lastSeq: this.tokens.length, payload: this.#growing, atMs });
+    }
+    this.#wake();
+    return true;
+  }
+
+  /** Closes the door: the one caller that gets true decides how the stream ends. */
+  seal(): boolean {
+    if (this.#state !== 'open') return false;
+    this.#state = 'sealed';
+    return true;
+  }
+
+  /** The terminal event is durable: readers may have it. */
+  end(event: TerminalEvent): void {
+    this.#state = 'ended';
+    this.#terminal = event;
+    this.#wake();
+  }
+
+  abandon(): void {
+    if (this.#state === 'ended') return;
+    this.#state = 'abandoned';
+    this.#unwritten = [];
+    this.#growing = null;
+    this.#wake();
+  }
+
+  /** Hands over what is not durable yet; `giveBack` returns it after a failed write. */
+  takeUnwritten(): LogChunk[] {
+    const chunks = this.#unwritten;
+    this.#unwritten = [];
+    this.#growing = null;
+    return chunks;
+  }
+
+  giveBack(chunks: readonly LogChunk[]): void {
+    if (this.#state !== 'abandoned') this.#unwritten.unshift(...chunks);
+  }
+
+  get hasUnwritten(): boolean {
+    return this.#unwritten.length > 0;
+  }
+
+  /** Everything past the cursor, which moves on. */
+  read(cursor: Cursor): StreamEvent[] {
+    const events: StreamEvent[] = [];
+    if (cursor.seq < 0 && this.#started !== null) {
+      events.push(this.#started);
+      cursor.seq = 0;
+      this.#readMarks(events, cursor, 0, true);
+    }
+    if (cursor.seq >= 0) this.#readTokens(events, cursor);
+    if (this.#terminal !== null) {
+      events.push(this.#terminal);
+      cursor.seq = this.#terminal.seq;
+    }
+    return events;
+  }
+
+  #readTokens(events: StreamEvent[], cursor: Cursor): void {
+    this.#readMarks(events, cursor, cursor.seq, false);
+    while (cursor.seq < this.tokens.length) {
+      const from = cursor.seq;
+      const stop = this.#marks.find((mark) => mark.seq > from)?.seq ?? this.tokens.length;
+      events.push({
+        kind: 'tokens',
+        seq: stop,
+        atMs: this.#lastTokenAtMs,
+        firstIndex: from,
+        tokens: this.tokens.slice(from, stop),
+      });
+      cursor.seq = stop;
+      this.#readMarks(events, cursor, stop, true);
+    }
+  }
+
+  /** Marks that stand at `seq`: all of them when the reader has just come there, else only a seam it has not seen. */
+  #readMarks(events: StreamEvent[], cursor: Cursor, seq: number, arriving: boolean): void {
+    for (const mark of this.#marks) {
+      if (mark.seq !== seq) continue;
+      if (mark.kind === 'seam') {
+        if (mark.attempt <= cursor.seamAttempt) continue;
+        cursor.seamAttempt = mark.attempt;
+        events.push(mark);
+      } else if (arriving) {
+        events.push(mark);
+      }
+    }
+  }
+
+  /** Calls back once, at the next change; the returned function takes the call back. */
+  onChange(callback: () => void): () => void {
+    this.#waiters.add(callback);
+    return () => this.#waiters.delete(callback);
+  }
+
+  #wake(): void {
+    if (this.#waiters.size === 0) return;
+    const waiters = this.#waiters;
+    this.#waiters = new Set();
+    for (const waiter of waiters) waiter();
+  }
+}
+
+function chunkOf(event: StreamEvent, seq: number): LogChunk {
+  const { kind, seq: _seq, atMs, ...payload } = event;
+  return { kind, firstSeq: seq, lastSeq: seq, payload, atMs };
+}
+
+/** The stored form of a terminal event. */
+export function terminalChunk(event: TerminalEvent): LogChunk {
+  return chunkOf(event, event.seq);
+}

@@ -1,0 +1,50 @@
+/** Pool events: numbered under one row's lock, so that number order is commit order and a reader never skips one. */
+import type { Database, Statement } from './database.js';
+
+export interface NewPoolEvent {
+  readonly poolId: string;
+  readonly replicaId: string | null;
+  readonly kind: string;
+  readonly message: string;
+  readonly detail: Readonly<Record<string, unknown>> | null;
+}
+
+export interface StoredPoolEvent extends NewPoolEvent {
+  /** Decimal; the cursor of the event. */
+  readonly seq: string;
+  readonly at: Date;
+}
+
+const APPEND: Statement = {
+  name: 'journal_append',
+  text: `
+WITH next AS (UPDATE journal SET last_seq = last_seq + 1 WHERE id = 1 RETURNING last_seq)
+INSERT INTO pool_events (seq, pool_id, replica_id, kind, message, detail)
+SELECT next.last_seq, $1, $2, $3, $4, $5::jsonb FROM next`,
+};
+
+export async function appendPoolEvent(db: Database, event: NewPoolEvent): Promise<void> {
+  const detail = event.detail === null ? null : JSON.stringify(event.detail);
+  await db.query(APPEND, [event.poolId, event.replicaId, event.kind, event.message, detail]);
+}
+
+const READ: Statement = {
+  name: 'journal_read',
+  text: `
+SELECT seq::text AS seq, pool_id AS "poolId", replica_id AS "replicaId", kind, message, detail, at
+FROM pool_events WHERE seq > $1::bigint AND ($2::text IS NULL OR pool_id = $2) ORDER BY seq LIMIT $3`,
+};
+
+export async function readPoolEvents(
+  db: Database,
+  page: { readonly after: string; readonly poolId: string | null; readonly limit: number },
+): Promise<StoredPoolEvent[]> {
+  return db.query(READ, [page.after, page.poolId, page.limit]);
+}
+
+const HEAD: Statement = { name: 'journal_head', text: 'SELECT last_seq::text AS seq FROM journal WHERE id = 1' };
+
+/** The number of the newest event; where a reader that wants only what is to come begins. */
+export async function journalHead(db: Database): Promise<string> {
+  return (await db.query<{ seq: string }>(HEAD, []))[0]?.seq ?? '0';
+}

@@ -1,0 +1,72 @@
+/** Leases after the claim: renewed together, released one by one. Both use the connections reserved for leases. */
+import type { Database, Statement } from './database.js';
+
+const RENEW: Statement = {
+  name: 'lease_renew',
+  text: `
+UPDATE leases SET renewed_at = now(), expires_at = now() + $3 * interval '1 millisecond'
+WHERE id = ANY($1::bigint[]) AND holder = $2::uuid AND released_at IS NULL AND expires_at > now()
+RETURNING id::text AS id`,
+};
+
+/** @returns the ids that are still ours; a holder stops the work of every other one. */
+export async function renewLeases(
+  db: Database,
+  renewal: { readonly ids: readonly string[]; readonly holder: string; readonly ttlMs: number },
+): Promise<Set<string>> {
+  const rows = await db.leaseQuery<{ id: string }>(RENEW, [renewal.ids, renewal.holder, renewal.ttlMs]);
+  return new Set(rows.map((row) => row.id));
+}
+
+const RELEASE: Statement = {
+  name: 'lease_release',
+  text: 'UPDATE leases SET released_at = now(), release_reason = $2 WHERE id = $1 AND released_at IS NULL',
+};
+
+export async function releaseLease(db: Database, leaseId: string, reason: string): Promise<void> {
+  await db.leaseQuery(RELEASE, [leaseId, reason]);
+}
+
+// A lease can outlive its task: a cancelled one is held until the engine is seen to be free, and its holder may die first.
+const RELEASE_DEAD: Statement = {
+  name: 'lease_release_dead',
+  text: `
+UPDATE leases l SET released_at = now(), release_reason = 'expired'
+WHERE l.released_at IS NULL AND (l.expires_at <= now() OR l.holder = ANY($1::uuid[]))
+  AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.lease_id = l.id AND t.status IN ('LEASED', 'STREAMING'))`,
+};
+
+/** Releases what no task stands behind any more. Leases of live tasks are released by the task's own recovery. */
+export async function releaseDeadLeases(db: Database, deadHolders: readonly string[]): Promise<void> {
+  await db.leaseQuery(RELEASE_DEAD, [deadHolders]);
+}
+
+const ACTIVE: Statement = {
+  name: 'lease_active',
+  text: `
+SELECT r.pool_id AS "poolId", l.replica_id AS "replicaId", l.slot, l.task_id AS "taskId", l.holder
+FROM leases l JOIN replicas r ON r.id = l.replica_id WHERE l.released_at IS NULL`,
+};
+
+export interface ActiveLease {
+  readonly poolId: string;
+  readonly replicaId: string;
+  readonly slot: number;
+  readonly taskId: string;
+  readonly holder: string;
+}
+
+/** Bounded by the slots of all replicas, since a slot has one holder at most. */
+export async function activeLeases(db: Database): Promise<ActiveLease[]> {
+  return db.query(ACTIVE, []);
+}
+
+const FOREIGN_HOLDERS: Statement = {
+  name: 'lease_holders',
+  text: 'SELECT DISTINCT holder FROM leases WHERE released_at IS NULL',
+};
+
+/** Everyone who holds a lease now; a node alone on its database recognises its earlier lives among them. */
+export async function leaseHolders(db: Database): Promise<string[]> {
+  return (await db.query<{ holder: string }>(FOREIGN_HOLDERS, [])).map((row) => row.holder);
+}

@@ -1,0 +1,155 @@
+/** One function per business event: each feeds the log line (with `human`, one plain sentence) and the counters. */
+import type { Engine, Refusal, TaskFailure } from '../core/errors.js';
+import type { PlacementExplanation, PlacementOverrides } from '../core/placement.js';
+import type { Priority } from '../core/task.js';
+import type { Logger } from './log.js';
+import type { Metrics } from './metrics.js';
+
+export interface TaskFacts {
+  readonly taskId: string;
+  readonly sessionId: string;
+  readonly correlationId: string;
+  readonly engine: Engine;
+  readonly modelRef: string;
+  readonly poolId: string;
+  readonly priority: Priority;
+  readonly seed: bigint;
+}
+
+export interface RunFacts extends TaskFacts {
+  readonly replicaId: string;
+  readonly engineVersion: string;
+}
+
+function fields(task: TaskFacts) {
+  return {
+    job_id: task.taskId,
+    session_id: task.sessionId,
+    correlation_id: task.correlationId,
+    engine: task.engine,
+    model_id: task.modelRef,
+    pool_id: task.poolId,
+    seed: String(task.seed),
+  };
+}
+
+export class Telemetry {
+  readonly log: Logger;
+  readonly metrics: Metrics;
+
+  constructor(log: Logger, metrics: Metrics) {
+    this.log = log;
+    this.metrics = metrics;
+  }
+
+  admitted(task: TaskFacts, receipt: { queuePosition: number; predictedStartMs: number }): void {
+    const { engine, poolId, priority } = task;
+    this.metrics.tasksEnqueued.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', priority });
+    this.log.info(
+      {
+        ...fields(task),
+        queue_position: receipt.queuePosition,
+        predicted_start_ms: receipt.predictedStartMs,
+        human: `A ${priority} task was admitted with ${receipt.queuePosition} ahead of it.`,
+      },
+      'task admitted',
+    );
+  }
+
+  rejected(task: { engine: Engine; correlationId: string }, refusal: Refusal): void {
+    this.metrics.tasksRejected.inc({ engine: task.engine, reason: refusal.code });
+    if (refusal.family === 'backpressure' && refusal.policyLabel !== undefined) {
+      this.metrics.backpressure.inc({ engine: task.engine, policy: refusal.policyLabel });
+    }
+    this.log.info(
+      { correlation_id: task.correlationId, engine: task.engine, code: refusal.code, field: refusal.field,
+        human: `A task was refused: ${refusal.code}.` },
+      'task rejected',
+    );
+  }
+
+  placed(placement: PlacementOverrides, explanation: PlacementExplanation): void {
+    const preferred = explanation.candidates.find((candidate) => candidate.poolId === explanation.chosen)?.preferred;
+    this.metrics.placementDecisions.inc({
+      outcome: explanation.chosen === null ? 'no_capacity' : 'assigned',
+      pinned: String(placement.mode === 'pin'),
+      fallback: String(placement.mode === 'prefer' && preferred === false),
+    });
+    this.metrics.placementCandidates.set(explanation.candidates.length);
+  }
+
+  started(run: RunFacts, attempt: number, queueTimeMs: number): void {
+    const { engine, engineVersion, poolId, replicaId, priority } = run;
+    this.metrics.tasksStarted.inc({ engine, engine_version: engineVersion, pool_id: poolId, replica_id: replicaId, priority });
+    this.log.info(
+      {
+        ...fields(run),
+        engine_version: engineVersion,
+        replica_id: replicaId,
+        queue_time_ms: Math.round(queueTimeMs),
+        attempt,
+        human: `A task started on an engine after waiting ${Math.round(queueTimeMs)} ms.`,
+      },
+      'stream started',
+    );
+  }
+
+  firstToken(run: RunFacts, sinceLeaseMs: number): void {
+    const { engine, engineVersion, poolId, priority } = run;
+    this.metrics.firstToken.observe({ engine, engine_version: engineVersion, pool_id: poolId, priority }, sinceLeaseMs);
+  }
+
+  ended(run: RunFacts, end: { outcome: string; tokensIn: number | null; tokensOut: number; decodeMs: number; error?: TaskFailure }): void {
+    const { engine, engineVersion, poolId, replicaId, priority } = run;
+    const replica = { engine, engine_version: engineVersion, pool_id: poolId, replica_id: replicaId };
+    this.metrics.tokensOut.inc(replica, end.tokensOut);
+    if (end.tokensIn !== null) this.metrics.tokensIn.inc(replica, end.tokensIn);
+    this.metrics.decode.observe({ engine, engine_version: engineVersion, pool_id: poolId, priority }, end.decodeMs);
+    if (end.outcome === 'CANCELED') this.metrics.tasksCanceled.inc({ ...replica, reason: 'client' });
+    this.log.info(
+      {
+        ...fields(run),
+        engine_version: engineVersion,
+        replica_id: replicaId,
+        tokens_in: end.tokensIn,
+        tokens_out: end.tokensOut,
+        decode_time_ms: Math.round(end.decodeMs),
+        outcome: end.outcome,
+        code: end.error?.code,
+        human: `A stream ended as ${end.outcome} after ${end.tokensOut} tokens.`,
+      },
+      'stream ended',
+    );
+  }
+
+  endedInQueue(task: TaskFacts, outcome: string): void {
+    const { engine, poolId } = task;
+    if (outcome === 'CANCELED') {
+      this.metrics.tasksCanceled.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', reason: 'client' });
+    }
+    this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
+  }
+
+  requeued(task: { id: string; poolId: string }, cause: string): void {
+    this.log.warn({ job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' }, 'task requeued');
+  }
+
+  replicaChanged(
+    replica: { id: string; poolId: string; engine: Engine },
+    change: { from: string; to: string; message: string },
+  ): void {
+    this.log.info(
+      { replica_id: replica.id, pool_id: replica.poolId, engine: replica.engine, ...change, human: change.message },
+      'replica state',
+    );
+  }
+
+  restarted(replica: { id: string; poolId: string; engine: Engine }): void {
+    this.metrics.replicaRestarts.inc({ engine: replica.engine, pool_id: replica.poolId, replica_id: replica.id });
+  }
+
+  /** Something failed that has no caller to tell: a reconciler run, a flush. It is retried; the log says so. */
+  backgroundFailure(name: string, error: unknown): void {
+    this.log.warn({ task: name, err: error }, 'background work failed and will be retried');
+  }
+}

@@ -1,0 +1,35 @@
+/** JSON Lines logs. Secrets are redacted by key; outside text is never interpolated into a message. */
+import { type DestinationStream, type Logger, pino } from 'pino';
+
+export type { Logger };
+
+const REDACTED_KEYS = ['authorization', 'cookie', 'token', 'apiKey', 'password', 'databaseUrl', 'prompt', 'connectionString'];
+const REDACT_PATHS = REDACTED_KEYS.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]);
+
+/** Credentials inside a URL, wherever an error message may carry one. */
+const URL_CREDENTIALS = /(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@:]*:[^\s/@]*@/gi;
+
+export function redactText(text: string): string {
+  return text.replace(URL_CREDENTIALS, '$1[redacted]@');
+}
+
+function serializeError(error: unknown): object {
+  if (!(error instanceof Error)) return { message: redactText(String(error)) };
+  const cause = error.cause === undefined ? {} : { cause: serializeError(error.cause) };
+  const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {};
+  return { type: error.name, message: redactText(error.message), stack: redactText(error.stack ?? ''), ...code, ...cause };
+}
+
+export function createLogger(destination: DestinationStream, level = 'info'): Logger {
+  return pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: { paths: REDACT_PATHS, censor: '[redacted]' },
+      serializers: { err: serializeError },
+    },
+    destination,
+  );
+}

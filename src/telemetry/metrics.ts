@@ -1,0 +1,83 @@
+/** The Prometheus registry. Names, types and labels are a contract with dashboards; labels come from closed sets only. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+const REPLICA_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
+const POOL_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
+const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000];
+const DECODE_BUCKETS_MS = [250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000];
+
+export function createMetrics() {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  const replicaCounter = (name: string, help: string) =>
+    new Counter({ name, help, labelNames: REPLICA_LABELS, registers });
+  const taskLabels = [...REPLICA_LABELS, 'priority'] as const;
+  return {
+    registry,
+    tasksEnqueued: new Counter({ name: 'tasks_enqueued_total', help: 'Tasks admitted to a queue.', labelNames: taskLabels, registers }),
+    tasksStarted: new Counter({ name: 'tasks_started_total', help: 'Leases granted to tasks.', labelNames: taskLabels, registers }),
+    tasksCanceled: new Counter({
+      name: 'tasks_canceled_total',
+      help: 'Tasks ended by a cancel.',
+      labelNames: [...REPLICA_LABELS, 'reason'] as const,
+      registers,
+    }),
+    tasksRejected: new Counter({
+      name: 'tasks_rejected_total',
+      help: 'Submissions refused, by error code.',
+      labelNames: ['engine', 'reason'] as const,
+      registers,
+    }),
+    queueDepth: new Gauge({ name: 'queue_depth', help: 'Tasks waiting.', labelNames: POOL_LABELS, registers }),
+    vramUsed: new Gauge({
+      name: 'vram_used_bytes',
+      help: 'VRAM held by engines of ours.',
+      labelNames: [...REPLICA_LABELS, 'device'] as const,
+      registers,
+    }),
+    firstToken: new Histogram({
+      name: 'latency_first_token_ms',
+      help: 'From the lease to the first token.',
+      labelNames: POOL_LABELS,
+      buckets: FIRST_TOKEN_BUCKETS_MS,
+      registers,
+    }),
+    decode: new Histogram({
+      name: 'latency_decode_ms',
+      help: 'From the first token to the last.',
+      labelNames: POOL_LABELS,
+      buckets: DECODE_BUCKETS_MS,
+      registers,
+    }),
+    tokensIn: replicaCounter('tokens_in_total', 'Prompt tokens.'),
+    tokensOut: replicaCounter('tokens_out_total', 'Generated tokens.'),
+    backpressure: new Counter({
+      name: 'admission_backpressure_events_total',
+      help: 'Submissions that met a full queue.',
+      labelNames: ['engine', 'policy'] as const,
+      registers,
+    }),
+    placementDecisions: new Counter({
+      name: 'placement_decisions_total',
+      help: 'Placements decided.',
+      labelNames: ['outcome', 'pinned', 'fallback'] as const,
+      registers,
+    }),
+    placementCandidates: new Gauge({
+      name: 'placement_candidates_considered',
+      help: 'Candidates of the last placement.',
+      registers,
+    }),
+    replicaRestarts: new Counter({
+      name: 'replica_restarts_total',
+      help: 'Restarts after an exit nobody asked for.',
+      labelNames: ['engine', 'pool_id', 'replica_id'] as const,
+      registers,
+    }),
+    streamReaders: new Gauge({ name: 'stream_readers', help: 'Readers of task streams.', registers }),
+    activeLeases: new Gauge({ name: 'active_leases', help: 'Leases held by this node.', registers }),
+  };
+}
+
+export type Metrics = ReturnType<typeof createMetrics>;

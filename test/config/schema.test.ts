@@ -1,0 +1,27 @@
+import { expect, test } from 'vitest';
+import { nearest } from '../../src/config/describe.js';
+import { configJsonSchema } from '../../src/config/schema.js';
+
+test('the JSON Schema is the same on every call and closes every object', () => {
+  const first = JSON.stringify(configJsonSchema());
+  expect(JSON.stringify(configJsonSchema())).toBe(first);
+  const open: string[] = [];
+  const walk = (node: unknown, path: string): void => {
+    if (typeof node !== 'object' || node === null) return;
+    if ('properties' in node && !('additionalProperties' in node && node.additionalProperties === false))
+      open.push(path);
+    for (const [key, child] of Object.entries(node)) walk(child, `${path}/${key}`);
+  };
+  walk(configJsonSchema(), '');
+  expect(open).toEqual([]);
+});
+
+test.each([
+  ['replcas', 'replicas'],
+  ['full-policy', 'full_policy'],
+  ['Queue', 'queue'],
+  ['zzz', null],
+  ['x'.repeat(500_000), null],
+])('nearest to %.20s', (word, expected) => {
+  expect(nearest(word, ['replicas', 'full_policy', 'queue'])).toBe(expected);
+});

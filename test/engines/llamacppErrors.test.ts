@@ -1,0 +1,91 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { type TransportFault, transportFailure } from '../../src/engines/http.js';
+import { completionBody, foldSeed, readMetrics } from '../../src/engines/llamacpp/adapter.js';
+import { failureError, verdictOf } from '../../src/engines/llamacpp/errors.js';
+import { llamaCppLaunch } from '../../src/engines/llamacpp/launch.js';
+
+const fixture = (name: string): string => readFileSync(new URL(`fixtures/${name}`, import.meta.url), 'utf8');
+
+describe('error table', () => {
+  // The three bodies are captured from llama-server b11669.
+  it.each([
+    [400, fixture('llamacpp-context-overflow.json'), 'INVALID_PARAMS'],
+    [404, fixture('llamacpp-not-found.json'), 'INTERNAL'],
+    [501, fixture('llamacpp-embeddings-disabled.json'), 'INTERNAL'],
+    [503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', 'POOL_UNREADY'],
+    [401, '{"error":{"message":"Invalid API Key","type":"authentication_error","code":401}}', 'INTERNAL'],
+    [500, '{"error":{"message":"Compute error.","type":"server_error","code":500}}', 'INTERNAL'],
+    [503, '<html>loading</html>', 'POOL_UNREADY'],
+    [302, '', 'INTERNAL'],
+  ])('answer %i %s is %s and does not blame the process', (status, body, code) => {
+    const error = failureError({ kind: 'status', status, body }, 'before_first_token');
+    expect(error).toMatchObject({ code, engineLost: false, phase: 'before_first_token' });
+  });
+
+  it('keeps what may be retried apart from what never will succeed', () => {
+    expect(verdictOf(400, 'exceed_context_size_error').retriable).toBe(false);
+    expect(verdictOf(503, 'unavailable_error').retriable).toBe(true);
+  });
+
+  it.each([
+    ['ECONNREFUSED', 'refused', 'WORKER_RESET', true],
+    ['ECONNRESET', 'reset', 'WORKER_RESET', true],
+    ['UND_ERR_SOCKET', 'reset', 'WORKER_RESET', true],
+    ['UND_ERR_CONNECT_TIMEOUT', 'connect_timeout', 'WORKER_RESET', true],
+    ['UND_ERR_HEADERS_TIMEOUT', 'silent', 'DECODE_TIMEOUT', true],
+    ['UND_ERR_BODY_TIMEOUT', 'silent', 'DECODE_TIMEOUT', true],
+    ['HPE_INVALID_CONSTANT', 'malformed', 'INTERNAL', false],
+  ] satisfies [string, TransportFault, string, boolean][])('%s is %s: %s', (errorCode, fault, code, engineLost) => {
+    const failure = transportFailure(Object.assign(new Error('x'), { code: errorCode }), false);
+    expect(failure).toMatchObject({ kind: 'transport', fault });
+    expect(failureError(failure, 'streaming')).toMatchObject({ code, engineLost, phase: 'streaming' });
+  });
+});
+
+describe('requests', () => {
+  it('folds seeds into 32 bits and never asks for a random one', () => {
+    expect([0n, 42n, 2n ** 32n - 2n].map(foldSeed)).toEqual([0, 42, 0xffff_fffe]);
+    expect([2n ** 32n - 1n, 2n ** 32n, 2n ** 63n - 1n].map(foldSeed)).toEqual([0, 1, 0x7fff_ffff]);
+  });
+
+  it('writes the sampling out and lets strict turn the prompt cache off', () => {
+    const request = { prompt: 'p', maxTokens: 7, seed: 5n, strict: true, slot: 2 };
+    expect(completionBody(request)).toMatchObject({
+      ...{ prompt: 'p', n_predict: 7, seed: 5, id_slot: 2, stream: true, cache_prompt: false },
+      ...{ temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05 },
+    });
+    expect(completionBody({ ...request, strict: false })).toMatchObject({ cache_prompt: true });
+  });
+});
+
+describe('metrics', () => {
+  it('reads the captured page', () => {
+    expect(readMetrics(fixture('llamacpp-metrics.txt'))).toEqual({
+      ...{ running: 0, waiting: 0, kvUsage: null, tokensInTotal: 55, tokensOutTotal: 24 },
+    });
+  });
+
+  it('reads exponents, and nan as 0', () => {
+    const text = 'llamacpp:tokens_predicted_total 1.2e+06\nllamacpp:requests_processing nan\n';
+    expect(readMetrics(text)).toMatchObject({ tokensOutTotal: 1_200_000, running: 0 });
+  });
+});
+
+describe('launch', () => {
+  const facts = { binaryPath: '/b', modelPath: '/m', port: 9000, contextPerSlot: 1024, gpuUuids: [] };
+
+  it('gives each slot its context and keeps the key out of the arguments', () => {
+    const spec = llamaCppLaunch({ ...facts, slots: 2, gpuUuids: ['GPU-a', 'GPU-b'], apiKey: 'secret' });
+    expect(spec.args.join(' ')).toBe(
+      '-m /m --host 127.0.0.1 --port 9000 -c 2048 -np 2 --metrics --slots --log-colors off',
+    );
+    expect(spec.env).toMatchObject({ CUDA_VISIBLE_DEVICES: 'GPU-a,GPU-b', LLAMA_API_KEY: 'secret' });
+  });
+
+  it('makes a single slot repeat itself, and shows no GPU where none is given', () => {
+    const spec = llamaCppLaunch({ ...facts, slots: 1, extraArgs: ['-t', '2'] });
+    expect(spec.args).toEqual(expect.arrayContaining(['-nocb', '--no-cache-prompt', '-t', '2']));
+    expect(spec.env.CUDA_VISIBLE_DEVICES).toBe('-1');
+  });
+});
