@@ -88,6 +88,11 @@ export class Database implements AsyncDisposable {
     return run<Row>(this.#lease, statement, values);
   }
 
+  /** The server came back at another address: connections made from now on go there. */
+  moveTo(url: string): void {
+    for (const pool of [this.#main, this.#relaxed, this.#lease]) pool.options.connectionString = url;
+  }
+
   async close(): Promise<void> {
     await this.prisma.$disconnect();
     await Promise.all([this.#main.end(), this.#relaxed.end(), this.#lease.end()]);

@@ -28,7 +28,7 @@ export class StreamHub {
   readonly #live = new Map<string, StreamLog>();
   readonly #followed = new Map<string, Followed>();
   readonly #tail: Reconciler;
-  #readers = 0;
+  readonly #readers = new Set<TaskReader>();
 
   constructor(db: Database, onError: (name: string, error: unknown) => void) {
     this.#db = db;
@@ -44,12 +44,14 @@ export class StreamHub {
     this.#tail.start();
   }
 
+  /** Ends every reader; each can come back elsewhere with the index it has. */
   async stop(): Promise<void> {
+    for (const reader of [...this.#readers]) reader.close();
     await this.#tail.stop();
   }
 
   get readerCount(): number {
-    return this.#readers;
+    return this.#readers.size;
   }
 
   live(taskId: string): StreamLog | undefined {
@@ -83,11 +85,12 @@ export class StreamHub {
     if (!this.#live.has(id) && (await getTask(this.#db, id)) === null) {
       throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
     }
-    return new TaskReader(this, this.#db, id, after);
+    const reader = new TaskReader(this, this.#db, id, after);
+    this.#readers.add(reader);
+    return reader;
   }
 
   follow(taskId: string): Followed {
-    this.#readers += 1;
     let followed = this.#followed.get(taskId);
     if (followed === undefined) {
       followed = { readers: 0, version: 0, head: '', wake: new Set() };
@@ -97,8 +100,8 @@ export class StreamHub {
     return followed;
   }
 
-  unfollow(taskId: string, followed: Followed): void {
-    this.#readers -= 1;
+  unfollow(reader: TaskReader, taskId: string, followed: Followed): void {
+    this.#readers.delete(reader);
     followed.readers -= 1;
     if (followed.readers === 0) this.#followed.delete(taskId);
   }
@@ -166,7 +169,7 @@ export class TaskReader {
 
   #finish(state: 'ended' | 'closed'): void {
     this.#state = state;
-    this.#hub.unfollow(this.#taskId, this.#followed);
+    this.#hub.unfollow(this, this.#taskId, this.#followed);
   }
 
   #readLive(log: StreamLog): StreamEvent[] {

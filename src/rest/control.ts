@@ -1,0 +1,74 @@
+/** The part of the original control plane that is built: pools and capabilities. */
+import { DEFAULT_DRAIN_DEADLINE_MS } from '../services/pools.js';
+import type { Services } from '../services/services.js';
+import { type Route, sendJson } from './router.js';
+import { parseDrainRequest, parseReloadRequest } from './wire.js';
+
+export const API_VERSION = '1.0.0';
+
+export function controlRoutes(services: Services): Route[] {
+  const { pools } = services;
+  return [
+    {
+      method: 'POST',
+      path: '/v1/pools/{id}/drain',
+      handler: async (call) => {
+        const { deadlineMs } = parseDrainRequest(await call.body());
+        sendJson(call.res, 202, { operation_id: await pools.drain(call.params['id'] ?? '', deadlineMs) });
+      },
+    },
+    {
+      method: 'POST',
+      path: '/v1/pools/{id}/reload',
+      handler: async (call) => {
+        const { newModelRef } = parseReloadRequest(await call.body());
+        sendJson(call.res, 202, {
+          operation_id: await pools.reload(call.params['id'] ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS),
+        });
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/pools/{id}/health',
+      handler: async (call) => {
+        const health = await pools.health(call.params['id'] ?? '');
+        const { live, ready, draining } = health;
+        const metrics = { slots_total: health.slotsTotal, active_leases: health.activeLeases };
+        sendJson(call.res, 200, { live, ready, draining, metrics });
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/capabilities',
+      handler: async (call) => {
+        const engines = pools.capabilities().map((engine) => ({
+          engine: engine.engine,
+          ctx_max: engine.contextMax,
+          supported_workloads: engine.workloads,
+          rate_limits: {},
+          features: { concurrency: engine.concurrency },
+        }));
+        sendJson(call.res, 200, { api_version: API_VERSION, engines });
+      },
+    },
+    {
+      method: 'GET',
+      path: '/pools/{id}/status',
+      handler: async (call) => {
+        const { pool, ...health } = await pools.health(call.params['id'] ?? '');
+        sendJson(call.res, 200, {
+          pool_id: pool.id,
+          live: health.live,
+          ready: health.ready,
+          active_leases: health.activeLeases,
+          engine_version: health.engineVersion,
+          draining: health.draining,
+          device_mask: pool.deviceMask,
+          slots_total: health.slotsTotal,
+          slots_free: Math.max(0, health.slotsTotal - health.activeLeases),
+          last_error: health.reasons[0]?.message ?? null,
+        });
+      },
+    },
+  ];
+}

@@ -1,0 +1,70 @@
+/** The data plane of the original contract: tasks and sessions. */
+import { invalid, RefusalError } from '../core/errors.js';
+import type { Services } from '../services/services.js';
+import { type Call, type Route, sendJson } from './router.js';
+import { pipeEvents } from './sse.js';
+import { parseTaskRequest, parseUuidParam } from './wire.js';
+
+const MAX_INDEX = 2 ** 31 - 1;
+
+/** Where to go on: `Last-Event-ID`, else `?after=`, else from the beginning (-1). */
+function resumeIndex(call: Call): number {
+  const header = call.req.headers['last-event-id'];
+  const given = (typeof header === 'string' && header !== '' ? header : null) ?? call.query.get('after');
+  if (given === null) return -1;
+  const index = Number(given);
+  if (/^-?\d{1,10}$/.test(given) && index >= -1 && index <= MAX_INDEX) return index;
+  throw new RefusalError(invalid('after', 'must be the index of an event, a whole number of at least -1'));
+}
+
+export function dataRoutes(services: Services, options: { readonly microbatch: boolean }): Route[] {
+  return [
+    {
+      method: 'POST',
+      path: '/v1/tasks',
+      handler: async (call) => {
+        const receipt = await services.admission.submit(parseTaskRequest(await call.body()), call.correlationId);
+        sendJson(call.res, 202, {
+          task_id: receipt.taskId,
+          queue_position: receipt.queuePosition,
+          predicted_start_ms: receipt.predictedStartMs,
+          backoff_ms: receipt.backoffMs,
+        });
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/tasks/{id}/stream',
+      handler: async (call) => {
+        const taskId = parseUuidParam('id', call.params['id']);
+        const reader = await services.streams.open(taskId, resumeIndex(call));
+        await pipeEvents(reader, call.res, options);
+      },
+    },
+    {
+      method: 'POST',
+      path: '/v1/tasks/{id}/cancel',
+      handler: async (call) => {
+        await services.cancellation.cancel(parseUuidParam('id', call.params['id']));
+        call.res.writeHead(204).end();
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/sessions/{id}',
+      handler: async (call) => {
+        const session = await services.sessions.get(parseUuidParam('id', call.params['id']));
+        const ttlMs = Math.max(0, Math.round(session.ttlMsRemaining));
+        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, kv_bytes: 0, kv_warmth: false });
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/v1/sessions/{id}',
+      handler: async (call) => {
+        await services.sessions.delete(parseUuidParam('id', call.params['id']));
+        call.res.writeHead(204).end();
+      },
+    },
+  ];
+}

@@ -1,0 +1,90 @@
+/** A task's stream as Server-Sent Events. `id:` lines carry the resume index; everything a reader missed goes in one write. */
+import type { ServerResponse } from 'node:http';
+import type { StreamEvent, TokensEvent } from '../core/frame.js';
+import type { TaskReader } from '../services/streams/hub.js';
+import { failureOf } from './wire.js';
+
+const KEEP_ALIVE_MS = 15_000;
+
+function frame(name: string, data: unknown, id: number | null): string {
+  const idLine = id === null ? '' : `id: ${id}\n`;
+  return `event: ${name}\n${idLine}data: ${JSON.stringify(data)}\n\n`;
+}
+
+function tokenFrames(event: TokensEvent, microbatch: boolean): string {
+  if (microbatch && event.tokens.length > 1) {
+    return frame('token', { batch: event.tokens.map((t, offset) => ({ t, i: event.firstIndex + offset })) }, event.seq);
+  }
+  let text = '';
+  let index = event.firstIndex;
+  for (const token of event.tokens) {
+    text += `event: token\nid: ${index + 1}\ndata: {"t":${JSON.stringify(token)},"i":${index}}\n\n`;
+    index += 1;
+  }
+  return text;
+}
+
+export function sseFrames(event: StreamEvent, microbatch: boolean): string {
+  switch (event.kind) {
+    case 'started':
+      return frame('started', { queue_position: event.queuePosition, predicted_start_ms: event.predictedStartMs }, 0);
+    case 'tokens':
+      return tokenFrames(event, microbatch);
+    case 'metrics':
+      return frame('metrics', { queue_depth: event.queueDepth, kv_warmth: event.kvWarmth }, null);
+    case 'seam':
+      // The old contract has no name for it; a comment harms nobody.
+      return `: seam index=${event.index} attempt=${event.attempt} cause=${event.cause}\n\n`;
+    case 'end':
+      return frame(
+        'end',
+        {
+          tokens_out: event.tokensOut,
+          decode_ms: event.decodeMs,
+          decode_time_ms: event.decodeMs,
+          ...(event.canceled && { canceled: true }),
+        },
+        event.seq,
+      );
+    case 'error':
+      return frame('error', failureOf(event.error), event.seq);
+  }
+}
+
+/** Resolves when the socket takes more, or is gone. */
+function drained(res: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      res.off('drain', done);
+      res.off('close', done);
+      resolve();
+    };
+    res.on('drain', done);
+    res.on('close', done);
+  });
+}
+
+/** Streams until the terminal event, or until the client or the reader is gone. */
+export async function pipeEvents(reader: TaskReader, res: ServerResponse, options: { readonly microbatch: boolean }): Promise<void> {
+  const onClose = () => reader.close();
+  res.on('close', onClose);
+  res.writeHead(200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no',
+  });
+  res.flushHeaders();
+  const keepAlive = setInterval(() => res.write(': ka\n\n'), KEEP_ALIVE_MS);
+  try {
+    for (let events = await reader.next(); events !== null && !res.destroyed; events = await reader.next()) {
+      let text = '';
+      for (const event of events) text += sseFrames(event, options.microbatch);
+      if (!res.write(text)) await drained(res);
+    }
+  } finally {
+    clearInterval(keepAlive);
+    reader.close();
+    res.off('close', onClose);
+    res.end();
+  }
+}

@@ -1,0 +1,122 @@
+/** Closed sets. The wire speaks upper case; inside, the values of the core and the database stand as they are. */
+import { ERROR_CODES } from '../core/errors.js';
+import { REPLICA_STATES } from '../core/replica.js';
+import { builder } from './builder.js';
+
+export const Engine = builder.enumType('Engine', {
+  description: 'A kind of inference engine.',
+  values: {
+    LLAMACPP: { value: 'llamacpp', description: 'llama.cpp, its llama-server.' },
+    VLLM: { value: 'vllm', description: 'vLLM.' },
+    TGI: { value: 'tgi', description: 'Text Generation Inference.' },
+    TRITON: { value: 'triton', description: 'Triton Inference Server.' },
+  } as const,
+});
+
+export const Workload = builder.enumType('Workload', {
+  description: 'What a task asks an engine for.',
+  values: {
+    COMPLETION: { value: 'completion', description: 'Text that continues a prompt.' },
+    EMBEDDING: { value: 'embedding', description: 'Vectors; not served yet.' },
+    RERANK: { value: 'rerank', description: 'Scores; not served yet.' },
+  } as const,
+});
+
+export const Priority = builder.enumType('Priority', {
+  description: 'The lane of the queue that a task waits in.',
+  values: {
+    INTERACTIVE: { value: 'interactive', description: 'Somebody waits; served before batch.' },
+    BATCH: { value: 'batch', description: 'Nobody waits; served when no interactive task does.' },
+  } as const,
+});
+
+export const Determinism = builder.enumType('Determinism', {
+  description: 'What is promised when the engine under a running task is lost.',
+  values: {
+    STRICT: { value: 'strict', description: 'Run again, compared token by token, and continued where it stopped.' },
+    BEST_EFFORT: { value: 'best_effort', description: 'Ended with WORKER_RESET once a token was sent.' },
+  } as const,
+});
+
+export const FullPolicy = builder.enumType('FullPolicy', {
+  description: 'What a full queue does with one more task.',
+  values: {
+    REJECT: { value: 'reject', description: 'Refuses it.' },
+    DROP_LRU: { value: 'drop_lru', description: 'Drops the oldest waiting task for it.' },
+    SHED_LOW_PRIORITY: { value: 'shed_low_priority', description: 'Drops a waiting task of lower priority for it.' },
+  } as const,
+});
+
+export const KvHint = builder.enumType('KvHint', {
+  description: 'What the caller knows about the cache of its prompt.',
+  values: {
+    REUSE: { value: 'reuse', description: 'A replica that served the session before is of use.' },
+    COLD: { value: 'cold', description: 'Nothing of the prompt is cached anywhere.' },
+  } as const,
+});
+
+export const PlacementMode = builder.enumType('PlacementMode', {
+  description: 'How much of the placement the caller decides.',
+  values: {
+    PIN: { value: 'pin', description: 'That pool or none.' },
+    PREFER: { value: 'prefer', description: 'The preferred pools first.' },
+    AUTO: { value: 'auto', description: 'Any pool that serves the model.' },
+  } as const,
+});
+
+export const ErrorCode = builder.enumType('ErrorCode', {
+  description: 'What went wrong, from the closed set that every face of the system uses.',
+  values: ERROR_CODES,
+});
+
+export const TaskStatus = builder.enumType('TaskStatus', {
+  description: 'Where a task stands; the last five are final.',
+  values: {
+    QUEUED: { description: 'Waits for a slot.' },
+    LEASED: { description: 'Holds a slot; no token yet.' },
+    STREAMING: { description: 'Its engine is producing tokens.' },
+    SUCCEEDED: { description: 'Ended by itself.' },
+    CANCELED: { description: 'Ended by a cancel.' },
+    FAILED: { description: 'Ended by an error.' },
+    DROPPED: { description: 'Removed from a full queue.' },
+    EXPIRED: { description: 'Its deadline passed while it waited.' },
+  } as const,
+});
+
+export const ReplicaState = builder.enumType('ReplicaState', {
+  description: 'Where the engine process of a replica stands; READY is the only state that serves.',
+  values: REPLICA_STATES,
+});
+
+export const ReplicaHealth = builder.enumType('ReplicaHealth', {
+  description: 'A replica at one glance.',
+  values: {
+    LOADING: { description: 'Coming up.' },
+    READY: { description: 'Serving.' },
+    SLOW: { description: 'Serving, below what it did before.' },
+    STALLED: { description: 'Its process is up and makes no progress.' },
+    DEAD: { description: 'No process serves.' },
+  } as const,
+});
+
+export const OperationKind = builder.enumType('OperationKind', {
+  description: 'What an operation does to a pool.',
+  values: {
+    DRAIN: { description: 'Stops giving it work and waits for what runs.' },
+    RESUME: { description: 'Gives it work again.' },
+    RELOAD: { description: 'Swaps its model.' },
+    RESTART: { description: 'Starts an engine anew.' },
+  } as const,
+});
+
+export const OperationState = builder.enumType('OperationState', {
+  description: 'Where an operation stands; the last four are final.',
+  values: {
+    PENDING: { description: 'Not begun.' },
+    RUNNING: { description: 'Under way.' },
+    SUCCEEDED: { description: 'Done.' },
+    ROLLED_BACK: { description: 'Failed, and what was there before is back.' },
+    FAILED: { description: 'Failed.' },
+    CANCELED: { description: 'Stopped on request.' },
+  } as const,
+});

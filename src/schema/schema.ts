@@ -1,0 +1,21 @@
+/** The whole schema: every noun is imported for its effect on the builder. */
+import type { GraphQLSchema } from 'graphql';
+import { builder } from './builder.js';
+import './scalars.js';
+import './enums.js';
+import './refusal.js';
+import './pool.js';
+import './replica.js';
+import './gpu.js';
+import './task.js';
+import './submitTask.js';
+import './taskEvents.js';
+import './poolEvents.js';
+import './lease.js';
+import './session.js';
+import './operation.js';
+import './capabilities.js';
+
+export function buildSchema(): GraphQLSchema {
+  return builder.toSchema();
+}

@@ -1,0 +1,60 @@
+/** Sessions: short-lived groups of tasks that may share a cache. */
+import { builder } from './builder.js';
+import { asData, InvalidParams, NotFound, Unavailable } from './refusal.js';
+
+const Session = builder.prismaNode('Session', {
+  id: { field: 'id' },
+  // An expired session is one that does not exist, however it is asked for.
+  findUnique: (id, context) => ({ id, expiresAt: { gt: new Date(context.nowMs()) } }),
+  description: 'A group of tasks that follow each other; made and prolonged by its tasks.',
+  fields: (t) => ({
+    sessionId: t.expose('id', { type: 'UUID', description: 'The id that its tasks name.' }),
+    turns: t.exposeInt('turns', { description: 'How many tasks it has had.' }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When its first task was admitted.' }),
+    expiresAt: t.expose('expiresAt', { type: 'DateTime', description: 'When it ends unless another task comes.' }),
+    ttlMsRemaining: t.int({
+      description: 'Time left until then, ms.',
+      resolve: (session, _args, context) => Math.max(0, session.expiresAt.getTime() - context.nowMs()),
+    }),
+  }),
+});
+
+builder.queryField('session', (t) =>
+  t.field({
+    type: Session,
+    nullable: true,
+    description: 'The session of that id; null when there is none, or it has expired.',
+    args: { sessionId: t.arg({ type: 'UUID', required: true, description: 'The id that its tasks name.' }) },
+    resolve: (_root, { sessionId }, { services }) => services.sessions.find(sessionId),
+  }),
+);
+
+const DeleteSessionInput = builder.inputType('DeleteSessionInput', {
+  description: 'Which session to delete.',
+  fields: (t) => ({
+    sessionId: t.field({ type: 'UUID', required: true, description: 'The id that its tasks name.' }),
+  }),
+});
+
+const SessionDeleted = builder.objectRef<{ readonly sessionId: string }>('SessionDeleted').implement({
+  description: 'The session is gone; its tasks are not.',
+  fields: (t) => ({
+    sessionId: t.expose('sessionId', { type: 'UUID', description: 'The session that was deleted.' }),
+  }),
+});
+
+builder.mutationField('deleteSession', (t) =>
+  t.field({
+    type: SessionDeleted,
+    description: 'Ends a session; nothing of it can be reused after.',
+    args: { input: t.arg({ type: DeleteSessionInput, required: true, description: 'Which session.' }) },
+    errors: {
+      types: [InvalidParams, NotFound, Unavailable],
+      union: { name: 'DeleteSessionResult', description: 'The deleted session, or why there is none.' },
+    },
+    resolve: async (_root, { input }, { services }) => {
+      await asData(services.sessions.delete(input.sessionId));
+      return { sessionId: input.sessionId };
+    },
+  }),
+);

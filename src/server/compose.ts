@@ -1,0 +1,267 @@
+/**
+ * Puts the house together, top to bottom: each step opens something and leaves its closer on the scope. Closing runs
+ * them in reverse: doors first, then the work behind them, then engines, then the database.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import type { DestinationStream } from 'pino';
+import { checkExposure, type Environment, isLoopback, listenAddress, Secret } from '../config/environment.js';
+import type { Config } from '../config/schema.js';
+import type { Reason } from '../core/pool.js';
+import { type DataDir, openDataDir } from '../host/dataDir.js';
+import { startEmbeddedPostgres } from '../host/embeddedPostgres.js';
+import { type Gpu, readNvidiaGpus, simulatedGpus } from '../host/gpus.js';
+import { StartupError } from '../host/startupError.js';
+import { systemClock } from '../runtime/clock.js';
+import { Scope } from '../runtime/scope.js';
+import { pollUntil } from '../runtime/wait.js';
+import { Admission } from '../services/admission.js';
+import { Cancellation } from '../services/cancellation.js';
+import { Dispatcher } from '../services/dispatcher.js';
+import { LeaseKeeper } from '../services/leases.js';
+import { PoolEvents } from '../services/poolEvents.js';
+import { Pools } from '../services/pools.js';
+import { Recovery } from '../services/recovery.js';
+import type { Services } from '../services/services.js';
+import { Sessions } from '../services/sessions.js';
+import { StreamHub } from '../services/streams/hub.js';
+import { StreamRecorder } from '../services/streams/recorder.js';
+import { Supervisor } from '../services/supervision/supervisor.js';
+import { Tasks } from '../services/tasks.js';
+import { Database } from '../store/database.js';
+import { MigrationError, migrate } from '../store/migrate.js';
+import { abandonOperations } from '../store/operations.js';
+import { Telemetry } from '../telemetry/events.js';
+import { createLogger, redactText } from '../telemetry/log.js';
+import { createMetrics } from '../telemetry/metrics.js';
+import { createDoors } from './doors.js';
+import { HttpServer } from './http.js';
+import { MIGRATIONS_DIR, SIM_ENTRY } from './paths.js';
+
+const HTTP_GRACE_MS = 2_000;
+const POOLS_READY_DEADLINE_MS = 15_000;
+const READY_LOOK_MS = 20;
+
+export interface ControlPlaneOptions {
+  readonly environment: Environment;
+  readonly config: Config;
+  /** Relative paths of the configuration start here. */
+  readonly configDir: string;
+  /** Brings its own PostgreSQL when no URL is given. */
+  readonly embeddedDatabase: boolean;
+  readonly logTo: DestinationStream;
+  /** Told of each step when it begins. */
+  readonly onStep: (step: string) => void;
+  /** Something the process cannot live without is gone for good. */
+  readonly onFatal: (message: string) => void;
+  /** Given a way to end something at once, for a user who does not want to wait for the orderly way. */
+  readonly onKillable: (kill: () => Promise<unknown>) => void;
+}
+
+export interface ControlPlane extends AsyncDisposable {
+  /** http://host:port */
+  readonly url: string;
+  readonly dataDir: string;
+  readonly databaseIsEmbedded: boolean;
+  readonly pools: readonly { readonly id: string; readonly ready: boolean; readonly reasons: readonly Reason[] }[];
+  close(): Promise<void>;
+}
+
+/** @throws StartupError | ConfigError with a cause and a fix; nothing is left running then. */
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const telemetry = new Telemetry(createLogger(options.logTo), createMetrics());
+  const scope = new Scope((name, error) => {
+    if (error !== undefined) telemetry.log.error({ step: name, err: error }, 'closing failed');
+  });
+  try {
+    return await open(options, telemetry, scope);
+  } catch (error) {
+    await scope.close().catch(() => {});
+    throw error;
+  }
+}
+
+async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: Scope): Promise<ControlPlane> {
+  const { environment, config, onStep } = options;
+  const address = listenAddress(environment, config.server.addr);
+  checkExposure(address, environment.secrets.authToken);
+  const dataDir = await openDataDir(environment.homeDir);
+  scope.defer('data directory', async () => dataDir[Symbol.asyncDispose]());
+  const rules = {
+    token: environment.secrets.authToken,
+    loopbackOnly: isLoopback(address.host),
+    loopbackIsFree: environment.authOptional,
+  };
+  const server = new HttpServer({ rules, telemetry });
+  const url = await listen(server, address);
+  scope.defer('http server', () => server.close(HTTP_GRACE_MS));
+  dataDir.setAddress(url);
+
+  const { db, databaseIsEmbedded } = await openDatabase(options, telemetry, dataDir, scope);
+  onStep('starting the control plane');
+  const house = await furnish(options, telemetry, dataDir, db, scope);
+  const doors = createDoors({ ...house, db, telemetry, rules, environment });
+  scope.defer('doors', () => doors.close());
+  server.open(doors);
+  scope.defer('readiness', () => server.shut());
+
+  onStep('waiting for the pools');
+  const health = () => config.pools.map(({ id }) => ({ id, ...house.supervisor.health(id) }));
+  await pollUntil(async () => health().every((pool) => pool.ready), { everyMs: READY_LOOK_MS, deadlineMs: POOLS_READY_DEADLINE_MS });
+  return {
+    url,
+    dataDir: dataDir.path,
+    databaseIsEmbedded,
+    pools: health(),
+    close: () => scope.close(),
+    [Symbol.asyncDispose]: () => scope.close(),
+  };
+}
+
+async function listen(server: HttpServer, address: { host: string; port: number }): Promise<string> {
+  const host = address.host.includes(':') ? `[${address.host}]` : address.host;
+  try {
+    return `http://${host}:${await server.listen(address.host, address.port)}`;
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : '';
+    if (code === 'EADDRINUSE') {
+      throw new StartupError(`${host}:${address.port} is taken by another program.`, 'Stop that one, or set ORCHD_ADDR=127.0.0.1:PORT.');
+    }
+    throw new StartupError(`Cannot listen on ${host}:${address.port}: ${code}.`, 'Set ORCHD_ADDR to an address of this machine.');
+  }
+}
+
+async function openDatabase(options: ControlPlaneOptions, telemetry: Telemetry, dataDir: DataDir, scope: Scope) {
+  const { environment, config, onStep } = options;
+  const given = environment.secrets.databaseUrl ?? (config.database.url === undefined ? null : new Secret(config.database.url));
+  const onIdleError = (error: Error) => telemetry.backgroundFailure('database connection', error);
+  if (given !== null) {
+    onStep('connecting to the database');
+    await applyMigrations(given.reveal(), onStep);
+    const db = new Database(given.reveal(), onIdleError);
+    scope.defer('database connections', () => db.close());
+    return { db, databaseIsEmbedded: false };
+  }
+  if (!options.embeddedDatabase) {
+    throw new StartupError('No database is configured.', 'Set DATABASE_URL=postgresql://…, or use `llama-orch up`, which brings its own.');
+  }
+  onStep('starting PostgreSQL');
+  const start = () => startEmbeddedPostgres({ dataDir: dataDir.path, log: onStep });
+  let postgres = await start();
+  let closing = false;
+  scope.defer('PostgreSQL', () => postgres.stop());
+  options.onKillable(() => postgres.stop('immediate'));
+  await applyMigrations(postgres.url, onStep);
+  const db = new Database(postgres.url, onIdleError);
+  scope.defer('database connections', () => db.close());
+  scope.defer('PostgreSQL watch', () => {
+    closing = true;
+  });
+  const watch = async () => {
+    for (;;) {
+      const exit = await postgres.exited;
+      if (closing) return;
+      telemetry.log.error({ ...exit, human: 'PostgreSQL ended by itself and is started again.' }, 'database process ended');
+      postgres = await start();
+      db.moveTo(postgres.url);
+    }
+  };
+  void watch().catch((error: unknown) => options.onFatal(`PostgreSQL ended and cannot be started again: ${String(error)}`));
+  return { db, databaseIsEmbedded: true };
+}
+
+async function applyMigrations(url: string, onStep: (step: string) => void): Promise<void> {
+  try {
+    const applied = await migrate(url, MIGRATIONS_DIR);
+    if (applied.length > 0) onStep(`applied ${applied.length} migration${applied.length === 1 ? '' : 's'}`);
+  } catch (error) {
+    if (error instanceof MigrationError) throw new StartupError(`${error.message}.`, error.fix);
+    const detail = error instanceof Error ? redactText(error.message || ('code' in error ? String(error.code) : error.name)) : String(error);
+    throw new StartupError(`The database refused us: ${detail}.`, 'Check DATABASE_URL: host, port, user, password and database; PostgreSQL 14 or newer.');
+  }
+}
+
+async function readGpus(config: Config, nodeId: string): Promise<{ gpus: readonly Gpu[]; obstacle: Reason | null }> {
+  if (config.gpu.mode === 'simulated') return { gpus: simulatedGpus(nodeId, config.gpu.devices ?? []), obstacle: null };
+  const inventory = await readNvidiaGpus();
+  if (inventory.ok) return { gpus: inventory.gpus, obstacle: null };
+  return { gpus: [], obstacle: { code: 'NO_GPU', message: inventory.message, fix: inventory.fix } };
+}
+
+/** The id under which this life of the node holds leases, and that of the life before, which is known to be over. */
+function takeHolderId(dataDir: DataDir): { holder: string; deadHolders: string[] } {
+  const file = join(dataDir.runDir, 'lease-holder');
+  const deadHolders = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '') : [];
+  const holder = randomUUID();
+  writeFileSync(file, [holder, ...deadHolders.slice(0, 7)].join('\n'));
+  return { holder, deadHolders };
+}
+
+interface House {
+  readonly services: Services;
+  readonly supervisor: Supervisor;
+}
+
+/** Everything between the database and the doors, started in the order in which it may be needed. */
+async function furnish(
+  options: ControlPlaneOptions,
+  telemetry: Telemetry,
+  dataDir: DataDir,
+  db: Database,
+  scope: Scope,
+): Promise<House> {
+  const { config } = options;
+  const clock = systemClock;
+  const onError = (name: string, error: unknown) => telemetry.backgroundFailure(name, error);
+  const { holder, deadHolders } = takeHolderId(dataDir);
+  const { gpus, obstacle } = await readGpus(config, dataDir.nodeId);
+  const poolEvents = new PoolEvents(db, telemetry);
+  // The dispatcher needs the fleet and the fleet wakes the dispatcher: the wake-up is made first and wired later.
+  let wakeDispatcher = () => {};
+  const supervisor = new Supervisor({
+    db, clock, telemetry, events: poolEvents, config, gpus, gpuObstacle: obstacle, nodeId: dataDir.nodeId, homeDir: dataDir.path,
+    recipeEnv: { simEntry: SIM_ENTRY, nodeBinary: process.execPath, configDir: resolve(options.configDir), fileExists: existsSync },
+    chance: Math.random,
+    hash: (text) => createHash('sha256').update(text).digest('hex'),
+    onFleetChange: () => wakeDispatcher(),
+  });
+  const hub = new StreamHub(db, onError);
+  const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
+  const leases = new LeaseKeeper(db, clock, holder, onError);
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet: supervisor, telemetry });
+  wakeDispatcher = () => dispatcher.wake();
+  const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
+  const pools = new Pools({ db, clock, dispatcher, supervisor, events: poolEvents, telemetry });
+
+  await abandonOperations(db);
+  await recovery.sweep();
+  scope.defer('engines', () => supervisor.stop());
+  options.onKillable(() => supervisor.kill());
+  await supervisor.start();
+  leases.start();
+  scope.defer('leases', () => leases.stop());
+  recovery.start();
+  scope.defer('stream recorder', () => recorder.stop());
+  hub.start();
+  dispatcher.start();
+  scope.defer('dispatcher', () => dispatcher.stop());
+  scope.defer('recovery', () => recovery.stop());
+  scope.defer('operations', () => pools.stop());
+  scope.defer('stream readers', () => hub.stop());
+  const services: Services = {
+    admission: new Admission({ db, fleet: supervisor, dispatcher, telemetry, sessionTtlMs: config.sessions.ttl_ms }),
+    cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
+    streams: hub,
+    tasks: new Tasks(db),
+    pools,
+    poolEvents,
+    sessions: new Sessions(db),
+  };
+  return { services, supervisor };
+}
+
+/** Where relative paths of a configuration file start. */
+export function configDirOf(file: string | null): string {
+  return file === null ? process.cwd() : dirname(resolve(file));
+}

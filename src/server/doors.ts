@@ -1,0 +1,94 @@
+/** The doors over one set of services: GraphQL on three transports, REST, metrics and readiness. */
+import type { IncomingMessage } from 'node:http';
+import type { Environment } from '../config/environment.js';
+import { controlRoutes } from '../rest/control.js';
+import { dataRoutes } from '../rest/data.js';
+import { type Route, sendJson } from '../rest/router.js';
+import { buildSchema } from '../schema/schema.js';
+import type { Services } from '../services/services.js';
+import type { Supervisor } from '../services/supervision/supervisor.js';
+import type { Database } from '../store/database.js';
+import type { Telemetry } from '../telemetry/events.js';
+import { createGraphiQL } from './graphiql.js';
+import { createGraphQLDoor } from './graphql.js';
+import type { Doors } from './http.js';
+import { bearerOf, checkToken, type IdentityRules } from './identity.js';
+
+export interface DoorsOptions {
+  readonly services: Services;
+  readonly supervisor: Supervisor;
+  readonly db: Database;
+  readonly telemetry: Telemetry;
+  readonly rules: IdentityRules;
+  readonly environment: Environment;
+}
+
+/** The token a socket brought: in `connection_init` (browsers cannot set headers), else with its upgrade. */
+function socketToken(params: Readonly<Record<string, unknown>>, request: IncomingMessage): string | null {
+  const given = params['token'] ?? params['authorization'] ?? params['Authorization'];
+  if (typeof given !== 'string') return bearerOf(request.headers);
+  return given.replace(/^Bearer /i, '');
+}
+
+export function createDoors(options: DoorsOptions): Doors & { close(): Promise<void> } {
+  const { services, telemetry, rules, db, supervisor } = options;
+  const correlation = new WeakMap<IncomingMessage, string>();
+  const graphql = createGraphQLDoor({
+    schema: buildSchema(),
+    makeContext: (request) => ({
+      services,
+      prisma: db.prisma,
+      correlationId: correlation.get(request) ?? '',
+      nowMs: () => Date.now(),
+    }),
+    onInternalError: (error, correlationId) =>
+      telemetry.log.error({ correlation_id: correlationId, err: error }, 'GraphQL operation failed'),
+    authorize: (params, request) => {
+      const peer = { remoteAddress: request.socket.remoteAddress ?? '' };
+      return checkToken(socketToken(params, request), peer, rules) === null;
+    },
+  });
+  const graphiql = createGraphiQL({ title: 'llama-orch' });
+  return {
+    routes: [
+      ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
+      ...controlRoutes(services),
+      ...operationalRoutes(supervisor, telemetry),
+    ],
+    graphql: (req, res, correlationId) => {
+      correlation.set(req, correlationId);
+      void graphql.handle(req, res);
+    },
+    graphiql,
+    upgrade: (req, socket, head, correlationId) => {
+      correlation.set(req, correlationId);
+      graphql.handleUpgrade(req, socket, head);
+    },
+    close: () => graphql.dispose(),
+  };
+}
+
+function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[] {
+  return [
+    {
+      method: 'GET',
+      path: '/ready',
+      handler: async (call) => {
+        const pools = supervisor.poolIds().map((id) => ({ id, ...supervisor.health(id) }));
+        const ready = pools.some((pool) => pool.ready);
+        sendJson(call.res, ready ? 200 : 503, {
+          status: ready ? 'ready' : 'not ready',
+          pools: pools.map(({ id, ready: poolReady, reasons }) => ({ id, ready: poolReady, reasons })),
+        });
+      },
+    },
+    {
+      method: 'GET',
+      path: '/metrics',
+      handler: async (call) => {
+        const text = await telemetry.metrics.registry.metrics();
+        call.res.writeHead(200, { 'content-type': telemetry.metrics.registry.contentType }).end(text);
+      },
+    },
+  ];
+}

@@ -1,0 +1,98 @@
+/**
+ * What a caller sees of an error that is not data: always a code of the closed set. A refusal keeps its fields, a
+ * mistake in the request keeps its message, anything else is masked and only its correlation id goes out.
+ */
+import { GraphQLError } from 'graphql';
+import { ERROR_CODES, type Refusal, RefusalError } from '../core/errors.js';
+
+export type OnInternalError = (error: unknown, correlationId: string | null) => void;
+
+const KNOWN_CODES: ReadonlySet<unknown> = new Set(ERROR_CODES);
+/** Prisma's codes for a database that is away or too busy, and for values that no column could hold. */
+const PRISMA_AWAY = /^P(1000|1001|1002|1003|1008|1011|1017|2024|2037)$/;
+const PRISMA_BAD_VALUE = /^P(2007|2020|2023|2033)$/;
+/** What the executor says about an argument that did not fit its type; it has a path, but the caller is to blame. */
+const ARGUMENT_MESSAGE = /^Argument "/;
+
+interface Parts {
+  readonly message: string;
+  readonly extensions: Readonly<Record<string, unknown>>;
+}
+
+function ofRefusal(refusal: Refusal): Parts {
+  const { message, ...rest } = refusal;
+  return { message, extensions: rest };
+}
+
+/** The innermost error: resolvers' errors arrive wrapped once or more in located ones. */
+function causeOf(error: unknown): unknown {
+  let cause = error;
+  while (cause instanceof GraphQLError && cause.originalError != null) cause = cause.originalError;
+  return cause;
+}
+
+function ofPrisma(cause: unknown): Parts | null {
+  if (!(cause instanceof Error) || !cause.name.startsWith('PrismaClient')) return null;
+  const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : '';
+  if (PRISMA_AWAY.test(code) || cause.name === 'PrismaClientInitializationError') {
+    const extensions = { code: 'POOL_UNAVAILABLE', family: 'unavailable', retriable: true, retryAfterMs: 2000 };
+    return { message: 'the database does not answer', extensions };
+  }
+  if (!PRISMA_BAD_VALUE.test(code)) return null;
+  return { message: 'an id or a cursor is not of the right form', extensions: { code: 'INVALID_PARAMS' } };
+}
+
+/** The path of the first input that a validation rule refused. */
+function refusedField(cause: GraphQLError): string | null {
+  if (!('issues' in cause) || !Array.isArray(cause.issues)) return null;
+  const path: unknown = cause.issues[0]?.path;
+  return Array.isArray(path) ? path.map((part) => String(part?.key ?? part)).join('.') : null;
+}
+
+function ofRequest(cause: GraphQLError, located: boolean): Parts | null {
+  const { http: _http, unexpected: _unexpected, ...extensions } = cause.extensions;
+  if (KNOWN_CODES.has(extensions['code'])) return { message: cause.message, extensions };
+  if (located && cause.name !== 'PothosValidationError' && !ARGUMENT_MESSAGE.test(cause.message)) return null;
+  const field = refusedField(cause);
+  return { message: cause.message, extensions: { code: 'INVALID_PARAMS', ...(field === null ? {} : { field }) } };
+}
+
+function partsOf(error: unknown, cause: unknown): Parts | null {
+  if (cause instanceof RefusalError) return ofRefusal(cause.refusal);
+  if (cause instanceof GraphQLError) return ofRequest(cause, error instanceof GraphQLError && error.path !== undefined);
+  return ofPrisma(cause);
+}
+
+export class ErrorShaper {
+  readonly #onInternal: OnInternalError;
+  readonly #shaped = new WeakSet<GraphQLError>();
+
+  constructor(onInternal: OnInternalError) {
+    this.#onInternal = onInternal;
+  }
+
+  /** Idempotent: what it made, it leaves as it is. */
+  shape(error: unknown, correlationId: string | null): GraphQLError {
+    if (error instanceof GraphQLError && this.#shaped.has(error)) return error;
+    const cause = causeOf(error);
+    let parts = partsOf(error, cause);
+    if (parts === null) {
+      this.#onInternal(cause, correlationId);
+      parts = { message: 'Unexpected error.', extensions: { code: 'INTERNAL' } };
+    }
+    const where = error instanceof GraphQLError ? error : null;
+    const shaped = new GraphQLError(parts.message, {
+      nodes: where?.nodes ?? null,
+      source: where?.source ?? null,
+      positions: where?.positions ?? null,
+      path: where?.path ?? null,
+      extensions: { ...parts.extensions, ...(correlationId === null ? {} : { correlationId }) },
+    });
+    this.#shaped.add(shaped);
+    return shaped;
+  }
+
+  shapeAll(errors: readonly unknown[], correlationId: string | null): GraphQLError[] {
+    return errors.map((error) => this.shape(error, correlationId));
+  }
+}

@@ -1,0 +1,178 @@
+/** The one HTTP server: who may come in, which door they go to, and what every answer carries. */
+import { randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { invalid, notFound, type Refusal, RefusalError } from '../core/errors.js';
+import { BodyTooLargeError, type Call, MediaTypeError, matchRoute, type Route, readJson, sendJson } from '../rest/router.js';
+import { backpressureHeaders, envelopeOf, statusOf } from '../rest/wire.js';
+import type { Telemetry } from '../telemetry/events.js';
+import { VERSION } from './version.js';
+import { bearerOf, type Caller, checkBrowser, checkToken, type Denial, type IdentityRules } from './identity.js';
+
+const MAX_HEADER_BYTES = 16 * 1024;
+const MAX_CONNECTIONS = 10_000;
+const CORRELATION_ID = /^[\x21-\x7e]{1,128}$/;
+
+/** What the server hands requests to, once everything behind it is up. */
+export interface Doors {
+  readonly routes: readonly Route[];
+  readonly graphql: (req: IncomingMessage, res: ServerResponse, correlationId: string) => void;
+  readonly graphiql: (req: IncomingMessage, res: ServerResponse) => void;
+  readonly upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer, correlationId: string) => void;
+}
+
+export interface HttpServerOptions {
+  readonly rules: IdentityRules;
+  readonly telemetry: Telemetry;
+}
+
+/** Paths that need no token: they say nothing but whether we live. */
+const OPEN_PATHS = new Set(['/health', '/ready']);
+
+const STARTING: Refusal = {
+  family: 'unavailable',
+  code: 'POOL_UNAVAILABLE',
+  message: 'the control plane is starting or stopping',
+  retriable: true,
+  retryAfterMs: 1000,
+};
+
+export class HttpServer {
+  readonly #options: HttpServerOptions;
+  readonly #server: Server;
+  #doors: Doors | null = null;
+
+  constructor(options: HttpServerOptions) {
+    this.#options = options;
+    this.#server = createServer({
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: 10_000,
+      requestTimeout: 30_000,
+      connectionsCheckingInterval: 5_000,
+      keepAliveTimeout: 65_000,
+    });
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.on('request', (req, res) => void this.#onRequest(req, res));
+    this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
+    this.#server.on('connection', (socket: Socket) => socket.setNoDelay(true));
+  }
+
+  /** Resolves with the port once we listen; rejects with the error of the socket (EADDRINUSE, EACCES, …). */
+  listen(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(port, host, () => {
+        this.#server.off('error', reject);
+        const address = this.#server.address();
+        resolve(typeof address === 'object' && address !== null ? address.port : port);
+      });
+    });
+  }
+
+  open(doors: Doors): void {
+    this.#doors = doors;
+  }
+
+  /** From now on everything is refused as "stopping"; connections that stand go on. */
+  shut(): void {
+    this.#doors = null;
+  }
+
+  async close(graceMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    await closed;
+    clearTimeout(timer);
+  }
+
+  async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const correlationId = correlationOf(req);
+    res.setHeader('x-correlation-id', correlationId);
+    res.setHeader('x-content-type-options', 'nosniff');
+    try {
+      await this.#route(req, res, correlationId);
+    } catch (error) {
+      this.#answerError(res, error, correlationId);
+    }
+  }
+
+  async #route(req: IncomingMessage, res: ServerResponse, correlationId: string): Promise<void> {
+    const url = new URL(req.url ?? '/', 'http://local');
+    const method = req.method ?? 'GET';
+    const denial = this.#check(callerOf(req, false), url.pathname);
+    if (denial !== null) return sendDenial(res, denial);
+    if (url.pathname === '/health' && method === 'GET') return sendJson(res, 200, { status: 'ok', version: VERSION });
+    const doors = this.#doors;
+    if (doors === null) throw new RefusalError(STARTING);
+    if (url.pathname === '/graphql') {
+      const wantsPage = method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !url.searchParams.has('query');
+      return wantsPage ? doors.graphiql(req, res) : doors.graphql(req, res, correlationId);
+    }
+    const match = matchRoute(doors.routes, method, url.pathname);
+    if (match.kind === 'none') throw new RefusalError(notFound('path', `${url.pathname} is not served`));
+    if (match.kind === 'wrong_method') {
+      const refusal = invalid('method', `${method} is not served here; use ${match.allow.join(', ')}`);
+      return sendJson(res, 405, envelopeOf(refusal), { allow: match.allow.join(', ') });
+    }
+    const call: Call = { req, res, params: match.params, query: url.searchParams, correlationId, body: () => readJson(req) };
+    await match.handler(call);
+  }
+
+  #check(caller: Caller, path: string): Denial | null {
+    const { rules } = this.#options;
+    const foreign = checkBrowser(caller, rules);
+    if (foreign !== null || OPEN_PATHS.has(path)) return foreign;
+    return checkToken(bearerOf(caller.headers), caller, rules);
+  }
+
+  #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy());
+    const path = new URL(req.url ?? '/', 'http://local').pathname;
+    const caller = callerOf(req, true);
+    // A browser cannot send headers with an upgrade: without a bearer here, connection_init has to bring the token.
+    const denial =
+      checkBrowser(caller, this.#options.rules) ??
+      (bearerOf(caller.headers) === null ? null : checkToken(bearerOf(caller.headers), caller, this.#options.rules));
+    if (denial !== null) return refuseUpgrade(socket, denial.status, denial.message);
+    if (path !== '/graphql') return refuseUpgrade(socket, 404, `${path} is not served`);
+    if (this.#doors === null) return refuseUpgrade(socket, 503, STARTING.message);
+    this.#doors.upgrade(req, socket, head, correlationOf(req));
+  }
+
+  #answerError(res: ServerResponse, error: unknown, correlationId: string): void {
+    if (!(error instanceof RefusalError)) {
+      this.#options.telemetry.log.error({ correlation_id: correlationId, err: error }, 'request failed');
+    }
+    if (res.headersSent) return void res.end();
+    if (!(error instanceof RefusalError)) {
+      const message = `internal error; quote correlation id ${correlationId}`;
+      return sendJson(res, 500, { code: 'INTERNAL', message, retriable: true });
+    }
+    const status = error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
+    const headers = { ...backpressureHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
+    sendJson(res, status, envelopeOf(error.refusal), headers);
+  }
+}
+
+function correlationOf(req: IncomingMessage): string {
+  const given = req.headers['x-correlation-id'];
+  return typeof given === 'string' && CORRELATION_ID.test(given) ? given : randomUUID();
+}
+
+function callerOf(req: IncomingMessage, upgrade: boolean): Caller {
+  return { method: req.method ?? 'GET', headers: req.headers, remoteAddress: req.socket.remoteAddress ?? '', upgrade };
+}
+
+function sendDenial(res: ServerResponse, denial: Denial): void {
+  const headers = denial.status === 401 ? { 'www-authenticate': 'Bearer' } : {};
+  sendJson(res, denial.status, { code: denial.code, error: denial.name, message: denial.message, retriable: false }, { connection: 'close', ...headers });
+}
+
+function refuseUpgrade(socket: Duplex, status: number, message: string): void {
+  const body = `${message}\n`;
+  socket.end(
+    `HTTP/1.1 ${status} Refused\r\ncontent-type: text/plain\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,398 @@
+/**
+ * The one owner of a replica: starts its engine, takes it through every gate, watches it, and starts it again when it
+ * dies. Others ask (`stop`, `recycle`, `setModel`) and are told the outcome; nobody else touches the process.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Engine } from '../../core/errors.js';
+import type { Reason } from '../../core/pool.js';
+import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
+import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
+import type { EngineAdapter } from '../../engines/adapter.js';
+import { type EngineProcess, type ExitFacts, freePort, spawnEngineProcess } from '../../host/process.js';
+import { StartupError } from '../../host/startupError.js';
+import type { Clock } from '../../runtime/clock.js';
+import { delay } from '../../runtime/wait.js';
+import type { ReplicaObserved } from '../../store/pools.js';
+import type { ReadyReplica } from '../fleet.js';
+import type { Recipe } from './recipe.js';
+
+const HEALTH_EVERY_MS = 25;
+const START_DEADLINE_MS = 120_000;
+const SELF_TEST_DEADLINE_MS = 30_000;
+const HEARTBEAT_EVERY_MS = 2_000;
+const HEARTBEAT_DEADLINE_MS = 5_000;
+/** So many heartbeats in a row without an answer, and the engine is started anew. */
+const MISSED_HEARTBEATS = 3;
+const LOG_TAIL_LINES = 5;
+
+export interface ReplicaFacts {
+  readonly id: string;
+  readonly poolId: string;
+  readonly ordinal: number;
+  readonly engine: Engine;
+  readonly slots: number;
+  readonly deviceMask: string;
+  readonly gpuUuids: readonly string[];
+  readonly nodeId: string;
+  readonly workDir: string;
+  readonly logFile: string;
+}
+
+export interface ReplicaDeps {
+  readonly clock: Clock;
+  readonly recipe: Recipe;
+  readonly chance: () => number;
+  /** VRAM of the replica's devices that no other engine of ours holds, bytes; Infinity where it is not known. */
+  readonly vramFreeBytes: () => number;
+  /** Told after every change, with everything that is known; writes it down and wakes who waits. */
+  readonly onChange: (observed: ReplicaObserved, change: { from: ReplicaState; to: ReplicaState; message: string } | null) => void;
+  readonly onUnexpectedExit: () => void;
+}
+
+/** What was asked of the owner since the run began; the run ends for the first that is not `keep`. */
+type Ask = 'keep' | 'stop' | 'recycle';
+
+export class Replica {
+  readonly facts: ReplicaFacts;
+  readonly #deps: ReplicaDeps;
+  #modelRef: string;
+  #state: ReplicaState = 'ABSENT';
+  #ask: Ask = 'keep';
+  #asked = new AbortController();
+  #life: Promise<void> | null = null;
+  #process: EngineProcess | null = null;
+  #stopGraceMs = 0;
+  #adapter: EngineAdapter | null = null;
+  #endpoint: string | null = null;
+  #mark: string | null = null;
+  #engineVersion: string | null = null;
+  #modelId: string | null = null;
+  #lastError: Reason | null = null;
+  #failures = 0;
+  #restarts = 0;
+  #backoffUntilMs: number | null = null;
+  #heartbeatMs: number | null = null;
+  #readySinceMs: number | null = null;
+  #tokensPerSecond: number | null = null;
+  #firstTokenMs: number | null = null;
+  #listeners = new Set<() => void>();
+
+  constructor(facts: ReplicaFacts, modelRef: string, deps: ReplicaDeps) {
+    this.facts = facts;
+    this.#modelRef = modelRef;
+    this.#deps = deps;
+  }
+
+  get state(): ReplicaState {
+    return this.#state;
+  }
+
+  get lastError(): Reason | null {
+    return this.#lastError;
+  }
+
+  get heartbeatMs(): number | null {
+    return this.#heartbeatMs;
+  }
+
+  get engineVersion(): string | null {
+    return this.#engineVersion;
+  }
+
+  /** VRAM its process holds, bytes. */
+  get vramHeldBytes(): number {
+    return this.#process === null ? 0 : this.#deps.recipe.vramBytes;
+  }
+
+  start(): void {
+    this.#life ??= this.#live();
+    this.#changed(null);
+  }
+
+  /** Ends the engine and the owner's loop; resolves once the process group is gone. */
+  async stop(): Promise<void> {
+    this.#request('stop');
+    await this.#life;
+    this.#life = null;
+    this.#ask = 'keep';
+    this.#asked = new AbortController();
+  }
+
+  /** Ends the process without grace; the owner's loop is not asked and need not be. */
+  async kill(): Promise<void> {
+    this.#request('stop');
+    await this.#process?.stop({ graceMs: 0 });
+  }
+
+  /** Ends the engine's process and starts it anew at once; resolves when the old one is gone. */
+  async recycle(cause: string): Promise<void> {
+    const old = this.#process;
+    if (old === null) return;
+    this.#lastError = { code: 'RECYCLED', message: cause, fix: null };
+    this.#request('recycle');
+    await this.#until(() => this.#process !== old);
+  }
+
+  /** Serves another model from now on. @returns null when it is ready, else what went wrong (the caller decides). */
+  async setModel(modelRef: string, options: { deadlineMs: number; signal: AbortSignal }): Promise<Reason | null> {
+    await this.stop();
+    this.#modelRef = modelRef;
+    this.#failures = 0;
+    this.#lastError = null;
+    this.start();
+    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.deadlineMs)]);
+    await this.#until(() => this.#state === 'READY' || this.#lastError !== null, signal);
+    if (this.#state === 'READY') return null;
+    return this.#lastError ?? { code: 'START_TIMEOUT', message: `${this.facts.id} was not ready in time`, fix: 'Look at its log.' };
+  }
+
+  /** An operator gives a quarantined replica another chance. */
+  retry(): void {
+    if (this.#state !== 'QUARANTINED') return;
+    this.#failures = 0;
+    this.#move('retry', 'resumed by an operator');
+    this.#life = this.#live();
+  }
+
+  ready(): ReadyReplica | null {
+    if (this.#state !== 'READY' || this.#adapter === null || this.#ask !== 'keep') return null;
+    const { id, poolId, engine, slots } = this.facts;
+    return { id, poolId, engine, slots, engineVersion: this.#engineVersion ?? '', vramFreeBytes: this.#deps.vramFreeBytes(), adapter: this.#adapter };
+  }
+
+  progressed(facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
+    this.#heartbeatMs = this.#deps.clock.nowMs();
+    this.#firstTokenMs = ewma(this.#firstTokenMs, facts.firstTokenMs);
+    this.#tokensPerSecond = ewma(this.#tokensPerSecond, facts.tokensPerSecond);
+  }
+
+  #request(ask: Ask): void {
+    if (this.#ask === 'stop') return;
+    this.#ask = ask;
+    this.#asked.abort();
+  }
+
+  async #live(): Promise<void> {
+    while (this.#ask !== 'stop') {
+      this.#ask = 'keep';
+      this.#asked = new AbortController();
+      const failure = await this.#run(this.#asked.signal);
+      if (failure === null || this.#ask !== 'keep') continue;
+      if (!(await this.#backOff(failure))) return;
+    }
+  }
+
+  /** One process from start to end. @returns why it ended, or null when it was asked to. */
+  async #run(signal: AbortSignal): Promise<Reason | null> {
+    const { recipe } = this.#deps;
+    const obstacle = recipe.check(this.#modelRef) ?? this.#vramObstacle();
+    this.#move('launch', `starting ${this.#modelRef}`);
+    let failure: Reason | null = obstacle;
+    try {
+      if (obstacle === null) failure = await this.#launchAndWatch(signal);
+    } catch (error) {
+      failure = reasonOf(error);
+    } finally {
+      await this.#tearDown(signal.aborted);
+    }
+    return signal.aborted ? null : failure;
+  }
+
+  #vramObstacle(): Reason | null {
+    const needBytes = this.#deps.recipe.vramBytes;
+    const freeBytes = this.#deps.vramFreeBytes();
+    if (needBytes <= freeBytes) return null;
+    return {
+      code: 'VRAM_INSUFFICIENT',
+      message: `${this.#modelRef} needs ${needBytes} bytes of VRAM on device ${this.facts.deviceMask}; ${freeBytes} are free`,
+      fix: 'Use fewer replicas, a smaller model or context, or another device.',
+    };
+  }
+
+  async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
+    const { recipe } = this.#deps;
+    const apiKey = recipe.spawns ? randomUUID() : null;
+    const ended = recipe.spawns ? (await this.#spawn(apiKey ?? '')).ended : new Promise<Reason>(() => {});
+    this.#endpoint ??= recipe.endpoint;
+    const baseUrl = this.#endpoint ?? '';
+    const adapter = recipe.adapter({ baseUrl, apiKey });
+    this.#adapter = adapter;
+    const over = new AbortController();
+    const stop = AbortSignal.any([signal, over.signal]);
+    try {
+      const watched = this.#preload(adapter, stop).then((failure) => failure ?? this.#watch(adapter, stop));
+      const aborted = new Promise<null>((resolve) => signal.addEventListener('abort', () => resolve(null), { once: true }));
+      const reason = await Promise.race([ended, watched, ...(signal.aborted ? [null] : [aborted])]);
+      over.abort();
+      await watched.catch(() => null);
+      return reason;
+    } finally {
+      over.abort();
+    }
+  }
+
+  /** `ended` resolves with how the process ended; wrapped, since an async function would wait for it. */
+  async #spawn(apiKey: string): Promise<{ ended: Promise<Reason> }> {
+    const port = await freePort();
+    const spec = this.#deps.recipe.launch({ modelRef: this.#modelRef, port, apiKey, gpuUuids: this.facts.gpuUuids });
+    this.#mark = `${this.facts.nodeId}/${this.facts.id}`;
+    const child = spawnEngineProcess({
+      file: spec.file, args: spec.args, env: spec.env, cwd: this.facts.workDir, logFile: this.facts.logFile, mark: this.#mark,
+    });
+    this.#process = child;
+    this.#endpoint = `http://127.0.0.1:${port}`;
+    this.#stopGraceMs = spec.stopGraceMs;
+    // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
+    this.#changed(null);
+    return { ended: child.exited.then((exit) => this.#exitReason(child, exit)) };
+  }
+
+  async #exitReason(child: EngineProcess, exit: ExitFacts): Promise<Reason> {
+    const tail = await child.tail(LOG_TAIL_LINES);
+    const how = exit.signal === null ? `with code ${exit.code}` : `by ${exit.signal}`;
+    const last = tail.length === 0 ? '' : ` Last lines: ${tail.join(' | ')}`;
+    return { code: 'ENGINE_EXITED', message: `the engine process ended ${how}.${last}`, fix: `Look at ${this.facts.logFile}.` };
+  }
+
+  /** Every gate between a started process and Ready, in order. */
+  async #preload(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
+    const signal = AbortSignal.any([stop, AbortSignal.timeout(START_DEADLINE_MS)]);
+    for (;;) {
+      const health = await adapter.health(signal);
+      if (health.state !== 'unreachable' && this.#state === 'STARTING') this.#move('answers', 'the engine answers; its model is loading');
+      if (health.state === 'ready') break;
+      await delay(HEALTH_EVERY_MS, signal);
+      if (stop.aborted) return null;
+      if (signal.aborted) {
+        return { code: 'START_TIMEOUT', message: `not ready after ${START_DEADLINE_MS} ms: ${health.detail ?? health.state}`, fix: `Look at ${this.facts.logFile}.` };
+      }
+    }
+    this.#move('healthy', 'the engine reports ready; decoding one token');
+    await this.#selfTest(adapter, AbortSignal.any([stop, AbortSignal.timeout(SELF_TEST_DEADLINE_MS)]));
+    if (stop.aborted) return null;
+    this.#readySinceMs = this.#deps.clock.monotonicMs();
+    this.#heartbeatMs = this.#deps.clock.nowMs();
+    this.#lastError = null;
+    this.#move('passed', `ready with ${this.#modelRef}`);
+    return null;
+  }
+
+  async #selfTest(adapter: EngineAdapter, signal: AbortSignal): Promise<void> {
+    const props = await adapter.props(signal);
+    this.#engineVersion = props.version;
+    this.#modelId = props.modelId;
+    if (props.slotsTotal < this.facts.slots) {
+      throw new StartupError(`the engine has ${props.slotsTotal} slots, the pool wants ${this.facts.slots}`, 'Give the engine more slots, or the pool fewer.');
+    }
+    const request = { prompt: 'self-test', maxTokens: 1, seed: 1n, strict: true, slot: 0 };
+    for await (const frames of adapter.stream(request, signal)) {
+      if (frames.some((frame) => frame.kind === 'end')) return;
+    }
+  }
+
+  /** Asks for a sign of life until the engine gives none, or the run is over. */
+  async #watch(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
+    let missed = 0;
+    while (!stop.aborted) {
+      await delay(HEARTBEAT_EVERY_MS, stop);
+      if (stop.aborted) return null;
+      const health = await adapter.health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)])).catch(() => null);
+      if (health?.state === 'ready') {
+        missed = 0;
+        this.#heartbeatMs = this.#deps.clock.nowMs();
+        this.#changed(null);
+        continue;
+      }
+      missed += 1;
+      if (missed >= MISSED_HEARTBEATS) {
+        return { code: 'ENGINE_SILENT', message: `no sign of life in ${missed} heartbeats: ${health?.detail ?? 'no answer'}`, fix: `Look at ${this.facts.logFile}.` };
+      }
+    }
+    return null;
+  }
+
+  async #tearDown(asked: boolean): Promise<void> {
+    if (asked) this.#move('stop', 'stopping the engine');
+    await this.#adapter?.close().catch(() => {});
+    this.#adapter = null;
+    await this.#process?.stop({ graceMs: asked ? this.#stopGraceMs : 0 });
+    this.#process = null;
+    this.#endpoint = null;
+    if (asked) this.#move('exited', 'the engine is gone');
+  }
+
+  /** @returns false when the replica is given up. */
+  async #backOff(failure: Reason): Promise<boolean> {
+    const { clock } = this.#deps;
+    const readyForMs = this.#readySinceMs === null ? 0 : clock.monotonicMs() - this.#readySinceMs;
+    this.#readySinceMs = null;
+    this.#lastError = failure;
+    const decision = afterExit(DEFAULT_RESTART_POLICY, { failuresBefore: this.#failures, readyForMs }, this.#deps.chance());
+    this.#failures = decision.failures;
+    if (decision.next === 'quarantine') {
+      this.#move('give_up', `given up after ${decision.failures} failures in a row: ${failure.message}`);
+      return false;
+    }
+    this.#restarts += 1;
+    this.#backoffUntilMs = clock.nowMs() + decision.delayMs;
+    this.#deps.onUnexpectedExit();
+    this.#move('exited', `${failure.message} Next start in ${decision.delayMs} ms.`);
+    await delay(decision.delayMs, this.#asked.signal);
+    this.#backoffUntilMs = null;
+    this.#move(this.#ask === 'stop' ? 'stop' : 'retry', 'backoff is over');
+    return true;
+  }
+
+  #move(event: ReplicaEvent, message: string): void {
+    const from = this.#state;
+    const to = nextReplicaState(from, event);
+    if (to === null || to === from) return;
+    this.#state = to;
+    this.#changed({ from, to, message });
+  }
+
+  #changed(change: { from: ReplicaState; to: ReplicaState; message: string } | null): void {
+    this.#deps.onChange(this.#observed(), change);
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  async #until(condition: () => boolean, signal?: AbortSignal): Promise<void> {
+    while (!condition() && signal?.aborted !== true) {
+      await new Promise<void>((resolve) => {
+        const done = () => {
+          this.#listeners.delete(done);
+          signal?.removeEventListener('abort', done);
+          resolve();
+        };
+        this.#listeners.add(done);
+        signal?.addEventListener('abort', done);
+      });
+    }
+  }
+
+  #observed(): ReplicaObserved {
+    const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
+    const ticks = this.#process === null ? null : String(this.#process.startTimeTicks);
+    return {
+      id, poolId, ordinal, deviceMask, gpuUuids, nodeId,
+      state: this.#state, slotsTotal: slots, vramBytes: this.vramHeldBytes, endpoint: this.#endpoint,
+      pid: this.#process?.pid ?? null, pidStartTicks: ticks, mark: this.#process === null ? null : this.#mark,
+      engineVersion: this.#engineVersion, modelId: this.#modelId, restartCount: this.#restarts,
+      backoffUntilMs: this.#backoffUntilMs, lastError: this.#lastError, lastHeartbeatMs: this.#heartbeatMs,
+      tokensPerSecond: this.#tokensPerSecond, firstTokenMs: this.#firstTokenMs,
+    };
+  }
+}
+
+const EWMA_WEIGHT = 0.2;
+
+function ewma(mean: number | null, sample: number | null): number | null {
+  if (sample === null) return mean;
+  return mean === null ? sample : mean + EWMA_WEIGHT * (sample - mean);
+}
+
+function reasonOf(error: unknown): Reason {
+  if (error instanceof StartupError) return { code: 'START_FAILED', message: error.message, fix: error.fix };
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: 'PRELOAD_FAILED', message, fix: 'Look at the log of the replica.' };
+}

@@ -1,0 +1,259 @@
+/** All replicas of this node: made from the configuration, started, watched, and ended together. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config, PoolConfig } from '../../config/schema.js';
+import type { Engine } from '../../core/errors.js';
+import type { PoolCandidate } from '../../core/placement.js';
+import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
+import type { Gpu } from '../../host/gpus.js';
+import { reapOrphan } from '../../host/process.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { Database } from '../../store/database.js';
+import {
+  listReplicas, type PoolDesired, type ReplicaObserved, retireOthers, upsertPool, writeGpus, writeReplica,
+} from '../../store/pools.js';
+import type { Telemetry } from '../../telemetry/events.js';
+import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
+import type { PoolEvents } from '../poolEvents.js';
+import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
+import { Replica } from './replica.js';
+
+const ORPHAN_GRACE_MS = 2_000;
+
+export interface SupervisorDeps {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly telemetry: Telemetry;
+  readonly events: PoolEvents;
+  readonly config: Config;
+  readonly gpus: readonly Gpu[];
+  /** What stands in the way of every pool that needs a GPU; null when there are some. */
+  readonly gpuObstacle: Reason | null;
+  readonly nodeId: string;
+  readonly homeDir: string;
+  readonly recipeEnv: RecipeEnvironment;
+  readonly chance: () => number;
+  readonly hash: (text: string) => string;
+  /** A replica became ready, or stopped being so. */
+  readonly onFleetChange: () => void;
+}
+
+interface ManagedPool {
+  readonly config: PoolConfig;
+  readonly recipe: Recipe;
+  readonly replicas: Replica[];
+  modelRef: string;
+  draining: boolean;
+}
+
+export class Supervisor implements Fleet {
+  readonly #deps: SupervisorDeps;
+  readonly #pools = new Map<string, ManagedPool>();
+  /** Rows are written one after another per replica, so that an older state never overwrites a newer one. */
+  readonly #writes = new Map<string, Promise<void>>();
+
+  constructor(deps: SupervisorDeps) {
+    this.#deps = deps;
+  }
+
+  /** Ends what an earlier life left running, writes down what should be, and starts every replica. */
+  async start(): Promise<void> {
+    const { db, config, gpus, nodeId, homeDir } = this.#deps;
+    mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
+    mkdirSync(join(homeDir, 'logs'), { recursive: true });
+    await this.#reapOrphans();
+    await writeGpus(db, nodeId, gpus.map((gpu) => ({ ...gpu, nodeId })));
+    for (const pool of config.pools) await this.#addPool(pool);
+    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
+    await retireOthers(db, { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) });
+    for (const replica of replicas) replica.start();
+  }
+
+  /** Ends every engine, all at once; resolves when every process group is gone and every row says so. */
+  async stop(): Promise<void> {
+    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
+    await Promise.all(replicas.map((replica) => replica.stop()));
+    await Promise.all(this.#writes.values());
+  }
+
+  /** Ends every engine without grace. */
+  async kill(): Promise<void> {
+    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
+    await Promise.all(replicas.map((replica) => replica.kill()));
+  }
+
+  poolIds(): readonly string[] {
+    return [...this.#pools.keys()];
+  }
+
+  candidates(): Omit<PoolCandidate, 'slotsFree' | 'queueDepth'>[] {
+    return [...this.#pools].map(([id, pool]) => ({
+      id,
+      engine: pool.config.engine,
+      modelRef: pool.modelRef,
+      contextLength: pool.config.ctx,
+      deviceMask: pool.config.devices.join(','),
+      draining: pool.draining,
+      ready: pool.replicas.some((replica) => replica.state === 'READY'),
+      recoverable: pool.replicas.some((replica) => replica.state !== 'QUARANTINED' && replica.state !== 'FAILED'),
+    }));
+  }
+
+  limits(poolId: string): PoolLimits {
+    const { config } = this.#pool(poolId);
+    return { wallMs: config.timeouts.wall_ms, slotsTotal: config.replicas * config.slots, fullPolicy: config.queue.full_policy };
+  }
+
+  ready(poolId: string): readonly ReadyReplica[] {
+    const pool = this.#pool(poolId);
+    if (pool.draining) return [];
+    return pool.replicas.flatMap((replica) => replica.ready() ?? []);
+  }
+
+  async recycle(replicaId: string, cause: string): Promise<void> {
+    await this.#replica(replicaId)?.recycle(cause);
+  }
+
+  progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
+    this.#replica(replicaId)?.progressed(facts);
+  }
+
+  setDraining(poolId: string, draining: boolean): void {
+    this.#pool(poolId).draining = draining;
+    this.#deps.onFleetChange();
+  }
+
+  async retryQuarantined(poolId: string): Promise<void> {
+    for (const replica of this.#pool(poolId).replicas) replica.retry();
+  }
+
+  /** Swaps the model of every replica of a pool. @returns null when all are ready, else the first thing that went wrong. */
+  async setModel(poolId: string, modelRef: string, options: { deadlineMs: number; signal: AbortSignal }): Promise<Reason | null> {
+    const pool = this.#pool(poolId);
+    const obstacle = pool.recipe.check(modelRef);
+    if (obstacle !== null) return obstacle;
+    const outcomes = await Promise.all(pool.replicas.map((replica) => replica.setModel(modelRef, options)));
+    const failure = outcomes.find((outcome) => outcome !== null) ?? null;
+    if (failure === null) pool.modelRef = modelRef;
+    return failure;
+  }
+
+  health(poolId: string) {
+    const pool = this.#pools.get(poolId);
+    const replicas = pool?.replicas ?? [];
+    const views = replicas.map((replica) => ({ id: replica.facts.id, state: replica.state, lastError: replica.lastError }));
+    const draining = pool?.draining ?? true;
+    return {
+      live: isLive(views),
+      ready: !draining && views.some((view) => view.state === 'READY'),
+      draining,
+      reasons: notReadyBecause({ draining }, views),
+      slotsTotal: replicas.reduce((sum, replica) => sum + replica.facts.slots, 0),
+      engineVersion: replicas.find((replica) => replica.engineVersion !== null)?.engineVersion ?? null,
+      lastHeartbeatMs: Math.max(0, ...replicas.map((replica) => replica.heartbeatMs ?? 0)),
+    };
+  }
+
+  async #reapOrphans(): Promise<void> {
+    const { db, nodeId, telemetry } = this.#deps;
+    for (const row of await listReplicas(db)) {
+      if (row.pid === null || row.nodeId !== nodeId || row.mark === null) continue;
+      const fate = await reapOrphan({
+        pid: row.pid, startTimeTicks: Number(row.pidStartTicks ?? 0), mark: row.mark, graceMs: ORPHAN_GRACE_MS,
+      });
+      telemetry.log.info({ replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` }, 'orphan check');
+    }
+  }
+
+  async #addPool(config: PoolConfig): Promise<void> {
+    const { db, hash, recipeEnv, gpuObstacle } = this.#deps;
+    const made = recipeFor(config, recipeEnv);
+    const needsGpu = made.spawns && !made.simulated && gpuObstacle !== null;
+    const recipe = needsGpu ? { ...made, check: () => gpuObstacle } : made;
+    const modelRef = await upsertPool(db, desiredPool(config, recipe, this.#deps.gpus, hash));
+    const pool: ManagedPool = { config, recipe, replicas: [], modelRef, draining: false };
+    this.#pools.set(config.id, pool);
+    for (let ordinal = 0; ordinal < config.replicas; ordinal += 1) pool.replicas.push(this.#makeReplica(pool, ordinal));
+  }
+
+  #makeReplica(pool: ManagedPool, ordinal: number): Replica {
+    const { config, recipe, modelRef } = pool;
+    const { homeDir, nodeId, clock, chance, telemetry } = this.#deps;
+    const id = `${config.id}-${ordinal}`;
+    const gpus = this.#gpusOf(config, ordinal);
+    const identity = { id, poolId: config.id, engine: config.engine };
+    const facts = {
+      ...identity, ordinal, nodeId, slots: config.slots,
+      deviceMask: gpus.map((gpu) => gpu.index).join(','),
+      // A simulated GPU cannot be named to a real engine; it gets none.
+      gpuUuids: gpus.filter((gpu) => recipe.simulated || !gpu.simulated).map((gpu) => gpu.uuid),
+      workDir: join(homeDir, 'run', 'engines'),
+      logFile: join(homeDir, 'logs', `engine-${id}.log`),
+    };
+    return new Replica(facts, modelRef, {
+      clock, recipe, chance,
+      vramFreeBytes: () => Math.min(...gpus.map((gpu) => this.#vramFreeBytes(gpu)), Number.MAX_SAFE_INTEGER),
+      onChange: (observed, change) => this.#record(identity, observed, change),
+      onUnexpectedExit: () => telemetry.restarted(identity),
+    });
+  }
+
+  /** A tensor split spans all devices of the pool; without one, replicas take the devices in turn. */
+  #gpusOf(config: PoolConfig, ordinal: number): Gpu[] {
+    const { devices } = config;
+    const wanted = config.tensor_split === undefined && devices.length > 0 ? [devices[ordinal % devices.length]] : devices;
+    return this.#deps.gpus.filter((gpu) => wanted.includes(gpu.index));
+  }
+
+  #vramFreeBytes(gpu: Gpu): number {
+    let held = 0;
+    for (const pool of this.#pools.values()) {
+      for (const replica of pool.replicas) if (replica.facts.gpuUuids.includes(gpu.uuid)) held += replica.vramHeldBytes;
+    }
+    return gpu.memoryTotalBytes - held;
+  }
+
+  #record(
+    replica: { id: string; poolId: string; engine: Engine },
+    observed: ReplicaObserved,
+    change: { from: string; to: string; message: string } | null,
+  ): void {
+    const { db, events, telemetry } = this.#deps;
+    if (change !== null) telemetry.replicaChanged(replica, change);
+    const before = this.#writes.get(replica.id) ?? Promise.resolve();
+    const write = before.then(async () => {
+      await writeReplica(db, observed).catch((error: unknown) => telemetry.backgroundFailure('replica row', error));
+      if (change === null) return;
+      const { message, ...states } = change;
+      await events.record({ poolId: replica.poolId, replicaId: replica.id, kind: 'replica_state', message, detail: states });
+    });
+    this.#writes.set(replica.id, write);
+    if (change !== null) this.#deps.onFleetChange();
+  }
+
+  #pool(poolId: string): ManagedPool {
+    const pool = this.#pools.get(poolId);
+    if (pool === undefined) throw new Error(`this node does not manage pool ${poolId}`);
+    return pool;
+  }
+
+  #replica(replicaId: string): Replica | undefined {
+    for (const pool of this.#pools.values()) {
+      const replica = pool.replicas.find((candidate) => candidate.facts.id === replicaId);
+      if (replica !== undefined) return replica;
+    }
+    return undefined;
+  }
+}
+
+function desiredPool(config: PoolConfig, recipe: Recipe, gpus: readonly Gpu[], hash: (text: string) => string): PoolDesired {
+  const capacityOf = (name: 'interactive' | 'batch') =>
+    config.admission.priorities?.find((priority) => priority.name === name)?.queue_capacity ?? config.queue.capacity;
+  const simulatedGpu = gpus.some((gpu) => gpu.simulated && config.devices.includes(gpu.index));
+  return {
+    id: config.id, engine: config.engine, modelRef: config.model, contextLength: config.ctx,
+    deviceMask: config.devices.join(','), samplerProfileVersion: config.sampler_profile_version ?? null,
+    slotsPerReplica: config.slots, fullPolicy: config.queue.full_policy, simulated: recipe.simulated || simulatedGpu,
+    configHash: hash(JSON.stringify(config)), capacity: { interactive: capacityOf('interactive'), batch: capacityOf('batch') },
+  };
+}

@@ -1,0 +1,16 @@
+import { defineConfig } from 'vitest/config';
+
+// Long suites are named *.long.test.ts and run by `npm run test:all` alone.
+const long = process.env['LLORCH_LONG_TESTS'] === '1';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
+    globalSetup: ['test/support/globalSetup.ts'],
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 20_000,
+  },
+});
