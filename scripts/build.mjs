@@ -41,7 +41,12 @@ function generatePrismaClient() {
   const cli = join(root, 'node_modules', 'prisma', 'build', 'index.js');
   const run = spawnSync(process.execPath, [cli, 'generate'], {
     cwd: root,
-    env: { ...process.env, PRISMA_SCHEMA_ENGINE_BINARY: '/bin/true', PRISMA_HIDE_UPDATE_MESSAGE: '1', CHECKPOINT_DISABLE: '1' },
+    env: {
+      ...process.env,
+      PRISMA_SCHEMA_ENGINE_BINARY: '/bin/true',
+      PRISMA_HIDE_UPDATE_MESSAGE: '1',
+      CHECKPOINT_DISABLE: '1',
+    },
     encoding: 'utf8',
   });
   if (run.status !== 0) throw new Error(`prisma generate failed:\n${run.stdout}\n${run.stderr}`);
@@ -52,7 +57,9 @@ if (process.argv.includes('--if-stale') && isFresh()) process.exit(0);
 generatePrismaClient();
 const dist = join(root, 'dist');
 rmSync(dist, { recursive: true, force: true });
-const entryPoints = [...filesUnder(join(root, 'src'))].filter((path) => path.endsWith('.ts') && !path.endsWith('.d.ts'));
+const entryPoints = [...filesUnder(join(root, 'src'))].filter(
+  (path) => path.endsWith('.ts') && !path.endsWith('.d.ts'),
+);
 await build({
   entryPoints,
   outdir: dist,

@@ -67,7 +67,11 @@ export async function schemaDiff(url) {
   const files = [{ path, content: readFileSync(path, 'utf8') }];
   const pool = catalogPool(url);
   const adapter = bindMigrationAwareSqlAdapterFactory(withCharacters(new PrismaPg(pool)));
-  const schemaEngine = await engine.SchemaEngine.new({ datamodels: files.map((f) => [f.path, f.content]) }, () => {}, adapter);
+  const schemaEngine = await engine.SchemaEngine.new(
+    { datamodels: files.map((f) => [f.path, f.content]) },
+    () => {},
+    adapter,
+  );
   try {
     const result = await schemaEngine.diff({
       from: { tag: 'schemaDatasource', files, configDir: root },

@@ -66,7 +66,10 @@ export function checkPromptTokens(
   }
   if (promptTokens + task.maxTokens > task.ctx) {
     const room = task.ctx - promptTokens;
-    return invalid('max_tokens', `prompt (${promptTokens}) + max_tokens (${task.maxTokens}) exceed the context of ${task.ctx}; at most ${room} fit`);
+    return invalid(
+      'max_tokens',
+      `prompt (${promptTokens}) + max_tokens (${task.maxTokens}) exceed the context of ${task.ctx}; at most ${room} fit`,
+    );
   }
   return null;
 }

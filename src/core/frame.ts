@@ -78,9 +78,7 @@ export function eventAfter(event: StreamEvent, after: number): StreamEvent | nul
   return { ...event, firstIndex: event.firstIndex + skipped, tokens: event.tokens.slice(skipped) };
 }
 
-export type Replay =
-  | { readonly verdict: 'same' }
-  | { readonly verdict: 'diverged'; readonly index: number };
+export type Replay = { readonly verdict: 'same' } | { readonly verdict: 'diverged'; readonly index: number };
 
 /** Compares tokens of a repeated run with the log they must repeat, from `index` on. */
 export function compareReplay(logged: readonly string[], index: number, again: readonly string[]): Replay {

@@ -137,7 +137,11 @@ function whyNone(
     return unavailable('POOL_UNAVAILABLE', `no pool takes this task now (${only})`, 1000);
   }
   if (candidates.some((candidate) => candidate.refusedBecause?.startsWith('unready') === true)) {
-    return unavailable('POOL_UNREADY', `no pool can run this task now (${only}); see notReadyBecause of the pool`, 5000);
+    return unavailable(
+      'POOL_UNREADY',
+      `no pool can run this task now (${only}); see notReadyBecause of the pool`,
+      5000,
+    );
   }
   return invalid('placement', `the placement leaves no pool (${only})`);
 }

@@ -14,7 +14,7 @@ export function controlRoutes(services: Services): Route[] {
       path: '/v1/pools/{id}/drain',
       handler: async (call) => {
         const { deadlineMs } = parseDrainRequest(await call.body());
-        sendJson(call.res, 202, { operation_id: await pools.drain(call.params['id'] ?? '', deadlineMs) });
+        sendJson(call.res, 202, { operation_id: await pools.drain(call.params.id ?? '', deadlineMs) });
       },
     },
     {
@@ -23,7 +23,7 @@ export function controlRoutes(services: Services): Route[] {
       handler: async (call) => {
         const { newModelRef } = parseReloadRequest(await call.body());
         sendJson(call.res, 202, {
-          operation_id: await pools.reload(call.params['id'] ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS),
+          operation_id: await pools.reload(call.params.id ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS),
         });
       },
     },
@@ -31,7 +31,7 @@ export function controlRoutes(services: Services): Route[] {
       method: 'GET',
       path: '/v1/pools/{id}/health',
       handler: async (call) => {
-        const health = await pools.health(call.params['id'] ?? '');
+        const health = await pools.health(call.params.id ?? '');
         const { live, ready, draining } = health;
         const metrics = { slots_total: health.slotsTotal, active_leases: health.activeLeases };
         sendJson(call.res, 200, { live, ready, draining, metrics });
@@ -55,7 +55,7 @@ export function controlRoutes(services: Services): Route[] {
       method: 'GET',
       path: '/pools/{id}/status',
       handler: async (call) => {
-        const { pool, ...health } = await pools.health(call.params['id'] ?? '');
+        const { pool, ...health } = await pools.health(call.params.id ?? '');
         sendJson(call.res, 200, {
           pool_id: pool.id,
           live: health.live,

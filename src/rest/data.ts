@@ -36,7 +36,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'GET',
       path: '/v1/tasks/{id}/stream',
       handler: async (call) => {
-        const taskId = parseUuidParam('id', call.params['id']);
+        const taskId = parseUuidParam('id', call.params.id);
         const reader = await services.streams.open(taskId, resumeIndex(call));
         await pipeEvents(reader, call.res, options);
       },
@@ -45,7 +45,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'POST',
       path: '/v1/tasks/{id}/cancel',
       handler: async (call) => {
-        await services.cancellation.cancel(parseUuidParam('id', call.params['id']));
+        await services.cancellation.cancel(parseUuidParam('id', call.params.id));
         call.res.writeHead(204).end();
       },
     },
@@ -53,7 +53,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'GET',
       path: '/v1/sessions/{id}',
       handler: async (call) => {
-        const session = await services.sessions.get(parseUuidParam('id', call.params['id']));
+        const session = await services.sessions.get(parseUuidParam('id', call.params.id));
         const ttlMs = Math.max(0, Math.round(session.ttlMsRemaining));
         sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, kv_bytes: 0, kv_warmth: false });
       },
@@ -62,7 +62,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'DELETE',
       path: '/v1/sessions/{id}',
       handler: async (call) => {
-        await services.sessions.delete(parseUuidParam('id', call.params['id']));
+        await services.sessions.delete(parseUuidParam('id', call.params.id));
         call.res.writeHead(204).end();
       },
     },

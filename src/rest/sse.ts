@@ -65,7 +65,11 @@ function drained(res: ServerResponse): Promise<void> {
 }
 
 /** Streams until the terminal event, or until the client or the reader is gone. */
-export async function pipeEvents(reader: TaskReader, res: ServerResponse, options: { readonly microbatch: boolean }): Promise<void> {
+export async function pipeEvents(
+  reader: TaskReader,
+  res: ServerResponse,
+  options: { readonly microbatch: boolean },
+): Promise<void> {
   const onClose = () => reader.close();
   res.on('close', onClose);
   res.writeHead(200, {

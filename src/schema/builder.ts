@@ -57,8 +57,7 @@ export const builder = new SchemaBuilder<SchemaTypes>({
       description: 'Reads any object by its global id; null when there is none.',
       nullable: true,
       args: { id: { description: 'The global id, as the `id` field of the object gave it.' } },
-      resolve: (_root, { id }, _context, _info, resolveNode) =>
-        canBeKey(id.typename, id.id) ? resolveNode(id) : null,
+      resolve: (_root, { id }, _context, _info, resolveNode) => (canBeKey(id.typename, id.id) ? resolveNode(id) : null),
     },
     nodesQueryOptions: false,
     pageInfoTypeOptions: { description: 'Where a page stands in its list.' },
@@ -91,7 +90,8 @@ export const builder = new SchemaBuilder<SchemaTypes>({
 builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
 builder.subscriptionType({
-  description: 'Event streams. Each first replays what is past `after` and then goes on live, with no gap and no duplicate.',
+  description:
+    'Event streams. Each first replays what is past `after` and then goes on live, with no gap and no duplicate.',
 });
 
 /** The cost of a page: its rows, each with what is asked of it. */

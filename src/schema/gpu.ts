@@ -13,7 +13,10 @@ const Gpu = builder.prismaNode('Gpu', {
     uuid: t.exposeString('uuid', { description: 'As the driver names it.' }),
     index: t.exposeInt('index', { description: 'Its number on the host.' }),
     name: t.exposeString('name', { description: 'Its product name.' }),
-    computeCapability: t.exposeString('computeCapability', { nullable: true, description: 'CUDA compute capability, e.g. 9.0.' }),
+    computeCapability: t.exposeString('computeCapability', {
+      nullable: true,
+      description: 'CUDA compute capability, e.g. 9.0.',
+    }),
     memoryTotalBytes: t.field({
       type: 'BigInt',
       description: 'Memory it has.',

@@ -45,7 +45,11 @@ const Operation = builder.prismaNode('Operation', {
       resolve: (operation) => (Array.isArray(operation.steps) ? (operation.steps as unknown as StepShape[]) : []),
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
-    endedAt: t.expose('endedAt', { type: 'DateTime', nullable: true, description: 'When it ended; null while it runs.' }),
+    endedAt: t.expose('endedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it ended; null while it runs.',
+    }),
     outcome: t.exposeString('outcome', { nullable: true, description: 'How it ended, in words; null while it runs.' }),
     error: t.field({
       type: Reason,
@@ -74,7 +78,9 @@ builder.queryField('operation', (t) =>
     type: 'Operation',
     nullable: true,
     description: 'The operation of that id; null when there is none.',
-    args: { id: t.arg.globalID({ required: true, for: Operation, description: 'As the mutation that began it gave it.' }) },
+    args: {
+      id: t.arg.globalID({ required: true, for: Operation, description: 'As the mutation that began it gave it.' }),
+    },
     resolve: (query, _root, { id }, { prisma }) => prisma.operation.findUnique({ ...query, where: { id: id.id } }),
   }),
 );
@@ -95,9 +101,10 @@ async function begun(id: Promise<string>): Promise<{ operationId: string }> {
   return { operationId: await asData(id) };
 }
 
-const RESULT = builder.errorUnion('OperationResult', {
+const OperationResult = builder.errorUnion('OperationResult', {
   description: 'The operation that was begun, or why none was.',
   types: [OperationAccepted, InvalidParams, NotFound, Conflict, Unavailable],
+  resolveType: () => 'OperationAccepted',
 });
 
 const poolName = { required: true, description: 'Name of the pool.' } as const;
@@ -134,19 +141,19 @@ const ReloadPoolInput = builder.inputType('ReloadPoolInput', {
 
 builder.mutationFields((t) => ({
   drainPool: t.field({
-    type: RESULT,
+    type: OperationResult,
     description: 'Stops giving a pool work; it stays drained until it is resumed or reloaded.',
     args: { input: t.arg({ type: DrainPoolInput, required: true, description: 'Which pool, and how patiently.' }) },
     resolve: (_root, { input }, { services }) => begun(services.pools.drain(input.pool, input.deadlineMs)),
   }),
   resumePool: t.field({
-    type: RESULT,
+    type: OperationResult,
     description: 'Gives a pool work again, and its quarantined replicas another chance.',
     args: { input: t.arg({ type: ResumePoolInput, required: true, description: 'Which pool.' }) },
     resolve: (_root, { input }, { services }) => begun(services.pools.resume(input.pool)),
   }),
   reloadPool: t.field({
-    type: RESULT,
+    type: OperationResult,
     description: 'Drains a pool, swaps its model, and puts the old one back when the new one does not become ready.',
     args: { input: t.arg({ type: ReloadPoolInput, required: true, description: 'Which pool, and which model.' }) },
     resolve: (_root, { input }, { services }) =>

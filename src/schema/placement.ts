@@ -26,7 +26,10 @@ export const PlacementExplanation = builder.objectRef<Explanation>('PlacementExp
       complexity: { field: 1, multiplier: 5 },
       resolve: (explanation) => explanation.candidates,
     }),
-    chosen: t.exposeString('chosen', { nullable: true, description: 'Name of the chosen pool; null when none was feasible.' }),
+    chosen: t.exposeString('chosen', {
+      nullable: true,
+      description: 'Name of the chosen pool; null when none was feasible.',
+    }),
     rule: t.exposeString('rule', { description: 'What decided between feasible pools, in order.' }),
   }),
 });

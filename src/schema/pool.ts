@@ -1,6 +1,6 @@
 /** Pools and their queues. */
 import { isLive, notReadyBecause, type ReplicaView } from '../core/pool.js';
-import type { Lane } from '../services/services.js';
+import type { Lane } from '../services/pools.js';
 import type { FullPolicy as FullPolicyValue, ReplicaState } from '../store/generated/prisma/enums.js';
 import { builder, pageCost } from './builder.js';
 import { Engine, FullPolicy, Priority, TaskStatus } from './enums.js';
@@ -30,7 +30,8 @@ const Queue = builder.objectRef<QueueShape>('Queue').implement({
   fields: (t) => ({
     capacity: t.int({
       description: 'How many tasks may wait, in all lanes.',
-      resolve: async (queue, _args, context) => sum(await lanesOf(queue.poolId, lanes(context)), (lane) => lane.capacity),
+      resolve: async (queue, _args, context) =>
+        sum(await lanesOf(queue.poolId, lanes(context)), (lane) => lane.capacity),
     }),
     policy: t.field({
       type: FullPolicy,
@@ -61,7 +62,7 @@ function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
 
 export const BY_ORDINAL = { ordinal: 'asc' } as const;
 /** Ordered as the field `replicas` orders them, so that one read serves both. */
-const VIEWS = {
+export const POOL_VIEW = {
   draining: true,
   replicas: { orderBy: BY_ORDINAL, select: { id: true, state: true, lastError: true } },
 } as const;
@@ -80,8 +81,15 @@ builder.prismaNode('Pool', {
   description: 'Replicas of one engine with one model, behind one queue.',
   select: { id: true },
   fields: (t) => ({
-    name: t.exposeString('id', { description: 'The name in the configuration; the pool_id of REST and of the metrics.' }),
-    engine: t.field({ type: Engine, description: 'What its replicas run.', select: { engine: true }, resolve: (pool) => pool.engine }),
+    name: t.exposeString('id', {
+      description: 'The name in the configuration; the pool_id of REST and of the metrics.',
+    }),
+    engine: t.field({
+      type: Engine,
+      description: 'What its replicas run.',
+      select: { engine: true },
+      resolve: (pool) => pool.engine,
+    }),
     modelRef: t.exposeString('modelRef', { description: 'The model it serves.' }),
     contextLength: t.exposeInt('contextLength', { description: 'The longest context of one task, in tokens.' }),
     samplerProfileVersion: t.exposeString('samplerProfileVersion', {
@@ -93,19 +101,19 @@ builder.prismaNode('Pool', {
     generation: t.exposeInt('generation', { description: 'Rises with every change of what the pool should be.' }),
     live: t.boolean({
       description: 'At least one engine process is up.',
-      select: VIEWS,
+      select: POOL_VIEW,
       resolve: (pool) => isLive(replicaViews(pool)),
     }),
     ready: t.boolean({
       description: 'It takes and serves work now.',
-      select: VIEWS,
+      select: POOL_VIEW,
       resolve: (pool) => notReadyBecause(pool, replicaViews(pool)).length === 0,
     }),
     notReadyBecause: t.field({
       type: [Reason],
       description: 'Empty when ready; else every reason, the nearest to the cause first.',
       complexity: { field: 1, multiplier: 3 },
-      select: VIEWS,
+      select: POOL_VIEW,
       resolve: (pool) => notReadyBecause(pool, replicaViews(pool)),
     }),
     queue: t.field({

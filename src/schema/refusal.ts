@@ -1,5 +1,5 @@
 /** Expected failures as data: one concrete type per family of refusals, all with the same fields. */
-import { type RefusalFamily, RefusalError } from '../core/errors.js';
+import { RefusalError, type RefusalFamily } from '../core/errors.js';
 import { builder } from './builder.js';
 import { Engine, ErrorCode } from './enums.js';
 

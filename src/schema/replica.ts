@@ -25,7 +25,10 @@ builder.prismaNode('Replica', {
       resolve: (replica) => healthOf(replica.state),
     }),
     engineVersion: t.exposeString('engineVersion', { nullable: true, description: 'As the engine reports it.' }),
-    modelId: t.exposeString('modelId', { nullable: true, description: 'The model it has loaded, as the engine names it.' }),
+    modelId: t.exposeString('modelId', {
+      nullable: true,
+      description: 'The model it has loaded, as the engine names it.',
+    }),
     deviceMask: t.exposeString('deviceMask', { description: 'The devices its engine may see.' }),
     slotsTotal: t.exposeInt('slotsTotal', { description: 'How many tasks it runs at once.' }),
     slotsFree: t.int({
@@ -66,6 +69,9 @@ builder.prismaNode('Replica', {
       resolve: (replica) => storedReason(replica.lastError),
     }),
     tokensPerSecond: t.exposeFloat('tokensPerSecond', { nullable: true, description: 'Of its last task.' }),
-    firstTokenMs: t.exposeFloat('firstTokenMs', { nullable: true, description: 'Time to the first token of its last task, ms.' }),
+    firstTokenMs: t.exposeFloat('firstTokenMs', {
+      nullable: true,
+      description: 'Time to the first token of its last task, ms.',
+    }),
   }),
 });

@@ -1,6 +1,6 @@
 /** Sessions: short-lived groups of tasks that may share a cache. */
 import { builder } from './builder.js';
-import { asData, InvalidParams, NotFound, Unavailable } from './refusal.js';
+import { asData, NotFound, Unavailable } from './refusal.js';
 
 const Session = builder.prismaNode('Session', {
   id: { field: 'id' },
@@ -43,15 +43,17 @@ const SessionDeleted = builder.objectRef<{ readonly sessionId: string }>('Sessio
   }),
 });
 
+const DeleteSessionResult = builder.errorUnion('DeleteSessionResult', {
+  description: 'The session that was deleted, or why none was.',
+  types: [SessionDeleted, NotFound, Unavailable],
+  resolveType: () => 'SessionDeleted',
+});
+
 builder.mutationField('deleteSession', (t) =>
   t.field({
-    type: SessionDeleted,
+    type: DeleteSessionResult,
     description: 'Ends a session; nothing of it can be reused after.',
     args: { input: t.arg({ type: DeleteSessionInput, required: true, description: 'Which session.' }) },
-    errors: {
-      types: [InvalidParams, NotFound, Unavailable],
-      union: { name: 'DeleteSessionResult', description: 'The deleted session, or why there is none.' },
-    },
     resolve: async (_root, { input }, { services }) => {
       await asData(services.sessions.delete(input.sessionId));
       return { sessionId: input.sessionId };

@@ -1,7 +1,9 @@
 /** One load for all fields that ask in the same moment. Forgotten as soon as it answers: subscriptions keep their context. */
 import type { GraphQLContext } from './context.js';
 
-export function shared<Value>(load: (context: GraphQLContext) => Promise<Value>): (context: GraphQLContext) => Promise<Value> {
+export function shared<Value>(
+  load: (context: GraphQLContext) => Promise<Value>,
+): (context: GraphQLContext) => Promise<Value> {
   const loading = new WeakMap<GraphQLContext, Promise<Value>>();
   return (context) => {
     const known = loading.get(context);

@@ -14,7 +14,9 @@ export const TaskError = builder.objectRef<TaskFailure>('TaskError').implement({
       description: 'The engine it ran on, if it had one.',
       resolve: (error) => error.engine ?? null,
     }),
-    retriable: t.exposeBoolean('retriable', { description: 'Whether the same task may succeed when it is sent again.' }),
+    retriable: t.exposeBoolean('retriable', {
+      description: 'Whether the same task may succeed when it is sent again.',
+    }),
     retryAfterMs: t.int({
       nullable: true,
       description: 'How long to wait before that, ms.',

@@ -108,7 +108,10 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
 
   onStep('waiting for the pools');
   const health = () => config.pools.map(({ id }) => ({ id, ...house.supervisor.health(id) }));
-  await pollUntil(async () => health().every((pool) => pool.ready), { everyMs: READY_LOOK_MS, deadlineMs: POOLS_READY_DEADLINE_MS });
+  await pollUntil(async () => health().every((pool) => pool.ready), {
+    everyMs: READY_LOOK_MS,
+    deadlineMs: POOLS_READY_DEADLINE_MS,
+  });
   return {
     url,
     dataDir: dataDir.path,
@@ -126,15 +129,22 @@ async function listen(server: HttpServer, address: { host: string; port: number 
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : '';
     if (code === 'EADDRINUSE') {
-      throw new StartupError(`${host}:${address.port} is taken by another program.`, 'Stop that one, or set ORCHD_ADDR=127.0.0.1:PORT.');
+      throw new StartupError(
+        `${host}:${address.port} is taken by another program.`,
+        'Stop that one, or set ORCHD_ADDR=127.0.0.1:PORT.',
+      );
     }
-    throw new StartupError(`Cannot listen on ${host}:${address.port}: ${code}.`, 'Set ORCHD_ADDR to an address of this machine.');
+    throw new StartupError(
+      `Cannot listen on ${host}:${address.port}: ${code}.`,
+      'Set ORCHD_ADDR to an address of this machine.',
+    );
   }
 }
 
 async function openDatabase(options: ControlPlaneOptions, telemetry: Telemetry, dataDir: DataDir, scope: Scope) {
   const { environment, config, onStep } = options;
-  const given = environment.secrets.databaseUrl ?? (config.database.url === undefined ? null : new Secret(config.database.url));
+  const given =
+    environment.secrets.databaseUrl ?? (config.database.url === undefined ? null : new Secret(config.database.url));
   const onIdleError = (error: Error) => telemetry.backgroundFailure('database connection', error);
   if (given !== null) {
     onStep('connecting to the database');
@@ -144,7 +154,10 @@ async function openDatabase(options: ControlPlaneOptions, telemetry: Telemetry, 
     return { db, databaseIsEmbedded: false };
   }
   if (!options.embeddedDatabase) {
-    throw new StartupError('No database is configured.', 'Set DATABASE_URL=postgresql://…, or use `llama-orch up`, which brings its own.');
+    throw new StartupError(
+      'No database is configured.',
+      'Set DATABASE_URL=postgresql://…, or use `llama-orch up`, which brings its own.',
+    );
   }
   onStep('starting PostgreSQL');
   const start = () => startEmbeddedPostgres({ dataDir: dataDir.path, log: onStep });
@@ -162,12 +175,17 @@ async function openDatabase(options: ControlPlaneOptions, telemetry: Telemetry, 
     for (;;) {
       const exit = await postgres.exited;
       if (closing) return;
-      telemetry.log.error({ ...exit, human: 'PostgreSQL ended by itself and is started again.' }, 'database process ended');
+      telemetry.log.error(
+        { ...exit, human: 'PostgreSQL ended by itself and is started again.' },
+        'database process ended',
+      );
       postgres = await start();
       db.moveTo(postgres.url);
     }
   };
-  void watch().catch((error: unknown) => options.onFatal(`PostgreSQL ended and cannot be started again: ${String(error)}`));
+  void watch().catch((error: unknown) =>
+    options.onFatal(`PostgreSQL ended and cannot be started again: ${String(error)}`),
+  );
   return { db, databaseIsEmbedded: true };
 }
 
@@ -177,8 +195,14 @@ async function applyMigrations(url: string, onStep: (step: string) => void): Pro
     if (applied.length > 0) onStep(`applied ${applied.length} migration${applied.length === 1 ? '' : 's'}`);
   } catch (error) {
     if (error instanceof MigrationError) throw new StartupError(`${error.message}.`, error.fix);
-    const detail = error instanceof Error ? redactText(error.message || ('code' in error ? String(error.code) : error.name)) : String(error);
-    throw new StartupError(`The database refused us: ${detail}.`, 'Check DATABASE_URL: host, port, user, password and database; PostgreSQL 14 or newer.');
+    const detail =
+      error instanceof Error
+        ? redactText(error.message || ('code' in error ? String(error.code) : error.name))
+        : String(error);
+    throw new StartupError(
+      `The database refused us: ${detail}.`,
+      'Check DATABASE_URL: host, port, user, password and database; PostgreSQL 14 or newer.',
+    );
   }
 }
 
@@ -192,7 +216,11 @@ async function readGpus(config: Config, nodeId: string): Promise<{ gpus: readonl
 /** The id under which this life of the node holds leases, and that of the life before, which is known to be over. */
 function takeHolderId(dataDir: DataDir): { holder: string; deadHolders: string[] } {
   const file = join(dataDir.runDir, 'lease-holder');
-  const deadHolders = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '') : [];
+  const deadHolders = existsSync(file)
+    ? readFileSync(file, 'utf8')
+        .split('\n')
+        .filter((line) => line !== '')
+    : [];
   const holder = randomUUID();
   writeFileSync(file, [holder, ...deadHolders.slice(0, 7)].join('\n'));
   return { holder, deadHolders };
@@ -220,8 +248,21 @@ async function furnish(
   // The dispatcher needs the fleet and the fleet wakes the dispatcher: the wake-up is made first and wired later.
   let wakeDispatcher = () => {};
   const supervisor = new Supervisor({
-    db, clock, telemetry, events: poolEvents, config, gpus, gpuObstacle: obstacle, nodeId: dataDir.nodeId, homeDir: dataDir.path,
-    recipeEnv: { simEntry: SIM_ENTRY, nodeBinary: process.execPath, configDir: resolve(options.configDir), fileExists: existsSync },
+    db,
+    clock,
+    telemetry,
+    events: poolEvents,
+    config,
+    gpus,
+    gpuObstacle: obstacle,
+    nodeId: dataDir.nodeId,
+    homeDir: dataDir.path,
+    recipeEnv: {
+      simEntry: SIM_ENTRY,
+      nodeBinary: process.execPath,
+      configDir: resolve(options.configDir),
+      fileExists: existsSync,
+    },
     chance: Math.random,
     hash: (text) => createHash('sha256').update(text).digest('hex'),
     onFleetChange: () => wakeDispatcher(),

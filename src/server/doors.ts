@@ -25,7 +25,7 @@ export interface DoorsOptions {
 
 /** The token a socket brought: in `connection_init` (browsers cannot set headers), else with its upgrade. */
 function socketToken(params: Readonly<Record<string, unknown>>, request: IncomingMessage): string | null {
-  const given = params['token'] ?? params['authorization'] ?? params['Authorization'];
+  const given = params.token ?? params.authorization ?? params.Authorization;
   if (typeof given !== 'string') return bearerOf(request.headers);
   return given.replace(/^Bearer /i, '');
 }

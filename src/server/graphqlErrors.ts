@@ -51,7 +51,7 @@ function refusedField(cause: GraphQLError): string | null {
 
 function ofRequest(cause: GraphQLError, located: boolean): Parts | null {
   const { http: _http, unexpected: _unexpected, ...extensions } = cause.extensions;
-  if (KNOWN_CODES.has(extensions['code'])) return { message: cause.message, extensions };
+  if (KNOWN_CODES.has(extensions.code)) return { message: cause.message, extensions };
   if (located && cause.name !== 'PothosValidationError' && !ARGUMENT_MESSAGE.test(cause.message)) return null;
   const field = refusedField(cause);
   return { message: cause.message, extensions: { code: 'INVALID_PARAMS', ...(field === null ? {} : { field }) } };

@@ -70,7 +70,10 @@ class Measure {
     // A cycle measures as nothing here; validation refuses it by name.
     this.#known.set(name, NOTHING);
     const definition = this.#fragments.get(name);
-    const size = beside(this.set(definition?.selectionSet), { ...NOTHING, directives: definition?.directives?.length ?? 0 });
+    const size = beside(this.set(definition?.selectionSet), {
+      ...NOTHING,
+      directives: definition?.directives?.length ?? 0,
+    });
     this.#known.set(name, size);
     return size;
   }

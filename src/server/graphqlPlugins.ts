@@ -83,7 +83,10 @@ export function useErrorShaping(shaper: ErrorShaper): YogaPlugin {
       const status = statusOf(result);
       const errors = shaper.shapeAll(result.errors, null);
       // No data at all: the request itself was refused, and clients that know the media type get that as a status.
-      setResult({ ...result, errors: result.data === undefined ? errors.map((error) => withStatus(error, status)) : errors });
+      setResult({
+        ...result,
+        errors: result.data === undefined ? errors.map((error) => withStatus(error, status)) : errors,
+      });
     },
   };
 }
@@ -96,10 +99,10 @@ interface HttpStatus {
 /** The status that Yoga chose for a refused request, or the one the specification asks for. */
 function statusOf(result: ExecutionResult): HttpStatus {
   for (const error of result.errors ?? []) {
-    const http = error.extensions['http'] as Partial<HttpStatus> | undefined;
+    const http = error.extensions.http as Partial<HttpStatus> | undefined;
     if (http?.status !== undefined) return { status: http.status, spec: http.spec ?? false };
-    if (error.extensions['code'] === 'INTERNAL') return { status: 500, spec: true };
-    if (error.extensions['code'] === 'POOL_UNAVAILABLE' || error.extensions['code'] === 'DEADLINE_UNMET') {
+    if (error.extensions.code === 'INTERNAL') return { status: 500, spec: true };
+    if (error.extensions.code === 'POOL_UNAVAILABLE' || error.extensions.code === 'DEADLINE_UNMET') {
       return { status: 503, spec: true };
     }
   }
@@ -107,7 +110,7 @@ function statusOf(result: ExecutionResult): HttpStatus {
 }
 
 function withStatus(error: GraphQLError, http: HttpStatus): GraphQLError {
-  error.extensions['http'] ??= http;
+  error.extensions.http ??= http;
   return error;
 }
 

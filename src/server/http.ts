@@ -4,11 +4,19 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { invalid, notFound, type Refusal, RefusalError } from '../core/errors.js';
-import { BodyTooLargeError, type Call, MediaTypeError, matchRoute, type Route, readJson, sendJson } from '../rest/router.js';
+import {
+  BodyTooLargeError,
+  type Call,
+  MediaTypeError,
+  matchRoute,
+  type Route,
+  readJson,
+  sendJson,
+} from '../rest/router.js';
 import { backpressureHeaders, envelopeOf, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
-import { VERSION } from './version.js';
 import { bearerOf, type Caller, checkBrowser, checkToken, type Denial, type IdentityRules } from './identity.js';
+import { VERSION } from './version.js';
 
 const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 10_000;
@@ -107,7 +115,8 @@ export class HttpServer {
     const doors = this.#doors;
     if (doors === null) throw new RefusalError(STARTING);
     if (url.pathname === '/graphql') {
-      const wantsPage = method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !url.searchParams.has('query');
+      const wantsPage =
+        method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !url.searchParams.has('query');
       return wantsPage ? doors.graphiql(req, res) : doors.graphql(req, res, correlationId);
     }
     const match = matchRoute(doors.routes, method, url.pathname);
@@ -116,7 +125,14 @@ export class HttpServer {
       const refusal = invalid('method', `${method} is not served here; use ${match.allow.join(', ')}`);
       return sendJson(res, 405, envelopeOf(refusal), { allow: match.allow.join(', ') });
     }
-    const call: Call = { req, res, params: match.params, query: url.searchParams, correlationId, body: () => readJson(req) };
+    const call: Call = {
+      req,
+      res,
+      params: match.params,
+      query: url.searchParams,
+      correlationId,
+      body: () => readJson(req),
+    };
     await match.handler(call);
   }
 
@@ -150,7 +166,8 @@ export class HttpServer {
       const message = `internal error; quote correlation id ${correlationId}`;
       return sendJson(res, 500, { code: 'INTERNAL', message, retriable: true });
     }
-    const status = error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
+    const status =
+      error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
     const headers = { ...backpressureHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
     sendJson(res, status, envelopeOf(error.refusal), headers);
   }
@@ -167,7 +184,12 @@ function callerOf(req: IncomingMessage, upgrade: boolean): Caller {
 
 function sendDenial(res: ServerResponse, denial: Denial): void {
   const headers = denial.status === 401 ? { 'www-authenticate': 'Bearer' } : {};
-  sendJson(res, denial.status, { code: denial.code, error: denial.name, message: denial.message, retriable: false }, { connection: 'close', ...headers });
+  sendJson(
+    res,
+    denial.status,
+    { code: denial.code, error: denial.name, message: denial.message, retriable: false },
+    { connection: 'close', ...headers },
+  );
 }
 
 function refuseUpgrade(socket: Duplex, status: number, message: string): void {

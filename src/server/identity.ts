@@ -37,7 +37,12 @@ function hostnameOf(authority: string): string {
 export function checkBrowser(caller: Caller, rules: IdentityRules): Denial | null {
   const host = caller.headers.host ?? '';
   if (rules.loopbackOnly && !isLoopback(hostnameOf(host))) {
-    return { status: 403, name: 'BAD_HOST', code: 40302, message: 'this server answers to localhost only; use http://127.0.0.1' };
+    return {
+      status: 403,
+      name: 'BAD_HOST',
+      code: 40302,
+      message: 'this server answers to localhost only; use http://127.0.0.1',
+    };
   }
   const origin = caller.headers.origin;
   if (origin === undefined || (caller.method === 'GET' && !caller.upgrade)) return null;
@@ -56,7 +61,11 @@ function sameToken(given: string, wanted: string): boolean {
   return timingSafeEqual(digest(given), digest(wanted));
 }
 
-export function checkToken(given: string | null, caller: Pick<Caller, 'remoteAddress'>, rules: IdentityRules): Denial | null {
+export function checkToken(
+  given: string | null,
+  caller: Pick<Caller, 'remoteAddress'>,
+  rules: IdentityRules,
+): Denial | null {
   if (rules.token === null) return null;
   if (given === null) {
     if (rules.loopbackIsFree && isLoopback(caller.remoteAddress)) return null;

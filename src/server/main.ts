@@ -44,7 +44,8 @@ async function dispatch(command: string, args: readonly string[]): Promise<numbe
 function explain(error: unknown): string {
   if (error instanceof StartupError) return `${error.message}\n  Fix: ${error.fix}\n`;
   if (error instanceof ConfigError) return `${error.message}\n`;
-  if (error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')) return `${error.message}\n\n${USAGE}`;
+  if (error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS'))
+    return `${error.message}\n\n${USAGE}`;
   return `${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`;
 }
 

@@ -48,7 +48,10 @@ class Steps {
 function readConfig(command: 'up' | 'serve', file: string | undefined): Config {
   if (file !== undefined) return loadConfig(file);
   if (command === 'up') return demoConfig();
-  throw new StartupError('`serve` needs a configuration file.', 'Give --config FILE; docs/config.example.yaml is one to start from.');
+  throw new StartupError(
+    '`serve` needs a configuration file.',
+    'Give --config FILE; docs/config.example.yaml is one to start from.',
+  );
 }
 
 /** `up` keeps the terminal for people and the log in a file; `serve` writes JSON Lines to standard output. */
@@ -60,16 +63,22 @@ function openLog(command: 'up' | 'serve', homeDir: string): { logTo: Destination
     return { logTo: destination({ dest: file, sync: true, append: true }), file };
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : error;
-    throw new StartupError(`The data directory ${homeDir} cannot be written: ${code}.`, 'Give it to this user, or set LLAMA_ORCH_HOME to another folder.');
+    throw new StartupError(
+      `The data directory ${homeDir} cannot be written: ${code}.`,
+      'Give it to this user, or set LLAMA_ORCH_HOME to another folder.',
+    );
   }
 }
 
 function printWelcome(plane: ControlPlane, config: Config, logFile: string | null, totalMs: number): void {
   const lines = ['', `llama-orch is up after ${totalMs} ms.`, ''];
   for (const pool of plane.pools) {
-    const simulated = config.pools.find(({ id }) => id === pool.id)?.provisioning.mode === 'simulated' ? ', simulated' : '';
+    const simulated =
+      config.pools.find(({ id }) => id === pool.id)?.provisioning.mode === 'simulated' ? ', simulated' : '';
     lines.push(`  pool ${pool.id}: ${pool.ready ? 'ready' : 'not ready'}${simulated}`);
-    if (!pool.ready) for (const reason of pool.reasons) lines.push(`    ${reason.message}${reason.fix === null ? '' : ` Fix: ${reason.fix}`}`);
+    if (!pool.ready)
+      for (const reason of pool.reasons)
+        lines.push(`    ${reason.message}${reason.fix === null ? '' : ` Fix: ${reason.fix}`}`);
   }
   lines.push(
     '',
@@ -130,7 +139,11 @@ export async function runServer(command: 'up' | 'serve', args: readonly string[]
   const quiet = command === 'serve';
   const stop = new StopRequest();
   const starting = startControlPlane({
-    environment, config, logTo, configDir: configDirOf(values.config ?? null), embeddedDatabase: command === 'up',
+    environment,
+    config,
+    logTo,
+    configDir: configDirOf(values.config ?? null),
+    embeddedDatabase: command === 'up',
     onStep: (text) => (quiet ? undefined : steps.begin(text)),
     onFatal: (message) => stop.fatal(message),
     onKillable: (kill) => stop.killable(kill),
@@ -155,7 +168,8 @@ export async function runServer(command: 'up' | 'serve', args: readonly string[]
 
 export async function runMigrate(): Promise<number> {
   const url = readEnvironment(process.env).secrets.databaseUrl;
-  if (url === null) throw new StartupError('No database is named.', 'Set DATABASE_URL=postgresql://user:password@host:5432/name.');
+  if (url === null)
+    throw new StartupError('No database is named.', 'Set DATABASE_URL=postgresql://user:password@host:5432/name.');
   try {
     const applied = await migrate(url.reveal(), MIGRATIONS_DIR);
     process.stdout.write(applied.length === 0 ? 'The database is up to date.\n' : `Applied: ${applied.join(', ')}\n`);
@@ -163,6 +177,9 @@ export async function runMigrate(): Promise<number> {
   } catch (error) {
     if (error instanceof MigrationError) throw new StartupError(`${error.message}.`, error.fix);
     const message = error instanceof Error ? redactText(error.message) : String(error);
-    throw new StartupError(`The database refused us: ${message}.`, 'Check DATABASE_URL and that PostgreSQL 14 or newer runs there.');
+    throw new StartupError(
+      `The database refused us: ${message}.`,
+      'Check DATABASE_URL and that PostgreSQL 14 or newer runs there.',
+    );
   }
 }

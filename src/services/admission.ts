@@ -51,7 +51,11 @@ export class Admission {
    * @throws RefusalError with one refusal of the taxonomy; nothing is written then.
    */
   async submit(submission: TaskSubmission, correlationId: string): Promise<Receipt> {
-    const task = { ...submission, taskId: submission.taskId.toLowerCase(), sessionId: submission.sessionId.toLowerCase() };
+    const task = {
+      ...submission,
+      taskId: submission.taskId.toLowerCase(),
+      sessionId: submission.sessionId.toLowerCase(),
+    };
     const requestHash = hashOf(task);
     try {
       return await this.#admit(task, correlationId, requestHash);
@@ -116,9 +120,13 @@ export class Admission {
     const replica = this.#deps.fleet.ready(poolId)[0];
     if (replica === undefined) {
       if (task.maxTokens < task.ctx) return; // Nobody can count now; the engine itself will refuse what does not fit.
-      throw new RefusalError(checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000));
+      throw new RefusalError(
+        checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
+      );
     }
-    const count = await this.#countTokens(replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)));
+    const count = await this.#countTokens(
+      replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
+    );
     const broken = checkPromptTokens(count, task);
     if (broken !== null) throw new RefusalError(broken);
   }
@@ -158,7 +166,9 @@ export class Admission {
     const written = await submitTasks(db, poolId, tasks.filter(isFirst), sessionTtlMs);
     const results: SubmitResult[] = [];
     for (const [index, task] of tasks.entries()) {
-      const [result] = isFirst(task, index) ? written.splice(0, 1) : await submitTasks(db, poolId, [task], sessionTtlMs);
+      const [result] = isFirst(task, index)
+        ? written.splice(0, 1)
+        : await submitTasks(db, poolId, [task], sessionTtlMs);
       if (result === undefined) throw new Error('a submission got no result');
       results.push(result);
     }
@@ -206,8 +216,9 @@ function receipt(taskId: string, poolId: string, queuePosition: number, basis: S
 /** Of everything that makes two submissions the same task. */
 function hashOf(task: TaskSubmission): string {
   const { placement, ...rest } = task;
-  const canonical = JSON.stringify([Object.entries(rest).sort(byKey), Object.entries(placement).sort(byKey)], (_key, value) =>
-    typeof value === 'bigint' ? String(value) : value,
+  const canonical = JSON.stringify(
+    [Object.entries(rest).sort(byKey), Object.entries(placement).sort(byKey)],
+    (_key, value) => (typeof value === 'bigint' ? String(value) : value),
   );
   return createHash('sha256').update(canonical).digest('hex');
 }

@@ -6,13 +6,21 @@
  */
 import type { TaskFailure } from '../core/errors.js';
 import { compareReplay, type EndEvent, type ErrorEvent, type TerminalEvent } from '../core/frame.js';
-import { afterLoss, isTerminal } from '../core/task.js';
 import { predictStartMs } from '../core/queue.js';
+import { afterLoss, isTerminal } from '../core/task.js';
 import { EngineError, type EngineFrame } from '../engines/adapter.js';
 import type { Clock } from '../runtime/clock.js';
 import { delay, pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
-import { type ClaimedTask, type Finish, finishTask, getTask, readLog, recordSlotFree, requeueTask } from '../store/tasks.js';
+import {
+  type ClaimedTask,
+  type Finish,
+  finishTask,
+  getTask,
+  readLog,
+  recordSlotFree,
+  requeueTask,
+} from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
@@ -89,8 +97,18 @@ export class Attempt {
     this.#leasedAtMs = deps.clock.monotonicMs();
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
     const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
-    this.#facts = { taskId: task.id, sessionId, correlationId, engine, modelRef, poolId, priority, seed,
-      replicaId: replica.id, engineVersion: replica.engineVersion };
+    this.#facts = {
+      taskId: task.id,
+      sessionId,
+      correlationId,
+      engine,
+      modelRef,
+      poolId,
+      priority,
+      seed,
+      replicaId: replica.id,
+      engineVersion: replica.engineVersion,
+    };
   }
 
   start(): void {
@@ -111,7 +129,13 @@ export class Attempt {
     this.#halt('cancel');
     const event = this.#endEvent('canceled', true, this.#measuredDecodeMs());
     const settled = this.#finish({
-      status: 'CANCELED', event, tokensIn: null, decodeMs: event.decodeMs, finishReason: 'canceled', error: null, releaseReason: null,
+      status: 'CANCELED',
+      event,
+      tokensIn: null,
+      decodeMs: event.decodeMs,
+      finishReason: 'canceled',
+      error: null,
+      releaseReason: null,
     }).then((written) => (written ? this.#settleSlot('canceled') : false));
     this.#settling = settled;
     return settled;
@@ -186,7 +210,9 @@ export class Attempt {
       if (end !== null) return await this.#succeed(end);
     }
     throw new EngineError('the engine closed the stream without saying that it was done', {
-      code: 'WORKER_RESET', phase: 'streaming', engineLost: true,
+      code: 'WORKER_RESET',
+      phase: 'streaming',
+      engineLost: true,
     });
   }
 
@@ -196,10 +222,21 @@ export class Attempt {
     this.#deps.telemetry.started(this.#facts, task.attempts, atMs - task.createdAt.getTime());
     if (!this.#log.hasStarted) {
       this.#log.start({
-        kind: 'started', seq: 0, atMs, queuePosition: task.queuePosition, replicaId: replica.id, seed: String(task.seed),
+        kind: 'started',
+        seq: 0,
+        atMs,
+        queuePosition: task.queuePosition,
+        replicaId: replica.id,
+        seed: String(task.seed),
         predictedStartMs: predictStartMs(task.queuePosition, task.startBasis),
       });
-      this.#log.mark({ kind: 'metrics', seq: 0, atMs, queueDepth: this.#deps.queueDepth(task.poolId), kvWarmth: false });
+      this.#log.mark({
+        kind: 'metrics',
+        seq: 0,
+        atMs,
+        queueDepth: this.#deps.queueDepth(task.poolId),
+        kvWarmth: false,
+      });
     } else if (this.#replayEnd === 0) {
       this.#seam();
     }
@@ -262,8 +299,13 @@ export class Attempt {
     const perSecond = end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null;
     this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: null, tokensPerSecond: perSecond });
     await this.#finish({
-      status: 'SUCCEEDED', event, tokensIn: end.tokensIn, decodeMs: event.decodeMs, finishReason: end.finishReason,
-      error: null, releaseReason: 'completed',
+      status: 'SUCCEEDED',
+      event,
+      tokensIn: end.tokensIn,
+      decodeMs: event.decodeMs,
+      finishReason: end.finishReason,
+      error: null,
+      releaseReason: 'completed',
     });
   }
 
@@ -275,18 +317,27 @@ export class Attempt {
       case 'fenced':
         return this.#log.abandon();
       case 'timeout':
-        return this.#fail({ code: 'DECODE_TIMEOUT', message: 'the task ran into its wall time or deadline', retriable: true }, false);
+        return this.#fail(
+          { code: 'DECODE_TIMEOUT', message: 'the task ran into its wall time or deadline', retriable: true },
+          false,
+        );
       case 'interrupted':
         return this.#lose(this.#interruption, false);
       case 'running':
         break;
     }
     if (error instanceof DivergedError) {
-      return this.#fail({ code: 'WORKER_RESET', message: `${error.message}; it cannot be continued`, retriable: true }, false);
+      return this.#fail(
+        { code: 'WORKER_RESET', message: `${error.message}; it cannot be continued`, retriable: true },
+        false,
+      );
     }
     if (!(error instanceof EngineError)) {
       this.#deps.telemetry.backgroundFailure('attempt', error);
-      return this.#fail({ code: 'INTERNAL', message: 'the run failed inside the control plane', retriable: true }, false);
+      return this.#fail(
+        { code: 'INTERNAL', message: 'the run failed inside the control plane', retriable: true },
+        false,
+      );
     }
     if (error.code === 'DECODE_TIMEOUT') {
       return this.#fail({ code: error.code, message: error.message, retriable: true, engine: this.task.engine }, false);
@@ -318,7 +369,12 @@ export class Attempt {
     const seq = this.#log.tokens.length + 1;
     const event: ErrorEvent = { kind: 'error', seq, atMs: this.#deps.clock.nowMs(), error };
     const written = await this.#finish({
-      status: 'FAILED', event, tokensIn: null, decodeMs: this.#measuredDecodeMs(), finishReason: 'error', error,
+      status: 'FAILED',
+      event,
+      tokensIn: null,
+      decodeMs: this.#measuredDecodeMs(),
+      finishReason: 'error',
+      error,
       releaseReason: slotIsFree ? 'failed' : null,
     });
     if (written && !slotIsFree) await this.#settleSlot('failed');
@@ -326,7 +382,15 @@ export class Attempt {
 
   #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
     const tokensOut = this.#log.tokens.length;
-    return { kind: 'end', seq: tokensOut + 1, atMs: this.#deps.clock.nowMs(), tokensOut, decodeMs, canceled, finishReason };
+    return {
+      kind: 'end',
+      seq: tokensOut + 1,
+      atMs: this.#deps.clock.nowMs(),
+      tokensOut,
+      decodeMs,
+      canceled,
+      finishReason,
+    };
   }
 
   /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
@@ -334,11 +398,24 @@ export class Attempt {
     const append = await this.#deps.recorder.release(this.#recording);
     const { status, tokensIn, decodeMs, finishReason, error, releaseReason } = ending;
     const transcript = transcriptOf(this.task, {
-      status, finishReason, error, text: this.#log.tokens.join(''), tokensOut: append.tokensOut,
-      replicaId: this.replica.id, engineVersion: this.replica.engineVersion,
+      status,
+      finishReason,
+      error,
+      text: this.#log.tokens.join(''),
+      tokensOut: append.tokensOut,
+      replicaId: this.replica.id,
+      engineVersion: this.replica.engineVersion,
     });
     const written = await this.#writeEnding({
-      ...append, chunks: [...append.chunks, terminalChunk(ending.event)], status, tokensIn, decodeMs, finishReason, error, transcript, releaseReason,
+      ...append,
+      chunks: [...append.chunks, terminalChunk(ending.event)],
+      status,
+      tokensIn,
+      decodeMs,
+      finishReason,
+      error,
+      transcript,
+      releaseReason,
     });
     if (!written) {
       this.#log.abandon();
@@ -366,8 +443,12 @@ export class Attempt {
   }
 
   #waitSlotFree(): Promise<boolean> {
-    const check = async (signal: AbortSignal) => (await this.replica.adapter.isSlotBusy(this.task.slot, signal)) === false;
-    return pollUntil((signal) => check(signal).catch(() => false), { everyMs: SLOT_POLL_MS, deadlineMs: SLOT_FREE_DEADLINE_MS });
+    const check = async (signal: AbortSignal) =>
+      (await this.replica.adapter.isSlotBusy(this.task.slot, signal)) === false;
+    return pollUntil((signal) => check(signal).catch(() => false), {
+      everyMs: SLOT_POLL_MS,
+      deadlineMs: SLOT_FREE_DEADLINE_MS,
+    });
   }
 
   /** Gives the slot back once the engine is seen to have let go of it; an engine that does not is recycled. */

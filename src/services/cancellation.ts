@@ -55,20 +55,38 @@ export class Cancellation {
       requested = true;
       await delay(LOOK_AGAIN_MS);
     }
-    throw new RefusalError(unavailable('POOL_UNAVAILABLE', 'the cancel is recorded; the holder of the task has not confirmed it yet', 1000));
+    throw new RefusalError(
+      unavailable('POOL_UNAVAILABLE', 'the cancel is recorded; the holder of the task has not confirmed it yet', 1000),
+    );
   }
 
   async #cancelQueued(task: TaskRow): Promise<CancelOutcome | null> {
     const { db, clock, hub, telemetry } = this.#deps;
     const event: EndEvent = {
-      kind: 'end', seq: task.tokensOut + 1, atMs: clock.nowMs(), tokensOut: task.tokensOut, decodeMs: 0, canceled: true, finishReason: 'canceled',
+      kind: 'end',
+      seq: task.tokensOut + 1,
+      atMs: clock.nowMs(),
+      tokensOut: task.tokensOut,
+      decodeMs: 0,
+      canceled: true,
+      finishReason: 'canceled',
     };
     const transcript = transcriptOf(task, {
-      status: 'CANCELED', text: await loggedText(db, task), tokensOut: task.tokensOut, finishReason: 'canceled', error: null,
-      replicaId: null, engineVersion: null,
+      status: 'CANCELED',
+      text: await loggedText(db, task),
+      tokensOut: task.tokensOut,
+      finishReason: 'canceled',
+      error: null,
+      replicaId: null,
+      engineVersion: null,
     });
     const ended = await endQueuedTask(db, {
-      task, status: 'CANCELED', terminal: terminalChunk(event), transcript, error: null, finishReason: 'canceled',
+      task,
+      status: 'CANCELED',
+      terminal: terminalChunk(event),
+      transcript,
+      error: null,
+      finishReason: 'canceled',
     });
     if (!ended) return null;
     hub.changed(task.id);

@@ -31,7 +31,12 @@ export class Dispatcher {
     };
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#loop = new Reconciler({ name: 'dispatch', intervalMs: IDLE_LOOK_MS, run: () => this.#dispatch(), onError });
-    this.#laneLoop = new Reconciler({ name: 'queue depth', intervalMs: LANES_EVERY_MS, run: () => this.#readLanes(), onError });
+    this.#laneLoop = new Reconciler({
+      name: 'queue depth',
+      intervalMs: LANES_EVERY_MS,
+      run: () => this.#readLanes(),
+      onError,
+    });
   }
 
   start(): void {
@@ -47,7 +52,9 @@ export class Dispatcher {
   async stop(): Promise<void> {
     this.#closing = true;
     await Promise.all([this.#loop.stop(), this.#laneLoop.stop()]);
-    await Promise.all([...this.#attempts.values()].map((attempt) => attempt.interrupt('the control plane was stopped')));
+    await Promise.all(
+      [...this.#attempts.values()].map((attempt) => attempt.interrupt('the control plane was stopped')),
+    );
   }
 
   attempt(taskId: string): Attempt | undefined {

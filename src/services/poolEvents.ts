@@ -1,7 +1,14 @@
 /** The journal of pools: every event is a row with a cursor; a reader replays from any point and goes on live, no gap. */
-import type { Telemetry } from '../telemetry/events.js';
+
 import type { Database } from '../store/database.js';
-import { appendPoolEvent, journalHead, type NewPoolEvent, readPoolEvents, type StoredPoolEvent } from '../store/journal.js';
+import {
+  appendPoolEvent,
+  journalHead,
+  type NewPoolEvent,
+  readPoolEvents,
+  type StoredPoolEvent,
+} from '../store/journal.js';
+import type { Telemetry } from '../telemetry/events.js';
 
 /** Another node's events are found by looking; our own wake the readers at once. */
 const LOOK_EVERY_MS = 1_000;

@@ -1,18 +1,24 @@
 /** What an operator does to pools, and what anybody may ask about them. */
 import { randomUUID } from 'node:crypto';
-import { conflict, invalid, notFound, RefusalError } from '../core/errors.js';
+import { conflict, type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
 import type { Reason } from '../core/pool.js';
+import type { Priority } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
 import { activeLeases } from '../store/leases.js';
-import { beginOperation, type OperationKind, type OperationState, type OperationStep, updateOperation } from '../store/operations.js';
+import {
+  beginOperation,
+  type OperationKind,
+  type OperationState,
+  type OperationStep,
+  updateOperation,
+} from '../store/operations.js';
 import { listPools, type PoolRow, setDraining, setPoolModel } from '../store/pools.js';
 import { laneDepths } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { PoolEvents } from './poolEvents.js';
-import type { EngineCapability, Lane } from './services.js';
 import type { Supervisor } from './supervision/supervisor.js';
 
 const DRAIN_LOOK_MS = 50;
@@ -27,6 +33,21 @@ export interface PoolsDeps {
   readonly supervisor: Supervisor;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
+}
+
+export interface Lane {
+  readonly poolId: string;
+  readonly priority: Priority;
+  readonly capacity: number;
+  readonly depth: number;
+  readonly oldestAgeMs: number | null;
+}
+
+export interface EngineCapability {
+  readonly engine: Engine;
+  readonly contextMax: number;
+  readonly workloads: readonly string[];
+  readonly concurrency: number;
 }
 
 interface Outcome {
@@ -71,7 +92,11 @@ export class Pools {
   async health(poolId: string) {
     const pool = await this.#get(poolId);
     const leases = await activeLeases(this.#deps.db);
-    return { pool, ...this.#deps.supervisor.health(poolId), activeLeases: leases.filter((lease) => lease.poolId === poolId).length };
+    return {
+      pool,
+      ...this.#deps.supervisor.health(poolId),
+      activeLeases: leases.filter((lease) => lease.poolId === poolId).length,
+    };
   }
 
   /**
@@ -83,7 +108,11 @@ export class Pools {
     await this.#get(poolId);
     return this.#begin(poolId, 'DRAIN', { deadlineMs }, async (step) => {
       const forced = await this.#drainNow(poolId, deadlineMs, step);
-      return { state: 'SUCCEEDED', outcome: forced === 0 ? 'drained' : `drained, ${forced} stopped at the deadline`, error: null };
+      return {
+        state: 'SUCCEEDED',
+        outcome: forced === 0 ? 'drained' : `drained, ${forced} stopped at the deadline`,
+        error: null,
+      };
     });
   }
 
@@ -104,7 +133,8 @@ export class Pools {
     if (newModelRef.length === 0) throw new RefusalError(invalid('new_model_ref', 'must not be empty'));
     const pool = await this.#get(poolId);
     return this.#begin(poolId, 'RELOAD', { newModelRef, drainDeadlineMs }, async (step) => {
-      if (newModelRef === pool.modelRef) return { state: 'SUCCEEDED', outcome: 'same model, nothing to do', error: null };
+      if (newModelRef === pool.modelRef)
+        return { state: 'SUCCEEDED', outcome: 'same model, nothing to do', error: null };
       return this.#reloadNow(pool, newModelRef, drainDeadlineMs, step);
     });
   }
@@ -114,13 +144,19 @@ export class Pools {
     await this.#drainNow(pool.id, drainDeadlineMs, step);
     try {
       await step('swap');
-      const ready = await supervisor.setModel(pool.id, newModelRef, { deadlineMs: RELOAD_READY_DEADLINE_MS, signal: this.#stop.signal });
+      const ready = await supervisor.setModel(pool.id, newModelRef, {
+        deadlineMs: RELOAD_READY_DEADLINE_MS,
+        signal: this.#stop.signal,
+      });
       if (ready === null) {
         await setPoolModel(db, pool.id, newModelRef);
         return { state: 'SUCCEEDED', outcome: `serving ${newModelRef}`, error: null };
       }
       await step('roll back');
-      await supervisor.setModel(pool.id, pool.modelRef, { deadlineMs: RELOAD_READY_DEADLINE_MS, signal: this.#stop.signal });
+      await supervisor.setModel(pool.id, pool.modelRef, {
+        deadlineMs: RELOAD_READY_DEADLINE_MS,
+        signal: this.#stop.signal,
+      });
       return { state: 'ROLLED_BACK', outcome: `still serving ${pool.modelRef}`, error: ready };
     } finally {
       await this.#setDraining(pool.id, false);
@@ -132,7 +168,9 @@ export class Pools {
     await this.#setDraining(poolId, true);
     await step('wait for running tasks');
     const idle = await pollUntil(async () => this.#deps.dispatcher.attemptsOf(poolId).length === 0, {
-      everyMs: DRAIN_LOOK_MS, deadlineMs, signal: this.#stop.signal,
+      everyMs: DRAIN_LOOK_MS,
+      deadlineMs,
+      signal: this.#stop.signal,
     });
     if (idle) return 0;
     const left = this.#deps.dispatcher.attemptsOf(poolId);
@@ -187,18 +225,39 @@ export class Pools {
     };
     const label = operation.kind.toLowerCase();
     try {
-      await events.record({ poolId: operation.poolId, replicaId: null, kind: `${label}_started`, message: `${label} started`, detail: { operation: operation.id } });
+      await events.record({
+        poolId: operation.poolId,
+        replicaId: null,
+        kind: `${label}_started`,
+        message: `${label} started`,
+        detail: { operation: operation.id },
+      });
       const outcome = await work(step);
       closeLast();
       await updateOperation(db, { id: operation.id, progress: 1, steps, ...outcome });
-      await events.record({ poolId: operation.poolId, replicaId: null, kind: `${label}_ended`, message: `${label}: ${outcome.outcome}`, detail: { operation: operation.id, state: outcome.state } });
+      await events.record({
+        poolId: operation.poolId,
+        replicaId: null,
+        kind: `${label}_ended`,
+        message: `${label}: ${outcome.outcome}`,
+        detail: { operation: operation.id, state: outcome.state },
+      });
     } catch (error) {
       telemetry.backgroundFailure(label, error);
       closeLast();
-      const reason = { code: 'INTERNAL', message: `the ${label} failed inside the control plane`, fix: 'Look at the log; start it again.' };
-      await updateOperation(db, { id: operation.id, state: 'FAILED', progress: 1, steps, outcome: 'failed', error: reason }).catch(
-        (cause: unknown) => telemetry.backgroundFailure(label, cause),
-      );
+      const reason = {
+        code: 'INTERNAL',
+        message: `the ${label} failed inside the control plane`,
+        fix: 'Look at the log; start it again.',
+      };
+      await updateOperation(db, {
+        id: operation.id,
+        state: 'FAILED',
+        progress: 1,
+        steps,
+        outcome: 'failed',
+        error: reason,
+      }).catch((cause: unknown) => telemetry.backgroundFailure(label, cause));
     }
   }
 }
@@ -207,5 +266,7 @@ type Step = (name: string) => Promise<void>;
 
 function checkDeadline(field: string, deadlineMs: number): void {
   if (Number.isInteger(deadlineMs) && deadlineMs > 0 && deadlineMs <= MAX_DRAIN_DEADLINE_MS) return;
-  throw new RefusalError(invalid(field, `must be a positive integer of at most ${MAX_DRAIN_DEADLINE_MS} ms, got ${deadlineMs}`));
+  throw new RefusalError(
+    invalid(field, `must be a positive integer of at most ${MAX_DRAIN_DEADLINE_MS} ms, got ${deadlineMs}`),
+  );
 }

@@ -68,7 +68,13 @@ export class Recovery {
       cause,
     });
     if (decision.next === 'requeue') {
-      const nothing = { taskId: task.id, leaseId: task.leaseId, firstOrd: task.chunks, chunks: [], tokensOut: task.tokensOut };
+      const nothing = {
+        taskId: task.id,
+        leaseId: task.leaseId,
+        firstOrd: task.chunks,
+        chunks: [],
+        tokensOut: task.tokensOut,
+      };
       if (!(await requeueTask(db, nothing, { delayMs: 0, reason: 'holder_lost' }))) return;
       telemetry.requeued(task, cause);
       this.#deps.wakeDispatcher();
@@ -88,22 +94,54 @@ export class Recovery {
     const finishReason = error === null ? 'canceled' : 'error';
     const text = await loggedText(this.#deps.db, task);
     await finishTask(this.#deps.db, {
-      taskId: task.id, leaseId, firstOrd: task.chunks, chunks: [terminalChunk(event)], tokensOut: task.tokensOut,
-      status, tokensIn: null, decodeMs: null, finishReason, error, releaseReason: 'holder_lost',
-      transcript: transcriptOf(task, { status, text, tokensOut: task.tokensOut, finishReason, error, replicaId: task.replicaId, engineVersion: null }),
+      taskId: task.id,
+      leaseId,
+      firstOrd: task.chunks,
+      chunks: [terminalChunk(event)],
+      tokensOut: task.tokensOut,
+      status,
+      tokensIn: null,
+      decodeMs: null,
+      finishReason,
+      error,
+      releaseReason: 'holder_lost',
+      transcript: transcriptOf(task, {
+        status,
+        text,
+        tokensOut: task.tokensOut,
+        finishReason,
+        error,
+        replicaId: task.replicaId,
+        engineVersion: null,
+      }),
     });
     this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
   }
 
   async #expire(task: TaskRow): Promise<void> {
-    const error: TaskFailure = { code: 'DEADLINE_UNMET', message: 'the deadline passed while the task was waiting', retriable: true };
+    const error: TaskFailure = {
+      code: 'DEADLINE_UNMET',
+      message: 'the deadline passed while the task was waiting',
+      retriable: true,
+    };
     const event: ErrorEvent = { kind: 'error', seq: task.tokensOut + 1, atMs: this.#deps.clock.nowMs(), error };
     const text = await loggedText(this.#deps.db, task);
     const transcript = transcriptOf(task, {
-      status: 'EXPIRED', text, tokensOut: task.tokensOut, finishReason: 'deadline', error, replicaId: null, engineVersion: null,
+      status: 'EXPIRED',
+      text,
+      tokensOut: task.tokensOut,
+      finishReason: 'deadline',
+      error,
+      replicaId: null,
+      engineVersion: null,
     });
     const ended = await endQueuedTask(this.#deps.db, {
-      task, status: 'EXPIRED', terminal: terminalChunk(event), transcript, error, finishReason: 'deadline',
+      task,
+      status: 'EXPIRED',
+      terminal: terminalChunk(event),
+      transcript,
+      error,
+      finishReason: 'deadline',
     });
     if (!ended) return;
     this.#deps.hub.changed(task.id);

@@ -4,7 +4,10 @@ import type { TaskFailure } from '../core/errors.js';
 import type { TaskRow, Transcript } from '../store/tasks.js';
 
 export function transcriptOf(
-  task: Pick<TaskRow, 'id' | 'sessionId' | 'poolId' | 'engine' | 'modelRef' | 'seed' | 'determinism' | 'prompt' | 'attempts'>,
+  task: Pick<
+    TaskRow,
+    'id' | 'sessionId' | 'poolId' | 'engine' | 'modelRef' | 'seed' | 'determinism' | 'prompt' | 'attempts'
+  >,
   outcome: {
     readonly status: string;
     readonly text: string;

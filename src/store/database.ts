@@ -55,7 +55,12 @@ export class Database implements AsyncDisposable {
       idle_in_transaction_session_timeout: 10_000,
       keepAlive: true,
     };
-    this.#main = new pg.Pool({ ...shared, max: 10, statement_timeout: STATEMENT_TIMEOUT_MS, application_name: 'llama-orch' });
+    this.#main = new pg.Pool({
+      ...shared,
+      max: 10,
+      statement_timeout: STATEMENT_TIMEOUT_MS,
+      application_name: 'llama-orch',
+    });
     this.#relaxed = new pg.Pool({
       ...shared,
       max: 4,

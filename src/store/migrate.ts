@@ -96,7 +96,11 @@ export function planMigrations(files: readonly Migration[], applied: readonly Ap
 
 /** @returns the names of the migrations that were applied now. */
 export async function migrate(url: string, folder: string): Promise<string[]> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000, lock_timeout: LOCK_TIMEOUT_MS });
+  const client = new pg.Client({
+    connectionString: url,
+    connectionTimeoutMillis: 5_000,
+    lock_timeout: LOCK_TIMEOUT_MS,
+  });
   await client.connect();
   try {
     await checkServerVersion(client);

@@ -211,7 +211,10 @@ WITH gone AS (
 UPDATE pools p SET draining = true WHERE NOT (p.id = ANY($1::text[]))`,
 };
 
-export async function retireOthers(db: Database, keep: { pools: readonly string[]; replicas: readonly string[] }): Promise<void> {
+export async function retireOthers(
+  db: Database,
+  keep: { pools: readonly string[]; replicas: readonly string[] },
+): Promise<void> {
   await db.query(RETIRE, [keep.pools, keep.replicas]);
 }
 

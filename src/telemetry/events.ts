@@ -62,8 +62,13 @@ export class Telemetry {
       this.metrics.backpressure.inc({ engine: task.engine, policy: refusal.policyLabel });
     }
     this.log.info(
-      { correlation_id: task.correlationId, engine: task.engine, code: refusal.code, field: refusal.field,
-        human: `A task was refused: ${refusal.code}.` },
+      {
+        correlation_id: task.correlationId,
+        engine: task.engine,
+        code: refusal.code,
+        field: refusal.field,
+        human: `A task was refused: ${refusal.code}.`,
+      },
       'task rejected',
     );
   }
@@ -80,7 +85,13 @@ export class Telemetry {
 
   started(run: RunFacts, attempt: number, queueTimeMs: number): void {
     const { engine, engineVersion, poolId, replicaId, priority } = run;
-    this.metrics.tasksStarted.inc({ engine, engine_version: engineVersion, pool_id: poolId, replica_id: replicaId, priority });
+    this.metrics.tasksStarted.inc({
+      engine,
+      engine_version: engineVersion,
+      pool_id: poolId,
+      replica_id: replicaId,
+      priority,
+    });
     this.log.info(
       {
         ...fields(run),
@@ -99,7 +110,10 @@ export class Telemetry {
     this.metrics.firstToken.observe({ engine, engine_version: engineVersion, pool_id: poolId, priority }, sinceLeaseMs);
   }
 
-  ended(run: RunFacts, end: { outcome: string; tokensIn: number | null; tokensOut: number; decodeMs: number; error?: TaskFailure }): void {
+  ended(
+    run: RunFacts,
+    end: { outcome: string; tokensIn: number | null; tokensOut: number; decodeMs: number; error?: TaskFailure },
+  ): void {
     const { engine, engineVersion, poolId, replicaId, priority } = run;
     const replica = { engine, engine_version: engineVersion, pool_id: poolId, replica_id: replicaId };
     this.metrics.tokensOut.inc(replica, end.tokensOut);
@@ -131,7 +145,10 @@ export class Telemetry {
   }
 
   requeued(task: { id: string; poolId: string }, cause: string): void {
-    this.log.warn({ job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' }, 'task requeued');
+    this.log.warn(
+      { job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' },
+      'task requeued',
+    );
   }
 
   replicaChanged(

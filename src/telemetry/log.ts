@@ -3,7 +3,16 @@ import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type { Logger };
 
-const REDACTED_KEYS = ['authorization', 'cookie', 'token', 'apiKey', 'password', 'databaseUrl', 'prompt', 'connectionString'];
+const REDACTED_KEYS = [
+  'authorization',
+  'cookie',
+  'token',
+  'apiKey',
+  'password',
+  'databaseUrl',
+  'prompt',
+  'connectionString',
+];
 const REDACT_PATHS = REDACTED_KEYS.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]);
 
 /** Credentials inside a URL, wherever an error message may carry one. */
@@ -17,7 +26,13 @@ function serializeError(error: unknown): object {
   if (!(error instanceof Error)) return { message: redactText(String(error)) };
   const cause = error.cause === undefined ? {} : { cause: serializeError(error.cause) };
   const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {};
-  return { type: error.name, message: redactText(error.message), stack: redactText(error.stack ?? ''), ...code, ...cause };
+  return {
+    type: error.name,
+    message: redactText(error.message),
+    stack: redactText(error.stack ?? ''),
+    ...code,
+    ...cause,
+  };
 }
 
 export function createLogger(destination: DestinationStream, level = 'info'): Logger {

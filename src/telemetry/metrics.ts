@@ -15,8 +15,18 @@ export function createMetrics() {
   const taskLabels = [...REPLICA_LABELS, 'priority'] as const;
   return {
     registry,
-    tasksEnqueued: new Counter({ name: 'tasks_enqueued_total', help: 'Tasks admitted to a queue.', labelNames: taskLabels, registers }),
-    tasksStarted: new Counter({ name: 'tasks_started_total', help: 'Leases granted to tasks.', labelNames: taskLabels, registers }),
+    tasksEnqueued: new Counter({
+      name: 'tasks_enqueued_total',
+      help: 'Tasks admitted to a queue.',
+      labelNames: taskLabels,
+      registers,
+    }),
+    tasksStarted: new Counter({
+      name: 'tasks_started_total',
+      help: 'Leases granted to tasks.',
+      labelNames: taskLabels,
+      registers,
+    }),
     tasksCanceled: new Counter({
       name: 'tasks_canceled_total',
       help: 'Tasks ended by a cancel.',

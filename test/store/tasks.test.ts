@@ -2,8 +2,20 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { activeLeases, releaseDeadLeases, renewLeases } from '../../src/store/leases.js';
 import {
-  appendChunks, type ClaimedTask, claimTasks, endQueuedTask, finishTask, getTask, type LogChunk, lostTasks, overdueQueuedTasks,
-  readLog, requestCancel, requeueTask, submitTasks, tasksAhead,
+  appendChunks,
+  type ClaimedTask,
+  claimTasks,
+  endQueuedTask,
+  finishTask,
+  getTask,
+  type LogChunk,
+  lostTasks,
+  overdueQueuedTasks,
+  readLog,
+  requestCancel,
+  requeueTask,
+  submitTasks,
+  tasksAhead,
 } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
 import { newTask, seedPool } from '../support/tasks.js';
@@ -34,19 +46,40 @@ function tokens(firstSeq: number, texts: string[]): LogChunk {
   return { kind: 'tokens', firstSeq, lastSeq: firstSeq + texts.length - 1, payload: texts, atMs: 1_700_000_000_000 };
 }
 const started: LogChunk = { kind: 'started', firstSeq: 0, lastSeq: 0, payload: { seed: '7' }, atMs: 1_700_000_000_000 };
-const ended = (seq: number): LogChunk => ({ kind: 'end', firstSeq: seq, lastSeq: seq, payload: {}, atMs: 1_700_000_000_000 });
+const ended = (seq: number): LogChunk => ({
+  kind: 'end',
+  firstSeq: seq,
+  lastSeq: seq,
+  payload: {},
+  atMs: 1_700_000_000_000,
+});
 const transcript = () => ({ id: `sha256:${randomUUID()}`, content: '{}' });
 
 async function claimOne(slot = 0): Promise<ClaimedTask> {
-  const [claimed] = await claimTasks(opened.db, { poolId: 'p', holder: HOLDER, slots: [{ replicaId: 'p-0', slot }], ttlMs: TTL_MS });
+  const [claimed] = await claimTasks(opened.db, {
+    poolId: 'p',
+    holder: HOLDER,
+    slots: [{ replicaId: 'p-0', slot }],
+    ttlMs: TTL_MS,
+  });
   if (claimed === undefined) throw new Error('nothing was claimed');
   return claimed;
 }
 
 function finishOf(task: ClaimedTask, chunks: LogChunk[]) {
   return {
-    taskId: task.id, leaseId: task.leaseId, firstOrd: task.chunks, chunks, tokensOut: 0, status: 'SUCCEEDED' as const, tokensIn: 1,
-    decodeMs: 1, finishReason: 'stop', error: null, transcript: transcript(), releaseReason: 'completed',
+    taskId: task.id,
+    leaseId: task.leaseId,
+    firstOrd: task.chunks,
+    chunks,
+    tokensOut: 0,
+    status: 'SUCCEEDED' as const,
+    tokensIn: 1,
+    decodeMs: 1,
+    finishReason: 'stop',
+    error: null,
+    transcript: transcript(),
+    releaseReason: 'completed',
   };
 }
 
@@ -68,7 +101,9 @@ describe('submit', () => {
   it('keeps the bound of a lane exact under concurrent batches', async () => {
     await seedPool(opened.db, { capacity: 10 });
     const batches = Array.from({ length: 8 }, () => [newTask(), newTask(), newTask()]);
-    const results = (await Promise.all(batches.map((batch) => submitTasks(opened.db, 'p', batch, SESSION_TTL_MS)))).flat();
+    const results = (
+      await Promise.all(batches.map((batch) => submitTasks(opened.db, 'p', batch, SESSION_TTL_MS)))
+    ).flat();
     expect(results.filter((result) => result.outcome === 'admitted')).toHaveLength(10);
     expect(results.filter((result) => result.outcome === 'full')).toHaveLength(14);
     const positions = results.filter((result) => result.outcome === 'admitted').map((result) => result.queuePosition);
@@ -100,10 +135,17 @@ describe('claim', () => {
 
   it('gives a slot to one holder and a task to one slot, however many ask', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', Array.from({ length: 6 }, () => newTask()), SESSION_TTL_MS);
+    await submitTasks(
+      opened.db,
+      'p',
+      Array.from({ length: 6 }, () => newTask()),
+      SESSION_TTL_MS,
+    );
     const slots = [0, 1, 2, 3].map((slot) => ({ replicaId: 'p-0', slot }));
     const claims = await Promise.all(
-      Array.from({ length: 5 }, () => claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: TTL_MS })),
+      Array.from({ length: 5 }, () =>
+        claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: TTL_MS }),
+      ),
     );
     const taken = claims.flat();
     expect(new Set(taken.map((task) => task.slot)).size).toBe(taken.length);
@@ -119,7 +161,13 @@ describe('the log', () => {
     await seedPool(opened.db);
     await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
     const task = await claimOne();
-    const append = { taskId: task.id, leaseId: task.leaseId, firstOrd: 0, chunks: [started, tokens(1, ['a', '\u0000', '\ud800'])], tokensOut: 3 };
+    const append = {
+      taskId: task.id,
+      leaseId: task.leaseId,
+      firstOrd: 0,
+      chunks: [started, tokens(1, ['a', '\u0000', '\ud800'])],
+      tokensOut: 3,
+    };
     expect(await appendChunks(opened.db, [append])).toEqual(new Set([task.id]));
     expect(await appendChunks(opened.db, [append])).toEqual(new Set());
     expect(await appendChunks(opened.db, [{ ...append, firstOrd: 2, leaseId: '999999' }])).toEqual(new Set());
@@ -133,7 +181,10 @@ describe('the log', () => {
     await seedPool(opened.db);
     await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
     const task = await claimOne();
-    const endings = await Promise.all([finishTask(opened.db, finishOf(task, [ended(1)])), finishTask(opened.db, finishOf(task, [ended(1)]))]);
+    const endings = await Promise.all([
+      finishTask(opened.db, finishOf(task, [ended(1)])),
+      finishTask(opened.db, finishOf(task, [ended(1)])),
+    ]);
     expect(endings.filter(Boolean)).toHaveLength(1);
     expect(await activeLeases(opened.db)).toEqual([]);
     const late = { taskId: task.id, leaseId: task.leaseId, firstOrd: 1, chunks: [tokens(1, ['x'])], tokensOut: 1 };
@@ -167,14 +218,26 @@ describe('cancel and expiry', () => {
       const [row] = await opened.query<{ id: string }>(`SELECT id FROM tasks WHERE status = 'QUEUED'`);
       const id = row?.id ?? '';
       const end = endQueuedTask(opened.db, {
-        task: { id, chunks: 0 }, status: 'CANCELED', terminal: ended(1), transcript: transcript(), error: null, finishReason: 'canceled',
+        task: { id, chunks: 0 },
+        status: 'CANCELED',
+        terminal: ended(1),
+        transcript: transcript(),
+        error: null,
+        finishReason: 'canceled',
       });
-      const claim = claimTasks(opened.db, { poolId: 'p', holder: HOLDER, slots: [{ replicaId: 'p-0', slot: 0 }], ttlMs: TTL_MS });
+      const claim = claimTasks(opened.db, {
+        poolId: 'p',
+        holder: HOLDER,
+        slots: [{ replicaId: 'p-0', slot: 0 }],
+        ttlMs: TTL_MS,
+      });
       const [canceled, claimed] = await Promise.all([end, claim]);
       expect(Number(canceled) + claimed.length).toBe(1);
       expect(await requestCancel(opened.db, id)).toBe(claimed.length === 1);
       for (const task of claimed) expect(await finishTask(opened.db, finishOf(task, [ended(1)]))).toBe(true);
-      expect((await readLog(opened.db, id, { afterOrd: -1, afterSeq: 99, limit: 10 })).map((chunk) => chunk.kind)).toEqual(['end']);
+      expect(
+        (await readLog(opened.db, id, { afterOrd: -1, afterSeq: 99, limit: 10 })).map((chunk) => chunk.kind),
+      ).toEqual(['end']);
     }
   });
 

@@ -10,15 +10,42 @@ export async function seedPool(
 ): Promise<{ poolId: string; replicaIds: string[] }> {
   const { id = 'p', capacity = 100, replicas = 1, slots = 4 } = options;
   await upsertPool(db, {
-    id, engine: 'llamacpp', modelRef: 'm', contextLength: 4096, deviceMask: '0', samplerProfileVersion: null,
-    slotsPerReplica: slots, fullPolicy: 'reject', simulated: true, configHash: 'h', capacity: { interactive: capacity, batch: capacity },
+    id,
+    engine: 'llamacpp',
+    modelRef: 'm',
+    contextLength: 4096,
+    deviceMask: '0',
+    samplerProfileVersion: null,
+    slotsPerReplica: slots,
+    fullPolicy: 'reject',
+    simulated: true,
+    configHash: 'h',
+    capacity: { interactive: capacity, batch: capacity },
   });
   const replicaIds = Array.from({ length: replicas }, (_, ordinal) => `${id}-${ordinal}`);
   for (const [ordinal, replicaId] of replicaIds.entries()) {
     await writeReplica(db, {
-      id: replicaId, poolId: id, ordinal, state: 'READY', slotsTotal: slots, deviceMask: '0', gpuUuids: [], vramBytes: 0,
-      nodeId: randomUUID(), endpoint: null, pid: null, pidStartTicks: null, mark: null, engineVersion: null, modelId: null,
-      restartCount: 0, backoffUntilMs: null, lastError: null, lastHeartbeatMs: null, tokensPerSecond: null, firstTokenMs: null,
+      id: replicaId,
+      poolId: id,
+      ordinal,
+      state: 'READY',
+      slotsTotal: slots,
+      deviceMask: '0',
+      gpuUuids: [],
+      vramBytes: 0,
+      nodeId: randomUUID(),
+      endpoint: null,
+      pid: null,
+      pidStartTicks: null,
+      mark: null,
+      engineVersion: null,
+      modelId: null,
+      restartCount: 0,
+      backoffUntilMs: null,
+      lastError: null,
+      lastHeartbeatMs: null,
+      tokensPerSecond: null,
+      firstTokenMs: null,
     });
   }
   return { poolId: id, replicaIds };
@@ -26,10 +53,24 @@ export async function seedPool(
 
 export function newTask(overrides: Partial<NewTask> = {}): NewTask {
   return {
-    taskId: randomUUID(), sessionId: randomUUID(), workload: 'completion', modelRef: 'm', engine: 'llamacpp', ctx: 1024,
-    priority: 'interactive', seed: 7n, determinism: 'strict', samplerProfileVersion: null, prompt: 'hello', maxTokens: 16,
-    deadlineMs: 60_000, kvHint: null, correlationId: 'c', requestHash: 'hash',
-    explanation: { candidates: [], chosen: 'p', rule: 'test' }, startBasis: { slotsTotal: 4, slotsFree: 4, serviceMs: 0 },
+    taskId: randomUUID(),
+    sessionId: randomUUID(),
+    workload: 'completion',
+    modelRef: 'm',
+    engine: 'llamacpp',
+    ctx: 1024,
+    priority: 'interactive',
+    seed: 7n,
+    determinism: 'strict',
+    samplerProfileVersion: null,
+    prompt: 'hello',
+    maxTokens: 16,
+    deadlineMs: 60_000,
+    kvHint: null,
+    correlationId: 'c',
+    requestHash: 'hash',
+    explanation: { candidates: [], chosen: 'p', rule: 'test' },
+    startBasis: { slotsTotal: 4, slotsFree: 4, serviceMs: 0 },
     ...overrides,
   };
 }

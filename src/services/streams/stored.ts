@@ -26,7 +26,10 @@ export function eventsPast(chunks: readonly StoredChunk[], afterSeq: number): St
 }
 
 /** What a task's log says so far, for the transcript of a task that ends without running again. */
-export async function loggedText(db: Database, task: { readonly id: string; readonly chunks: number }): Promise<string> {
+export async function loggedText(
+  db: Database,
+  task: { readonly id: string; readonly chunks: number },
+): Promise<string> {
   const parts: string[] = [];
   for (let afterOrd = -1; afterOrd < task.chunks - 1; ) {
     const chunks = await readLog(db, task.id, { afterOrd, afterSeq: -1, limit: PAGE_CHUNKS });

@@ -58,7 +58,13 @@ export function recipeFor(pool: PoolConfig, env: RecipeEnvironment): Recipe {
     case 'binary':
       return { ...base, ...binaryRecipe(pool, env) };
     case 'external':
-      return { ...base, spawns: false, endpoint: pool.endpoint ?? null, check: () => null, launch: () => nothingToLaunch() };
+      return {
+        ...base,
+        spawns: false,
+        endpoint: pool.endpoint ?? null,
+        check: () => null,
+        launch: () => nothingToLaunch(),
+      };
     default:
       return unbuilt(base, `provisioning mode ${pool.provisioning.mode} is not built yet`);
   }
@@ -69,7 +75,11 @@ function nothingToLaunch(): never {
 }
 
 function unbuilt(base: Pick<Recipe, 'endpoint' | 'simulated' | 'vramBytes' | 'adapter'>, message: string): Recipe {
-  const reason = { code: 'NOT_BUILT', message, fix: 'Use engine llamacpp with provisioning mode simulated, binary or external.' };
+  const reason = {
+    code: 'NOT_BUILT',
+    message,
+    fix: 'Use engine llamacpp with provisioning mode simulated, binary or external.',
+  };
   return { ...base, spawns: true, check: () => reason, launch: () => nothingToLaunch() };
 }
 
@@ -103,14 +113,26 @@ function binaryRecipe(pool: PoolConfig, env: RecipeEnvironment) {
     spawns: true,
     check: (modelRef: string): Reason | null => {
       if (binaryPath === null) {
-        return { code: 'NOT_BUILT', message: 'downloading an engine binary is not built yet', fix: 'Give provisioning.binary.url as file:///path.' };
+        return {
+          code: 'NOT_BUILT',
+          message: 'downloading an engine binary is not built yet',
+          fix: 'Give provisioning.binary.url as file:///path.',
+        };
       }
       if (!env.fileExists(binaryPath)) {
-        return { code: 'ENGINE_MISSING', message: `the engine binary ${binaryPath} does not exist`, fix: 'Install it there, or correct provisioning.binary.url.' };
+        return {
+          code: 'ENGINE_MISSING',
+          message: `the engine binary ${binaryPath} does not exist`,
+          fix: 'Install it there, or correct provisioning.binary.url.',
+        };
       }
       const modelPath = modelFile(modelRef, env.configDir);
       if (!env.fileExists(modelPath)) {
-        return { code: 'MODEL_MISSING', message: `the model file ${modelPath} does not exist`, fix: 'Put the model there, or correct the model reference.' };
+        return {
+          code: 'MODEL_MISSING',
+          message: `the model file ${modelPath} does not exist`,
+          fix: 'Put the model there, or correct the model reference.',
+        };
       }
       return null;
     },

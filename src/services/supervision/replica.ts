@@ -45,7 +45,10 @@ export interface ReplicaDeps {
   /** VRAM of the replica's devices that no other engine of ours holds, bytes; Infinity where it is not known. */
   readonly vramFreeBytes: () => number;
   /** Told after every change, with everything that is known; writes it down and wakes who waits. */
-  readonly onChange: (observed: ReplicaObserved, change: { from: ReplicaState; to: ReplicaState; message: string } | null) => void;
+  readonly onChange: (
+    observed: ReplicaObserved,
+    change: { from: ReplicaState; to: ReplicaState; message: string } | null,
+  ) => void;
   readonly onUnexpectedExit: () => void;
 }
 
@@ -143,7 +146,13 @@ export class Replica {
     const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.deadlineMs)]);
     await this.#until(() => this.#state === 'READY' || this.#lastError !== null, signal);
     if (this.#state === 'READY') return null;
-    return this.#lastError ?? { code: 'START_TIMEOUT', message: `${this.facts.id} was not ready in time`, fix: 'Look at its log.' };
+    return (
+      this.#lastError ?? {
+        code: 'START_TIMEOUT',
+        message: `${this.facts.id} was not ready in time`,
+        fix: 'Look at its log.',
+      }
+    );
   }
 
   /** An operator gives a quarantined replica another chance. */
@@ -157,7 +166,15 @@ export class Replica {
   ready(): ReadyReplica | null {
     if (this.#state !== 'READY' || this.#adapter === null || this.#ask !== 'keep') return null;
     const { id, poolId, engine, slots } = this.facts;
-    return { id, poolId, engine, slots, engineVersion: this.#engineVersion ?? '', vramFreeBytes: this.#deps.vramFreeBytes(), adapter: this.#adapter };
+    return {
+      id,
+      poolId,
+      engine,
+      slots,
+      engineVersion: this.#engineVersion ?? '',
+      vramFreeBytes: this.#deps.vramFreeBytes(),
+      adapter: this.#adapter,
+    };
   }
 
   progressed(facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
@@ -221,7 +238,9 @@ export class Replica {
     const stop = AbortSignal.any([signal, over.signal]);
     try {
       const watched = this.#preload(adapter, stop).then((failure) => failure ?? this.#watch(adapter, stop));
-      const aborted = new Promise<null>((resolve) => signal.addEventListener('abort', () => resolve(null), { once: true }));
+      const aborted = new Promise<null>((resolve) =>
+        signal.addEventListener('abort', () => resolve(null), { once: true }),
+      );
       const reason = await Promise.race([ended, watched, ...(signal.aborted ? [null] : [aborted])]);
       over.abort();
       await watched.catch(() => null);
@@ -237,7 +256,12 @@ export class Replica {
     const spec = this.#deps.recipe.launch({ modelRef: this.#modelRef, port, apiKey, gpuUuids: this.facts.gpuUuids });
     this.#mark = `${this.facts.nodeId}/${this.facts.id}`;
     const child = spawnEngineProcess({
-      file: spec.file, args: spec.args, env: spec.env, cwd: this.facts.workDir, logFile: this.facts.logFile, mark: this.#mark,
+      file: spec.file,
+      args: spec.args,
+      env: spec.env,
+      cwd: this.facts.workDir,
+      logFile: this.facts.logFile,
+      mark: this.#mark,
     });
     this.#process = child;
     this.#endpoint = `http://127.0.0.1:${port}`;
@@ -251,7 +275,11 @@ export class Replica {
     const tail = await child.tail(LOG_TAIL_LINES);
     const how = exit.signal === null ? `with code ${exit.code}` : `by ${exit.signal}`;
     const last = tail.length === 0 ? '' : ` Last lines: ${tail.join(' | ')}`;
-    return { code: 'ENGINE_EXITED', message: `the engine process ended ${how}.${last}`, fix: `Look at ${this.facts.logFile}.` };
+    return {
+      code: 'ENGINE_EXITED',
+      message: `the engine process ended ${how}.${last}`,
+      fix: `Look at ${this.facts.logFile}.`,
+    };
   }
 
   /** Every gate between a started process and Ready, in order. */
@@ -259,12 +287,17 @@ export class Replica {
     const signal = AbortSignal.any([stop, AbortSignal.timeout(START_DEADLINE_MS)]);
     for (;;) {
       const health = await adapter.health(signal);
-      if (health.state !== 'unreachable' && this.#state === 'STARTING') this.#move('answers', 'the engine answers; its model is loading');
+      if (health.state !== 'unreachable' && this.#state === 'STARTING')
+        this.#move('answers', 'the engine answers; its model is loading');
       if (health.state === 'ready') break;
       await delay(HEALTH_EVERY_MS, signal);
       if (stop.aborted) return null;
       if (signal.aborted) {
-        return { code: 'START_TIMEOUT', message: `not ready after ${START_DEADLINE_MS} ms: ${health.detail ?? health.state}`, fix: `Look at ${this.facts.logFile}.` };
+        return {
+          code: 'START_TIMEOUT',
+          message: `not ready after ${START_DEADLINE_MS} ms: ${health.detail ?? health.state}`,
+          fix: `Look at ${this.facts.logFile}.`,
+        };
       }
     }
     this.#move('healthy', 'the engine reports ready; decoding one token');
@@ -282,7 +315,10 @@ export class Replica {
     this.#engineVersion = props.version;
     this.#modelId = props.modelId;
     if (props.slotsTotal < this.facts.slots) {
-      throw new StartupError(`the engine has ${props.slotsTotal} slots, the pool wants ${this.facts.slots}`, 'Give the engine more slots, or the pool fewer.');
+      throw new StartupError(
+        `the engine has ${props.slotsTotal} slots, the pool wants ${this.facts.slots}`,
+        'Give the engine more slots, or the pool fewer.',
+      );
     }
     const request = { prompt: 'self-test', maxTokens: 1, seed: 1n, strict: true, slot: 0 };
     for await (const frames of adapter.stream(request, signal)) {
@@ -296,7 +332,9 @@ export class Replica {
     while (!stop.aborted) {
       await delay(HEARTBEAT_EVERY_MS, stop);
       if (stop.aborted) return null;
-      const health = await adapter.health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)])).catch(() => null);
+      const health = await adapter
+        .health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)]))
+        .catch(() => null);
       if (health?.state === 'ready') {
         missed = 0;
         this.#heartbeatMs = this.#deps.clock.nowMs();
@@ -305,7 +343,11 @@ export class Replica {
       }
       missed += 1;
       if (missed >= MISSED_HEARTBEATS) {
-        return { code: 'ENGINE_SILENT', message: `no sign of life in ${missed} heartbeats: ${health?.detail ?? 'no answer'}`, fix: `Look at ${this.facts.logFile}.` };
+        return {
+          code: 'ENGINE_SILENT',
+          message: `no sign of life in ${missed} heartbeats: ${health?.detail ?? 'no answer'}`,
+          fix: `Look at ${this.facts.logFile}.`,
+        };
       }
     }
     return null;
@@ -327,7 +369,11 @@ export class Replica {
     const readyForMs = this.#readySinceMs === null ? 0 : clock.monotonicMs() - this.#readySinceMs;
     this.#readySinceMs = null;
     this.#lastError = failure;
-    const decision = afterExit(DEFAULT_RESTART_POLICY, { failuresBefore: this.#failures, readyForMs }, this.#deps.chance());
+    const decision = afterExit(
+      DEFAULT_RESTART_POLICY,
+      { failuresBefore: this.#failures, readyForMs },
+      this.#deps.chance(),
+    );
     this.#failures = decision.failures;
     if (decision.next === 'quarantine') {
       this.#move('give_up', `given up after ${decision.failures} failures in a row: ${failure.message}`);
@@ -374,12 +420,27 @@ export class Replica {
     const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
     const ticks = this.#process === null ? null : String(this.#process.startTimeTicks);
     return {
-      id, poolId, ordinal, deviceMask, gpuUuids, nodeId,
-      state: this.#state, slotsTotal: slots, vramBytes: this.vramHeldBytes, endpoint: this.#endpoint,
-      pid: this.#process?.pid ?? null, pidStartTicks: ticks, mark: this.#process === null ? null : this.#mark,
-      engineVersion: this.#engineVersion, modelId: this.#modelId, restartCount: this.#restarts,
-      backoffUntilMs: this.#backoffUntilMs, lastError: this.#lastError, lastHeartbeatMs: this.#heartbeatMs,
-      tokensPerSecond: this.#tokensPerSecond, firstTokenMs: this.#firstTokenMs,
+      id,
+      poolId,
+      ordinal,
+      deviceMask,
+      gpuUuids,
+      nodeId,
+      state: this.#state,
+      slotsTotal: slots,
+      vramBytes: this.vramHeldBytes,
+      endpoint: this.#endpoint,
+      pid: this.#process?.pid ?? null,
+      pidStartTicks: ticks,
+      mark: this.#process === null ? null : this.#mark,
+      engineVersion: this.#engineVersion,
+      modelId: this.#modelId,
+      restartCount: this.#restarts,
+      backoffUntilMs: this.#backoffUntilMs,
+      lastError: this.#lastError,
+      lastHeartbeatMs: this.#heartbeatMs,
+      tokensPerSecond: this.#tokensPerSecond,
+      firstTokenMs: this.#firstTokenMs,
     };
   }
 }

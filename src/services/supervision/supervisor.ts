@@ -10,7 +10,13 @@ import { reapOrphan } from '../../host/process.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
 import {
-  listReplicas, type PoolDesired, type ReplicaObserved, retireOthers, upsertPool, writeGpus, writeReplica,
+  listReplicas,
+  type PoolDesired,
+  type ReplicaObserved,
+  retireOthers,
+  upsertPool,
+  writeGpus,
+  writeReplica,
 } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
@@ -62,7 +68,11 @@ export class Supervisor implements Fleet {
     mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
     await this.#reapOrphans();
-    await writeGpus(db, nodeId, gpus.map((gpu) => ({ ...gpu, nodeId })));
+    await writeGpus(
+      db,
+      nodeId,
+      gpus.map((gpu) => ({ ...gpu, nodeId })),
+    );
     for (const pool of config.pools) await this.#addPool(pool);
     const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
     await retireOthers(db, { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) });
@@ -101,7 +111,11 @@ export class Supervisor implements Fleet {
 
   limits(poolId: string): PoolLimits {
     const { config } = this.#pool(poolId);
-    return { wallMs: config.timeouts.wall_ms, slotsTotal: config.replicas * config.slots, fullPolicy: config.queue.full_policy };
+    return {
+      wallMs: config.timeouts.wall_ms,
+      slotsTotal: config.replicas * config.slots,
+      fullPolicy: config.queue.full_policy,
+    };
   }
 
   ready(poolId: string): readonly ReadyReplica[] {
@@ -128,7 +142,11 @@ export class Supervisor implements Fleet {
   }
 
   /** Swaps the model of every replica of a pool. @returns null when all are ready, else the first thing that went wrong. */
-  async setModel(poolId: string, modelRef: string, options: { deadlineMs: number; signal: AbortSignal }): Promise<Reason | null> {
+  async setModel(
+    poolId: string,
+    modelRef: string,
+    options: { deadlineMs: number; signal: AbortSignal },
+  ): Promise<Reason | null> {
     const pool = this.#pool(poolId);
     const obstacle = pool.recipe.check(modelRef);
     if (obstacle !== null) return obstacle;
@@ -141,7 +159,11 @@ export class Supervisor implements Fleet {
   health(poolId: string) {
     const pool = this.#pools.get(poolId);
     const replicas = pool?.replicas ?? [];
-    const views = replicas.map((replica) => ({ id: replica.facts.id, state: replica.state, lastError: replica.lastError }));
+    const views = replicas.map((replica) => ({
+      id: replica.facts.id,
+      state: replica.state,
+      lastError: replica.lastError,
+    }));
     const draining = pool?.draining ?? true;
     return {
       live: isLive(views),
@@ -159,9 +181,15 @@ export class Supervisor implements Fleet {
     for (const row of await listReplicas(db)) {
       if (row.pid === null || row.nodeId !== nodeId || row.mark === null) continue;
       const fate = await reapOrphan({
-        pid: row.pid, startTimeTicks: Number(row.pidStartTicks ?? 0), mark: row.mark, graceMs: ORPHAN_GRACE_MS,
+        pid: row.pid,
+        startTimeTicks: Number(row.pidStartTicks ?? 0),
+        mark: row.mark,
+        graceMs: ORPHAN_GRACE_MS,
       });
-      telemetry.log.info({ replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` }, 'orphan check');
+      telemetry.log.info(
+        { replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` },
+        'orphan check',
+      );
     }
   }
 
@@ -183,7 +211,10 @@ export class Supervisor implements Fleet {
     const gpus = this.#gpusOf(config, ordinal);
     const identity = { id, poolId: config.id, engine: config.engine };
     const facts = {
-      ...identity, ordinal, nodeId, slots: config.slots,
+      ...identity,
+      ordinal,
+      nodeId,
+      slots: config.slots,
       deviceMask: gpus.map((gpu) => gpu.index).join(','),
       // A simulated GPU cannot be named to a real engine; it gets none.
       gpuUuids: gpus.filter((gpu) => recipe.simulated || !gpu.simulated).map((gpu) => gpu.uuid),
@@ -191,7 +222,9 @@ export class Supervisor implements Fleet {
       logFile: join(homeDir, 'logs', `engine-${id}.log`),
     };
     return new Replica(facts, modelRef, {
-      clock, recipe, chance,
+      clock,
+      recipe,
+      chance,
       vramFreeBytes: () => Math.min(...gpus.map((gpu) => this.#vramFreeBytes(gpu)), Number.MAX_SAFE_INTEGER),
       onChange: (observed, change) => this.#record(identity, observed, change),
       onUnexpectedExit: () => telemetry.restarted(identity),
@@ -201,7 +234,8 @@ export class Supervisor implements Fleet {
   /** A tensor split spans all devices of the pool; without one, replicas take the devices in turn. */
   #gpusOf(config: PoolConfig, ordinal: number): Gpu[] {
     const { devices } = config;
-    const wanted = config.tensor_split === undefined && devices.length > 0 ? [devices[ordinal % devices.length]] : devices;
+    const wanted =
+      config.tensor_split === undefined && devices.length > 0 ? [devices[ordinal % devices.length]] : devices;
     return this.#deps.gpus.filter((gpu) => wanted.includes(gpu.index));
   }
 
@@ -225,7 +259,13 @@ export class Supervisor implements Fleet {
       await writeReplica(db, observed).catch((error: unknown) => telemetry.backgroundFailure('replica row', error));
       if (change === null) return;
       const { message, ...states } = change;
-      await events.record({ poolId: replica.poolId, replicaId: replica.id, kind: 'replica_state', message, detail: states });
+      await events.record({
+        poolId: replica.poolId,
+        replicaId: replica.id,
+        kind: 'replica_state',
+        message,
+        detail: states,
+      });
     });
     this.#writes.set(replica.id, write);
     if (change !== null) this.#deps.onFleetChange();
@@ -246,14 +286,26 @@ export class Supervisor implements Fleet {
   }
 }
 
-function desiredPool(config: PoolConfig, recipe: Recipe, gpus: readonly Gpu[], hash: (text: string) => string): PoolDesired {
+function desiredPool(
+  config: PoolConfig,
+  recipe: Recipe,
+  gpus: readonly Gpu[],
+  hash: (text: string) => string,
+): PoolDesired {
   const capacityOf = (name: 'interactive' | 'batch') =>
     config.admission.priorities?.find((priority) => priority.name === name)?.queue_capacity ?? config.queue.capacity;
   const simulatedGpu = gpus.some((gpu) => gpu.simulated && config.devices.includes(gpu.index));
   return {
-    id: config.id, engine: config.engine, modelRef: config.model, contextLength: config.ctx,
-    deviceMask: config.devices.join(','), samplerProfileVersion: config.sampler_profile_version ?? null,
-    slotsPerReplica: config.slots, fullPolicy: config.queue.full_policy, simulated: recipe.simulated || simulatedGpu,
-    configHash: hash(JSON.stringify(config)), capacity: { interactive: capacityOf('interactive'), batch: capacityOf('batch') },
+    id: config.id,
+    engine: config.engine,
+    modelRef: config.model,
+    contextLength: config.ctx,
+    deviceMask: config.devices.join(','),
+    samplerProfileVersion: config.sampler_profile_version ?? null,
+    slotsPerReplica: config.slots,
+    fullPolicy: config.queue.full_policy,
+    simulated: recipe.simulated || simulatedGpu,
+    configHash: hash(JSON.stringify(config)),
+    capacity: { interactive: capacityOf('interactive'), batch: capacityOf('batch') },
   };
 }

@@ -1,0 +1,112 @@
+/** The event stream of a task. */
+import { invalid, RefusalError } from '../core/errors.js';
+import type {
+  EndEvent,
+  ErrorEvent,
+  MetricsEvent,
+  SeamEvent,
+  StartedEvent,
+  StreamEvent,
+  TokensEvent,
+} from '../core/frame.js';
+import { builder } from './builder.js';
+import { ReaderSource } from './source.js';
+import { TaskError } from './taskError.js';
+
+const TYPE_OF: Readonly<Record<StreamEvent['kind'], string>> = {
+  started: 'TaskStarted',
+  tokens: 'TaskTokens',
+  metrics: 'TaskMetrics',
+  seam: 'TaskSeam',
+  end: 'TaskEnded',
+  error: 'TaskFailed',
+};
+
+const TaskEvent = builder.interfaceRef<StreamEvent>('TaskEvent').implement({
+  description: 'Something that happened to a task; the last one is TaskEnded or TaskFailed.',
+  resolveType: (event) => TYPE_OF[event.kind],
+  fields: (t) => ({
+    seq: t.exposeInt('seq', { description: 'Its place in the stream, to be given as `after`.' }),
+    at: t.field({ type: 'DateTime', description: 'When it happened.', resolve: (event) => new Date(event.atMs) }),
+  }),
+});
+
+builder.objectRef<StartedEvent>('TaskStarted').implement({
+  description: 'The task has a slot; always the first event of a stream.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    queuePosition: t.exposeInt('queuePosition', { description: 'How many tasks were before it when it was admitted.' }),
+    predictedStartMs: t.exposeInt('predictedStartMs', { description: 'How long it was expected to wait, ms.' }),
+    replica: t.prismaField({
+      type: 'Replica',
+      nullable: true,
+      description: 'Where it runs; null when that is not known any more.',
+      resolve: (query, { replicaId }, _args, { prisma }) =>
+        replicaId === null ? null : prisma.replica.findUnique({ ...query, where: { id: replicaId } }),
+    }),
+    seed: t.field({ type: 'BigInt', description: 'The seed it runs with.', resolve: (event) => BigInt(event.seed) }),
+  }),
+});
+
+builder.objectRef<TokensEvent>('TaskTokens').implement({
+  description: 'Consecutive tokens: one while the reader keeps up, more when it is behind.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    firstIndex: t.exposeInt('firstIndex', { description: 'Index of the first of them, from 0.' }),
+    tokens: t.exposeStringList('tokens', { description: 'Their texts, in order.' }),
+  }),
+});
+
+builder.objectRef<MetricsEvent>('TaskMetrics').implement({
+  description: 'What is known beside the tokens.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    queueDepth: t.exposeInt('queueDepth', { description: 'How many tasks wait for the same pool.' }),
+    kvWarmth: t.exposeBoolean('kvWarmth', { description: 'Whether the engine had a part of the prompt cached.' }),
+  }),
+});
+
+builder.objectRef<SeamEvent>('TaskSeam').implement({
+  description: 'The run moved to another engine; the tokens before it were produced again, compared, and are the same.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    index: t.exposeInt('index', { description: 'Index of the first token that comes from the new engine.' }),
+    cause: t.exposeString('cause', { description: 'Why it moved.' }),
+    attempt: t.exposeInt('attempt', { description: 'Number of the attempt that goes on.' }),
+  }),
+});
+
+builder.objectRef<EndEvent>('TaskEnded').implement({
+  description: 'The task ended, by itself or by a cancel; nothing follows.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    tokensOut: t.exposeInt('tokensOut', { description: 'How many tokens it produced.' }),
+    decodeTimeMs: t.exposeInt('decodeMs', { description: 'Time its engine spent on it, ms.' }),
+    canceled: t.exposeBoolean('canceled', { description: 'Whether a cancel ended it.' }),
+    finishReason: t.exposeString('finishReason', { description: 'Why it ended, e.g. stop or length.' }),
+  }),
+});
+
+builder.objectRef<ErrorEvent>('TaskFailed').implement({
+  description: 'The task ended by an error; nothing follows.',
+  interfaces: [TaskEvent],
+  fields: (t) => ({
+    error: t.field({ type: TaskError, description: 'What ended it.', resolve: (event) => event.error }),
+  }),
+});
+
+builder.subscriptionField('taskEvents', (t) =>
+  t.field({
+    type: TaskEvent,
+    description: 'The events of a task, from any point of it; ends after TaskEnded or TaskFailed.',
+    args: {
+      taskId: t.arg({ type: 'UUID', required: true, description: 'The id its caller gave it.' }),
+      after: t.arg.int({ description: '`seq` of the last event that was seen; left out: from the beginning.' }),
+    },
+    subscribe: async (_root, { taskId, after }, { services }) => {
+      if (after != null && after < -1) throw new RefusalError(invalid('after', 'must be the seq of an event'));
+      return new ReaderSource(await services.streams.open(taskId, after ?? -1));
+    },
+    resolve: (event: StreamEvent) => event,
+  }),
+);

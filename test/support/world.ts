@@ -1,0 +1,93 @@
+/** A whole control plane in this process, on a database of its own, with simulated engines as real child processes. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { readEnvironment } from '../../src/config/environment.js';
+import { parseConfig } from '../../src/config/load.js';
+import { type ControlPlane, startControlPlane } from '../../src/server/compose.js';
+import { createDatabase, type TestDatabase } from './database.js';
+
+export interface World extends AsyncDisposable {
+  readonly plane: ControlPlane;
+  readonly url: string;
+  readonly database: TestDatabase;
+  /** Every log line so far. */
+  readonly logLines: () => readonly string[];
+}
+
+export interface WorldOptions {
+  /** YAML of the configuration; the default is one pool `sim` with two replicas of two slots. */
+  readonly config?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly configDir?: string;
+}
+
+export function simConfig(
+  options: { tokensPerSecond?: number; replicas?: number; slots?: number; capacity?: number; flags?: string[] } = {},
+): string {
+  const { tokensPerSecond = 0, replicas = 2, slots = 2, capacity = 64, flags = [] } = options;
+  return `
+gpu:
+  mode: simulated
+  devices: [{ name: Big, memory_bytes: 25769803776 }, { name: Small, memory_bytes: 12884901888 }]
+pools:
+  - id: sim
+    engine: llamacpp
+    model: sim-7b
+    ctx: 4096
+    devices: [0, 1]
+    replicas: ${replicas}
+    slots: ${slots}
+    queue: { capacity: ${capacity}, full_policy: reject }
+    timeouts: { wall_ms: 60000, idle_ms: 5000 }
+    provisioning:
+      mode: simulated
+      flags: ${JSON.stringify(flags)}
+      simulated: { tokens_per_second: ${tokensPerSecond}, first_token_ms: 0, load_ms: 0, vram_bytes: 1073741824 }
+`;
+}
+
+export async function startWorld(options: WorldOptions = {}): Promise<World> {
+  const home = await mkdtemp(join(tmpdir(), 'llama-orch-world-'));
+  const database = await createDatabase();
+  const lines: string[] = [];
+  const logTo = new Writable({
+    write: (chunk, _encoding, done) => {
+      lines.push(String(chunk));
+      done();
+    },
+  });
+  const environment = readEnvironment({
+    ORCHD_ADDR: '127.0.0.1:0',
+    LLAMA_ORCH_HOME: home,
+    DATABASE_URL: database.url,
+    ...options.env,
+  });
+  const close = async (plane: ControlPlane | null) => {
+    await plane?.close();
+    await database[Symbol.asyncDispose]();
+    await rm(home, { recursive: true, force: true });
+  };
+  try {
+    const plane = await startControlPlane({
+      environment,
+      logTo,
+      config: parseConfig(options.config ?? simConfig(), 'test.yaml'),
+      configDir: options.configDir ?? home,
+      embeddedDatabase: false,
+      onStep: () => {},
+      onFatal: () => {},
+      onKillable: () => {},
+    });
+    const notReady = plane.pools.filter((pool) => !pool.ready);
+    if (notReady.length > 0) {
+      await plane.close();
+      throw new Error(`pools are not ready: ${JSON.stringify(notReady)}\n${lines.join('')}`);
+    }
+    return { plane, url: plane.url, database, logLines: () => lines, [Symbol.asyncDispose]: () => close(plane) };
+  } catch (error) {
+    await close(null);
+    throw error;
+  }
+}
