@@ -5,15 +5,8 @@
 import { join } from 'node:path';
 import pg from 'pg';
 import { watchLog } from './logFile.js';
-import { type PostgresBinaries, preparePostgresBinaries } from './pgBinaries.js';
-import {
-  type ClusterPlace,
-  checkMajor,
-  createCluster,
-  databaseUser,
-  locateCluster,
-  readPassword,
-} from './pgCluster.js';
+import { preparePostgresBinaries } from './pgBinaries.js';
+import { checkMajor, createCluster, databaseUser, locateCluster, readPassword } from './pgCluster.js';
 import { findPostmaster, type Postmaster, stopPostmaster } from './pgPostmaster.js';
 import { type StartedServer, type StartRequest, startServer } from './pgStart.js';
 import type { ExitFacts } from './process.js';

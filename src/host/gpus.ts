@@ -25,7 +25,9 @@ export function simulatedGpus(
 ): Gpu[] {
   return devices.map((device, index) => {
     const hex = createHash('sha256').update(`${nodeId}/${index}`).digest('hex');
-    const uuid = device.uuid ?? `SIM-${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
+    const uuid =
+      device.uuid ??
+      `SIM-${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
     return { uuid, index, name: device.name, memoryTotalBytes: device.memory_bytes, simulated: true };
   });
 }
@@ -57,7 +59,9 @@ export function readNvidiaGpus(): Promise<Inventory> {
         const missing = error !== null && 'code' in error && error.code === 'ENOENT';
         resolve({
           ok: false,
-          message: missing ? 'nvidia-smi is not installed, so there is no usable NVIDIA GPU' : 'nvidia-smi lists no usable GPU',
+          message: missing
+            ? 'nvidia-smi is not installed, so there is no usable NVIDIA GPU'
+            : 'nvidia-smi lists no usable GPU',
           fix: 'Install the NVIDIA driver and check `nvidia-smi`; or choose `gpu.mode: simulated` in the configuration.',
         });
       },

@@ -118,7 +118,8 @@ async function copyOf(native: string, options: BinariesOptions): Promise<string>
   options.log(`copying the PostgreSQL programs to ${target}`);
   const draft = `${target}.${randomUUID()}`;
   try {
-    await mkdir(options.copyRoot, { recursive: true, mode: 0o711 });
+    const made = await mkdir(options.copyRoot, { recursive: true, mode: 0o711 });
+    if (made !== undefined) await chmod(options.copyRoot, 0o711);
     await mkdir(draft);
     await cp(native, join(draft, 'native'), { recursive: true, verbatimSymlinks: true });
     await makeLinks(join(draft, 'native'));

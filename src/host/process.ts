@@ -52,7 +52,7 @@ export interface EngineProcess {
 
 /** Starts an engine. Throws StartupError when the program or its folder is missing or cannot be run. */
 export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
-  const file = findExecutable(spec.file, spec.env['PATH'] ?? process.env['PATH'] ?? '');
+  const file = findExecutable(spec.file, spec.env.PATH ?? process.env.PATH ?? '');
   if (statSync(spec.cwd, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new StartupError(`The engine's working folder ${spec.cwd} does not exist.`, 'Create it.');
   }
@@ -154,7 +154,7 @@ function spawnLogged(file: string, spec: EngineSpawn): ChildProcess {
 }
 
 function engineEnvironment(spec: EngineSpawn): Record<string, string> {
-  const env: Record<string, string> = { LANG: process.env['LANG'] ?? 'C.UTF-8' };
+  const env: Record<string, string> = { LANG: process.env.LANG ?? 'C.UTF-8' };
   for (const name of ['PATH', 'HOME']) {
     const value = process.env[name];
     if (value !== undefined) env[name] = value;

@@ -83,14 +83,19 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Waits until `condition` holds, at most `timeoutMs`. Resolves whether it did; rejects when the signal aborts. */
+/** Waits until `condition` holds, at most `timeoutMs`. Resolves whether it did; rejects with the signal's reason. */
 export async function waitUntil(condition: () => boolean, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + timeoutMs;
   let pauseMs = 5;
   while (!condition()) {
     const leftMs = deadline - performance.now();
     if (leftMs <= 0) return false;
-    await sleep(Math.min(pauseMs, leftMs), undefined, signal === undefined ? {} : { signal });
+    try {
+      await sleep(Math.min(pauseMs, leftMs), undefined, signal === undefined ? {} : { signal });
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
     pauseMs = Math.min(pauseMs * 2, 50);
   }
   return true;

@@ -83,7 +83,7 @@ export const builder = new SchemaBuilder<SchemaTypes>({
     maxConnectionSize: MAX_PAGE,
     defaultConnectionSize: MAX_PAGE,
     exposeDescriptions: false,
-    onUnusedQuery: process.env['NODE_ENV'] === 'production' ? null : 'warn',
+    onUnusedQuery: process.env.NODE_ENV === 'production' ? null : 'warn',
   },
 });
 

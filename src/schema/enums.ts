@@ -1,6 +1,6 @@
 /** Closed sets. The wire speaks upper case; inside, the values of the core and the database stand as they are. */
-import { ERROR_CODES } from '../core/errors.js';
-import { REPLICA_STATES } from '../core/replica.js';
+import type { ErrorCode as ErrorCodeValue } from '../core/errors.js';
+import type { ReplicaState as ReplicaStateValue } from '../core/replica.js';
 import { builder } from './builder.js';
 
 export const Engine = builder.enumType('Engine', {
@@ -66,7 +66,20 @@ export const PlacementMode = builder.enumType('PlacementMode', {
 
 export const ErrorCode = builder.enumType('ErrorCode', {
   description: 'What went wrong, from the closed set that every face of the system uses.',
-  values: ERROR_CODES,
+  values: {
+    ADMISSION_REJECT: { description: 'The queue is full; try again later.' },
+    QUEUE_FULL_DROP_LRU: { description: 'Dropped from a full queue for a newer task.' },
+    INVALID_PARAMS: { description: 'The request is wrong; sending it again does not help.' },
+    POOL_UNREADY: { description: 'The pool has no replica that serves.' },
+    POOL_UNAVAILABLE: { description: 'The pool, or the control plane, is not there now.' },
+    REPLICA_EXHAUSTED: { description: 'Every slot of every replica stayed taken.' },
+    DECODE_TIMEOUT: { description: 'The engine took too long.' },
+    WORKER_RESET: { description: 'The engine was lost, and the run could not be continued elsewhere.' },
+    INTERNAL: { description: 'A fault of ours; the correlation id names it in the log.' },
+    DEADLINE_UNMET: { description: 'There is not enough time left.' },
+    MODEL_DEPRECATED: { description: 'The model is not served any more.' },
+    UNTRUSTED_ARTIFACT: { description: 'The content is not what its digest says.' },
+  } satisfies Record<ErrorCodeValue, { description: string }>,
 });
 
 export const TaskStatus = builder.enumType('TaskStatus', {
@@ -85,7 +98,19 @@ export const TaskStatus = builder.enumType('TaskStatus', {
 
 export const ReplicaState = builder.enumType('ReplicaState', {
   description: 'Where the engine process of a replica stands; READY is the only state that serves.',
-  values: REPLICA_STATES,
+  values: {
+    ABSENT: { description: 'No process.' },
+    PROVISIONING: { description: 'What it needs is being fetched.' },
+    STARTING: { description: 'The process is up and does not answer yet.' },
+    PRELOADING: { description: 'It answers and loads its model.' },
+    SELF_TESTING: { description: 'It is asked for a few tokens before it serves.' },
+    READY: { description: 'Serving.' },
+    DRAINING: { description: 'Finishing what it runs; takes nothing new.' },
+    STOPPING: { description: 'Told to exit.' },
+    BACKING_OFF: { description: 'Failed; started again after a delay.' },
+    QUARANTINED: { description: 'Failed too often; waits for an operator.' },
+    FAILED: { description: 'Cannot be started as it is configured.' },
+  } satisfies Record<ReplicaStateValue, { description: string }>,
 });
 
 export const ReplicaHealth = builder.enumType('ReplicaHealth', {

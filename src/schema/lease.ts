@@ -1,7 +1,7 @@
 /** Leases: who holds which slot, and until when. */
 import { builder, pageCost } from './builder.js';
 
-builder.prismaNode('Lease', {
+const Lease = builder.prismaNode('Lease', {
   id: { field: 'id' },
   description: 'A slot of a replica, held by a task; kept as history after its end.',
   fields: (t) => ({
@@ -26,18 +26,40 @@ builder.prismaNode('Lease', {
   }),
 });
 
-builder.queryField('leases', (t) =>
-  t.prismaConnection({
-    type: 'Lease',
-    cursor: 'id',
-    description: 'Leases, the newest first.',
-    complexity: pageCost,
-    args: { active: t.arg.boolean({ description: 'true: only slots that are held now; false: only ended leases.' }) },
-    resolve: (query, _root, { active }, { prisma }) =>
-      prisma.lease.findMany({
-        ...query,
-        where: active == null ? {} : { releasedAt: active ? null : { not: null } },
-        orderBy: { id: 'desc' },
-      }),
-  }),
+const LeaseConnection = builder.connectionObject(
+  { type: Lease, name: 'LeaseConnection', description: 'A page of leases.' },
+  { name: 'LeaseEdge', description: 'A lease in a page.' },
 );
+
+builder.queryField('leases', (t) =>
+  t.prismaConnection(
+    {
+      type: Lease,
+      cursor: 'id',
+      description: 'Leases, the newest first.',
+      complexity: pageCost,
+      args: { active: t.arg.boolean({ description: 'true: only slots that are held now; false: only ended leases.' }) },
+      resolve: (query, _root, { active }, { prisma }) =>
+        prisma.lease.findMany({
+          ...query,
+          where: active == null ? {} : { releasedAt: active ? null : { not: null } },
+          orderBy: { id: 'desc' },
+        }),
+    },
+    LeaseConnection,
+  ),
+);
+
+builder.prismaObjectFields('Pool', (t) => ({
+  leases: t.prismaConnection(
+    {
+      type: Lease,
+      cursor: 'id',
+      description: 'Leases of its slots, the newest first.',
+      complexity: pageCost,
+      resolve: (query, pool, _args, { prisma }) =>
+        prisma.lease.findMany({ ...query, where: { replica: { poolId: pool.id } }, orderBy: { id: 'desc' } }),
+    },
+    LeaseConnection,
+  ),
+}));

@@ -2,8 +2,8 @@
 import { isLive, notReadyBecause, type ReplicaView } from '../core/pool.js';
 import type { Lane } from '../services/pools.js';
 import type { FullPolicy as FullPolicyValue, ReplicaState } from '../store/generated/prisma/enums.js';
-import { builder, pageCost } from './builder.js';
-import { Engine, FullPolicy, Priority, TaskStatus } from './enums.js';
+import { builder } from './builder.js';
+import { Engine, FullPolicy, Priority } from './enums.js';
 import { Reason, storedReason } from './reason.js';
 import { activeLeases, lanes } from './shared.js';
 
@@ -135,30 +135,6 @@ builder.prismaNode('Pool', {
         const held = await activeLeases(context);
         return sum(pool.replicas, (replica) => held.get(replica.id) ?? 0);
       },
-    }),
-    leases: t.prismaConnection({
-      type: 'Lease',
-      cursor: 'id',
-      description: 'Leases of its slots, the newest first.',
-      complexity: pageCost,
-      resolve: (query, pool, _args, { prisma }) =>
-        prisma.lease.findMany({ ...query, where: { replica: { poolId: pool.id } }, orderBy: { id: 'desc' } }),
-    }),
-    tasks: t.relatedConnection('tasks', {
-      cursor: 'id',
-      description: 'Its tasks, the newest first.',
-      args: { status: t.arg({ type: [TaskStatus], description: 'Only tasks in one of these states.' }) },
-      complexity: pageCost,
-      query: ({ status }) => ({
-        where: status == null ? {} : { status: { in: [...status] } },
-        orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
-      }),
-    }),
-    events: t.relatedConnection('events', {
-      cursor: 'seq',
-      description: 'What happened to it, the newest first.',
-      complexity: pageCost,
-      query: { orderBy: { seq: 'desc' } },
     }),
   }),
 });

@@ -1,7 +1,7 @@
 /** The journal of pools: as a list, and as a stream. */
 import { formatPrismaCursor, parsePrismaCursor } from '@pothos/plugin-prisma';
 import { invalid, RefusalError } from '../core/errors.js';
-import { builder } from './builder.js';
+import { builder, pageCost } from './builder.js';
 import { ReaderSource } from './source.js';
 
 const PoolEvent = builder.prismaObject('PoolEvent', {
@@ -29,6 +29,24 @@ const PoolEvent = builder.prismaObject('PoolEvent', {
     }),
   }),
 });
+
+const PoolEventConnection = builder.connectionObject(
+  { type: PoolEvent, name: 'PoolEventConnection', description: 'A page of pool events.' },
+  { name: 'PoolEventEdge', description: 'A pool event in a page.' },
+);
+
+builder.prismaObjectFields('Pool', (t) => ({
+  events: t.relatedConnection(
+    'events',
+    {
+      cursor: 'seq',
+      description: 'What happened to it, the newest first.',
+      complexity: pageCost,
+      query: { orderBy: { seq: 'desc' } },
+    },
+    PoolEventConnection,
+  ),
+}));
 
 /** The number of the event that a cursor stands for. Cursors of the list and of the stream are the same. */
 function seqOf(cursor: string): string {

@@ -41,7 +41,7 @@ function ahead(count: number): ReasonShape {
   return { code: 'QUEUE_AHEAD', message: `${count} tasks of the same or higher priority are served first.`, fix: null };
 }
 
-export const Task = builder.prismaNode('Task', {
+const Task = builder.prismaNode('Task', {
   id: { field: 'id' },
   description: 'One request to an engine, from its admission to its end.',
   select: { id: true, status: true },
@@ -160,6 +160,11 @@ const TaskFilter = builder.inputType('TaskFilter', {
   }),
 });
 
+const TaskConnection = builder.connectionObject(
+  { type: Task, name: 'TaskConnection', description: 'A page of tasks.' },
+  { name: 'TaskEdge', description: 'A task in a page.' },
+);
+
 builder.queryFields((t) => ({
   task: t.prismaField({
     type: 'Task',
@@ -168,24 +173,44 @@ builder.queryFields((t) => ({
     args: { taskId: t.arg({ type: 'UUID', required: true, description: 'The id its caller gave it.' }) },
     resolve: (query, _root, { taskId }, { prisma }) => prisma.task.findUnique({ ...query, where: { id: taskId } }),
   }),
-  tasks: t.prismaConnection({
-    type: 'Task',
-    cursor: 'id',
-    description: 'Tasks, the newest first.',
-    complexity: pageCost,
-    args: { filter: t.arg({ type: TaskFilter, description: 'Which tasks; all when it is left out.' }) },
-    resolve: (query, _root, { filter }, { prisma }) =>
-      prisma.task.findMany({
-        ...query,
-        where: {
-          ...(filter?.status == null ? {} : { status: { in: [...filter.status] } }),
-          ...(filter?.pool == null ? {} : { poolId: filter.pool }),
-          ...(filter?.priority == null ? {} : { priority: filter.priority }),
-          ...(filter?.sessionId == null ? {} : { sessionId: filter.sessionId }),
-        },
+  tasks: t.prismaConnection(
+    {
+      type: Task,
+      cursor: 'id',
+      description: 'Tasks, the newest first.',
+      complexity: pageCost,
+      args: { filter: t.arg({ type: TaskFilter, description: 'Which tasks; all when it is left out.' }) },
+      resolve: (query, _root, { filter }, { prisma }) =>
+        prisma.task.findMany({
+          ...query,
+          where: {
+            ...(filter?.status == null ? {} : { status: { in: [...filter.status] } }),
+            ...(filter?.pool == null ? {} : { poolId: filter.pool }),
+            ...(filter?.priority == null ? {} : { priority: filter.priority }),
+            ...(filter?.sessionId == null ? {} : { sessionId: filter.sessionId }),
+          },
+          orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+        }),
+    },
+    TaskConnection,
+  ),
+}));
+
+builder.prismaObjectFields('Pool', (t) => ({
+  tasks: t.relatedConnection(
+    'tasks',
+    {
+      cursor: 'id',
+      description: 'Its tasks, the newest first.',
+      args: { status: t.arg({ type: [TaskStatus], description: 'Only tasks in one of these states.' }) },
+      complexity: pageCost,
+      query: ({ status }) => ({
+        where: status == null ? {} : { status: { in: [...status] } },
         orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
       }),
-  }),
+    },
+    TaskConnection,
+  ),
 }));
 
 interface CanceledShape {

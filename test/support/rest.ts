@@ -45,9 +45,8 @@ export async function readStream(
   options: { after?: number; until?: (frame: SseFrame, all: readonly SseFrame[]) => boolean } = {},
 ): Promise<SseFrame[]> {
   const frames: SseFrame[] = [];
-  const abort = new AbortController();
   const headers: Record<string, string> = options.after === undefined ? {} : { 'last-event-id': String(options.after) };
-  const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(25_000)]);
+  const signal = AbortSignal.timeout(25_000);
   const response = await fetch(`${url}/v1/tasks/${taskId}/stream`, { headers, signal });
   if (!response.ok || response.body === null)
     throw new Error(`stream answered ${response.status}: ${await response.text()}`);
@@ -63,10 +62,8 @@ export async function readStream(
   const decoder = new TextDecoder();
   for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
     parser.feed(decoder.decode(chunk, { stream: true }));
-    if (enough) {
-      abort.abort();
-      break;
-    }
+    // Leaving the loop cancels the body, which closes the connection.
+    if (enough) break;
   }
   return frames;
 }

@@ -7,6 +7,7 @@ import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
 import type { Gpu } from '../../host/gpus.js';
 import { reapOrphan } from '../../host/process.js';
+import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
 import {
@@ -25,6 +26,7 @@ import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
 import { Replica } from './replica.js';
 
 const ORPHAN_GRACE_MS = 2_000;
+const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'NOT_BUILT']);
 
 export interface SupervisorDeps {
   readonly db: Database;
@@ -67,6 +69,7 @@ export class Supervisor implements Fleet {
     const { db, config, gpus, nodeId, homeDir } = this.#deps;
     mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
+    this.#preflight();
     await this.#reapOrphans();
     await writeGpus(
       db,
@@ -174,6 +177,15 @@ export class Supervisor implements Fleet {
       engineVersion: replicas.find((replica) => replica.engineVersion !== null)?.engineVersion ?? null,
       lastHeartbeatMs: Math.max(0, ...replicas.map((replica) => replica.heartbeatMs ?? 0)),
     };
+  }
+
+  /** What waiting cannot mend stops the start: an engine that is not there, or one that we cannot drive. */
+  #preflight(): void {
+    for (const pool of this.#deps.config.pools) {
+      const obstacle = recipeFor(pool, this.#deps.recipeEnv).check(pool.model);
+      if (obstacle === null || !FATAL_OBSTACLES.has(obstacle.code)) continue;
+      throw new StartupError(`Pool ${pool.id}: ${obstacle.message}.`, obstacle.fix ?? 'Correct the configuration.');
+    }
   }
 
   async #reapOrphans(): Promise<void> {
