@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config';
 const long = process.env['LLORCH_LONG_TESTS'] === '1';
 
 export default defineConfig({
+  // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
+  resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],

@@ -104,11 +104,12 @@ export async function reapOrphan(facts: OrphanFacts): Promise<'gone' | 'reaped' 
   const { pid, startTimeTicks, mark } = facts;
   // 0, 1 and negative numbers would address groups, everything, or init.
   if (!Number.isSafeInteger(pid) || pid <= 1) return 'foreign';
+  if (isReused(pid, startTimeTicks)) return 'foreign';
   const members = groupMembers(pid);
   if (isAlive(pid, startTimeTicks)) {
     if (!hasEnvironment(pid, markVariable, mark)) return 'foreign';
   } else {
-    if (members.length === 0) return readStat(pid) === null ? 'gone' : aliveForeign(pid);
+    if (members.length === 0) return 'gone';
     if (!members.some((member) => hasEnvironment(member, markVariable, mark))) return 'foreign';
   }
   await stopGroup(facts);
@@ -132,10 +133,13 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** A pid without group members: a zombie of ours is gone, anything living is someone else's. */
-function aliveForeign(pid: number): 'gone' | 'foreign' {
+/**
+ * True when the pid runs something that started at another time. Its mark says nothing then: it may be a newer engine
+ * of the same owner. The kernel gives out no number that is still a group's, so nothing of ours is left under it.
+ */
+function isReused(pid: number, startTimeTicks: number): boolean {
   const stat = readStat(pid);
-  return stat === null || stat.state === 'Z' || stat.state === 'X' ? 'gone' : 'foreign';
+  return stat !== null && stat.state !== 'Z' && stat.state !== 'X' && stat.startTimeTicks !== startTimeTicks;
 }
 
 function spawnLogged(file: string, spec: EngineSpawn): ChildProcess {
@@ -198,6 +202,7 @@ async function stopGroup({ pid, startTimeTicks, mark, graceMs }: OrphanFacts): P
   const restMs = left ? Math.min(orphanGraceMs, Math.max(0, deadline - performance.now())) : 0;
   if (await waitUntil(gone, restMs)) return false;
   // Without its leader a group is ours only by its mark: the number may have been given to another group since.
+  if (isReused(pid, startTimeTicks)) return false;
   if (!leads() && !groupMembers(pid).some((member) => hasEnvironment(member, markVariable, mark))) return false;
   sendSignal(-pid, 'SIGKILL');
   if (await waitUntil(gone, killDeadlineMs)) return true;

@@ -30,12 +30,18 @@ export interface SchemaTypes {
   };
 }
 
-/** An id of the right type that cannot be a key of it is the id of nothing; the database is not asked. */
-function canBeKey(typename: string, id: string): boolean {
-  if (typename === 'Task' || typename === 'Session' || typename === 'Operation') return isUuid(id);
-  if (typename === 'Lease') return /^[0-9]{1,18}$/.test(id);
-  return !id.includes('\u0000');
-}
+const isName = (id: string) => !id.includes('\u0000');
+
+/** Of every type that has global ids: which texts can be its key. Any other is the id of nothing; nobody is asked. */
+const KEY_SHAPES: ReadonlyMap<string, (id: string) => boolean> = new Map([
+  ['Task', isUuid],
+  ['Session', isUuid],
+  ['Operation', isUuid],
+  ['Lease', (id: string) => /^[0-9]{1,18}$/.test(id)],
+  ['Pool', isName],
+  ['Replica', isName],
+  ['Gpu', isName],
+]);
 
 export const builder = new SchemaBuilder<SchemaTypes>({
   // Errors come first, so that they see what every other plugin throws.
@@ -57,7 +63,8 @@ export const builder = new SchemaBuilder<SchemaTypes>({
       description: 'Reads any object by its global id; null when there is none.',
       nullable: true,
       args: { id: { description: 'The global id, as the `id` field of the object gave it.' } },
-      resolve: (_root, { id }, _context, _info, resolveNode) => (canBeKey(id.typename, id.id) ? resolveNode(id) : null),
+      resolve: (_root, { id }, _context, _info, resolveNode) =>
+        KEY_SHAPES.get(id.typename)?.(id.id) === true ? resolveNode(id) : null,
     },
     nodesQueryOptions: false,
     pageInfoTypeOptions: { description: 'Where a page stands in its list.' },

@@ -8,6 +8,7 @@ const STALE_AFTER_MS = 30_000;
 
 const Gpu = builder.prismaNode('Gpu', {
   id: { field: 'uuid' },
+  nullable: true,
   description: 'A GPU of a host, real or simulated.',
   fields: (t) => ({
     uuid: t.exposeString('uuid', { description: 'As the driver names it.' }),

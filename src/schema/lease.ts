@@ -3,6 +3,7 @@ import { builder, pageCost } from './builder.js';
 
 const Lease = builder.prismaNode('Lease', {
   id: { field: 'id' },
+  nullable: true,
   description: 'A slot of a replica, held by a task; kept as history after its end.',
   fields: (t) => ({
     fencingToken: t.field({

@@ -31,6 +31,7 @@ const OperationStep = builder.objectRef<StepShape>('OperationStep').implement({
 
 const Operation = builder.prismaNode('Operation', {
   id: { field: 'id' },
+  nullable: true,
   description: 'Work on a pool that takes a while; one at a time per pool.',
   fields: (t) => ({
     kind: t.expose('kind', { type: OperationKind, description: 'What it does.' }),

@@ -78,6 +78,7 @@ export function replicaViews(pool: PoolView): ReplicaView[] {
 
 builder.prismaNode('Pool', {
   id: { field: 'id' },
+  nullable: true,
   description: 'Replicas of one engine with one model, behind one queue.',
   select: { id: true },
   fields: (t) => ({

@@ -2,6 +2,7 @@
 import { formatPrismaCursor, parsePrismaCursor } from '@pothos/plugin-prisma';
 import { invalid, RefusalError } from '../core/errors.js';
 import { builder, pageCost } from './builder.js';
+import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
 
 const PoolEvent = builder.prismaObject('PoolEvent', {
@@ -9,7 +10,7 @@ const PoolEvent = builder.prismaObject('PoolEvent', {
   fields: (t) => ({
     cursor: t.string({
       description: 'Where it stands among all pool events, to be given as `after`.',
-      resolve: (event) => formatPrismaCursor(event, ['seq']),
+      resolve: (event) => formatPrismaCursor(event, 'seq'),
     }),
     kind: t.exposeString('kind', { description: 'What happened, e.g. replica_ready or drain_started.' }),
     message: t.exposeString('message', { description: 'The same in words.' }),
@@ -24,8 +25,8 @@ const PoolEvent = builder.prismaObject('PoolEvent', {
       type: 'Replica',
       nullable: true,
       description: 'The replica it happened to; null when it concerns the whole pool, or the replica is gone.',
-      resolve: (query, { replicaId }, _args, { prisma }) =>
-        replicaId === null ? null : prisma.replica.findUnique({ ...query, where: { id: replicaId } }),
+      // Spread here, so that a replica that is null does not count as a query that was forgotten.
+      resolve: (query, { replicaId }, _args, { prisma }) => findReplica(prisma, { ...query }, replicaId),
     }),
   }),
 });

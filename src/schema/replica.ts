@@ -7,6 +7,7 @@ import { activeLeases } from './shared.js';
 
 builder.prismaNode('Replica', {
   id: { field: 'id' },
+  nullable: true,
   description: 'One engine process of a pool, with its slots.',
   select: { id: true },
   fields: (t) => ({

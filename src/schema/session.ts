@@ -4,6 +4,7 @@ import { asData, NotFound, Unavailable } from './refusal.js';
 
 const Session = builder.prismaNode('Session', {
   id: { field: 'id' },
+  nullable: true,
   // An expired session is one that does not exist, however it is asked for.
   findUnique: (id, context) => ({ id, expiresAt: { gt: new Date(context.nowMs()) } }),
   description: 'A group of tasks that follow each other; made and prolonged by its tasks.',

@@ -14,6 +14,11 @@ export function shared<Value>(
   };
 }
 
+/** One replica, or none; reads of the same moment are one statement. */
+export function findReplica<Query extends object>(prisma: GraphQLContext['prisma'], query: Query, id: string | null) {
+  return id === null ? null : prisma.replica.findUnique({ ...query, where: { id } });
+}
+
 /** Slots held now, per replica; bounded by the slots there are. */
 export const activeLeases = shared(async ({ prisma }) => {
   const rows = await prisma.lease.groupBy({ by: ['replicaId'], where: { releasedAt: null }, _count: true });

@@ -43,6 +43,7 @@ function ahead(count: number): ReasonShape {
 
 const Task = builder.prismaNode('Task', {
   id: { field: 'id' },
+  nullable: true,
   description: 'One request to an engine, from its admission to its end.',
   select: { id: true, status: true },
   fields: (t) => ({

@@ -10,6 +10,7 @@ import type {
   TokensEvent,
 } from '../core/frame.js';
 import { builder } from './builder.js';
+import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
 import { TaskError } from './taskError.js';
 
@@ -41,8 +42,8 @@ builder.objectRef<StartedEvent>('TaskStarted').implement({
       type: 'Replica',
       nullable: true,
       description: 'Where it runs; null when that is not known any more.',
-      resolve: (query, { replicaId }, _args, { prisma }) =>
-        replicaId === null ? null : prisma.replica.findUnique({ ...query, where: { id: replicaId } }),
+      // Spread here, so that a replica that is null does not count as a query that was forgotten.
+      resolve: (query, { replicaId }, _args, { prisma }) => findReplica(prisma, { ...query }, replicaId),
     }),
     seed: t.field({ type: 'BigInt', description: 'The seed it runs with.', resolve: (event) => BigInt(event.seed) }),
   }),

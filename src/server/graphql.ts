@@ -94,7 +94,7 @@ async function prepare(
   try {
     const document = enveloped.parse(payload.query);
     const errors: readonly GraphQLError[] = enveloped.validate(enveloped.schema, document);
-    if (errors.length > 0) return shaper.shapeAll(errors, null);
+    if (errors.length > 0) return shaper.shapeForSocket(errors);
     const contextValue: unknown = await enveloped.contextFactory();
     return {
       schema: enveloped.schema,
@@ -105,7 +105,7 @@ async function prepare(
       rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
     };
   } catch (error) {
-    return [shaper.shape(error, null)];
+    return shaper.shapeForSocket([error]);
   }
 }
 

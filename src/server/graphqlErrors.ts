@@ -11,6 +11,9 @@ const KNOWN_CODES: ReadonlySet<unknown> = new Set(ERROR_CODES);
 /** Prisma's codes for a database that is away or too busy, and for values that no column could hold. */
 const PRISMA_AWAY = /^P(1000|1001|1002|1003|1008|1011|1017|2024|2037)$/;
 const PRISMA_BAD_VALUE = /^P(2007|2020|2023|2033)$/;
+/** PostgreSQL's "not a value of this type", e.g. a NUL in a text; bare from our own SQL, quoted by Prisma (P2039). */
+const POSTGRES_BAD_VALUE = /^22(003|007|021|P02|P05)$/;
+const QUOTED_STATE = /Code: `([0-9A-Z]{5})`/;
 /** What the executor says about an argument that did not fit its type; it has a path, but the caller is to blame. */
 const ARGUMENT_MESSAGE = /^Argument "/;
 
@@ -31,15 +34,22 @@ function causeOf(error: unknown): unknown {
   return cause;
 }
 
-function ofPrisma(cause: unknown): Parts | null {
-  if (!(cause instanceof Error) || !cause.name.startsWith('PrismaClient')) return null;
+function isBadValue(cause: Error, code: string): boolean {
+  if (PRISMA_BAD_VALUE.test(code) || POSTGRES_BAD_VALUE.test(code)) return true;
+  if (code === 'P2039') return POSTGRES_BAD_VALUE.test(QUOTED_STATE.exec(cause.message)?.[1] ?? '');
+  // A cursor of another list decodes to a value of another type.
+  return cause.name === 'PrismaClientValidationError' && /Argument `(id|seq)`: Invalid value/.test(cause.message);
+}
+
+function ofDatabase(cause: unknown): Parts | null {
+  if (!(cause instanceof Error)) return null;
   const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : '';
   if (PRISMA_AWAY.test(code) || cause.name === 'PrismaClientInitializationError') {
     const extensions = { code: 'POOL_UNAVAILABLE', family: 'unavailable', retriable: true, retryAfterMs: 2000 };
     return { message: 'the database does not answer', extensions };
   }
-  if (!PRISMA_BAD_VALUE.test(code)) return null;
-  return { message: 'an id or a cursor is not of the right form', extensions: { code: 'INVALID_PARAMS' } };
+  if (!isBadValue(cause, code)) return null;
+  return { message: 'an id, a name or a cursor is not of the right form', extensions: { code: 'INVALID_PARAMS' } };
 }
 
 /** The path of the first input that a validation rule refused. */
@@ -50,17 +60,20 @@ function refusedField(cause: GraphQLError): string | null {
 }
 
 function ofRequest(cause: GraphQLError, located: boolean): Parts | null {
-  const { http: _http, unexpected: _unexpected, ...extensions } = cause.extensions;
+  const { unexpected: _unexpected, ...extensions } = cause.extensions;
   if (KNOWN_CODES.has(extensions.code)) return { message: cause.message, extensions };
   if (located && cause.name !== 'PothosValidationError' && !ARGUMENT_MESSAGE.test(cause.message)) return null;
   const field = refusedField(cause);
-  return { message: cause.message, extensions: { code: 'INVALID_PARAMS', ...(field === null ? {} : { field }) } };
+  // Yoga's word on the status stays with the error; it takes `http` out before it answers.
+  const http = extensions.http === undefined ? {} : { http: extensions.http };
+  const named = field === null ? {} : { field };
+  return { message: cause.message, extensions: { code: 'INVALID_PARAMS', ...named, ...http } };
 }
 
 function partsOf(error: unknown, cause: unknown): Parts | null {
   if (cause instanceof RefusalError) return ofRefusal(cause.refusal);
   if (cause instanceof GraphQLError) return ofRequest(cause, error instanceof GraphQLError && error.path !== undefined);
-  return ofPrisma(cause);
+  return ofDatabase(cause);
 }
 
 export class ErrorShaper {
@@ -89,6 +102,13 @@ export class ErrorShaper {
       extensions: { ...parts.extensions, ...(correlationId === null ? {} : { correlationId }) },
     });
     this.#shaped.add(shaped);
+    return shaped;
+  }
+
+  /** The same for a transport that has no status to choose. */
+  shapeForSocket(errors: readonly unknown[]): GraphQLError[] {
+    const shaped = this.shapeAll(errors, null);
+    for (const error of shaped) delete error.extensions.http;
     return shaped;
   }
 
