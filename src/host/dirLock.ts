@@ -3,14 +3,17 @@
  * the process dies, and whoever finds it taken can ask it for the owner's name.
  */
 import { createHash } from 'node:crypto';
-import { rename, rm } from 'node:fs/promises';
+import { mkdir, rm, rmdir, stat } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf } from './startupError.js';
 
 const askTimeoutMs = 1000;
-const attempts = 5;
+const attempts = 20;
+const guardPauseMs = 50;
+const guardLifeMs = 3000;
 /** sun_path holds 104 bytes on macOS, 108 on Linux. */
 const maxSocketPathBytes = 100;
 
@@ -133,16 +136,24 @@ function parseOwner(text: string): LockOwner | null {
 }
 
 /**
- * Removes a dead owner's socket file. Two programs may find it dead at the same time and one may already have bound a
- * new one, so the file is first moved aside, which only one can do, and asked once more there.
+ * Removes a dead owner's socket file. Several programs may have found it dead, and one of them may have bound a new one
+ * since: so files are removed only under a guard, and only when still dead there. A dead one never comes back to life.
  */
 async function removeStale(path: string): Promise<void> {
-  const aside = `${path}.${process.pid}`;
+  const guard = `${path}.guard`;
   try {
-    await rename(path, aside);
-  } catch {
+    await mkdir(guard);
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+    const made = await stat(guard).catch(() => null);
+    // Its holder needs a second at most; an older one was left by a program killed in that second.
+    if (made !== null && Date.now() - made.mtimeMs > guardLifeMs) await rmdir(guard).catch(() => {});
+    await sleep(guardPauseMs);
     return;
   }
-  if ((await ask(aside)).state === 'answered') await rename(aside, path);
-  else await rm(aside, { force: true });
+  try {
+    if ((await ask(path)).state === 'nobody') await rm(path, { force: true });
+  } finally {
+    await rmdir(guard).catch(() => {});
+  }
 }

@@ -17,7 +17,7 @@ const databaseName = 'llama_orch';
 const connectTimeoutMs = 10_000;
 const queryTimeoutMs = 30_000;
 const takeOverTimeoutMs = 15_000;
-const pollMs = 500;
+const pollMs = 250;
 
 export interface EmbeddedPostgresOptions {
   /** The data directory; the caller holds its lock (openDataDir). */

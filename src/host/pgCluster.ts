@@ -50,7 +50,9 @@ export async function locateCluster(dataDir: string, systemDir: string): Promise
   if (place.exists || process.getuid?.() !== 0) return place;
   if ((await firstBarrier(real, nobody, 1)) === null) return place;
   const hash = createHash('sha256').update(real).digest('hex').slice(0, 12);
-  return placeAt(join(systemDir, hash, 'postgres'), pointer);
+  const folder = join(systemDir, hash, 'postgres');
+  // What may lie there without a pointer is of a deleted data directory at the same path: createCluster sets it aside.
+  return { folder, pgData: join(folder, 'data'), exists: false, runAs: nobody, pointer };
 }
 
 async function placeAt(folder: string, pointer: string | null): Promise<ClusterPlace> {
@@ -140,7 +142,7 @@ async function prepareParent(parent: string, place: ClusterPlace): Promise<void>
   for (const folder of [dirname(parent), parent]) {
     if ((await mkdir(folder, { recursive: true, mode: 0o711 })) !== undefined) await chmod(folder, 0o711);
   }
-  // A cluster nobody points to is that of a deleted data directory at the same path: kept, but not brought back.
+  // A cluster nobody points to: kept, but not brought back.
   if (await stat(place.folder).catch(() => null)) await rename(place.folder, `${place.folder}.unused-${Date.now()}`);
 }
 

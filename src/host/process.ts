@@ -80,6 +80,8 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
     exited,
     stop: async ({ graceMs }) => {
       if (await stopGroup({ pid, startTimeTicks, mark: spec.mark, graceMs })) forced = true;
+      // The report of the end must still reach us, also when nothing else keeps this process going.
+      child.ref();
       await exited;
       return { forced };
     },

@@ -3,9 +3,6 @@ import { builder } from './builder.js';
 import { BY_ORDINAL } from './pool.js';
 import { gpus, memoryUsed } from './shared.js';
 
-/** An inventory older than this is not what the host has now. */
-const STALE_AFTER_MS = 30_000;
-
 const Gpu = builder.prismaNode('Gpu', {
   id: { field: 'uuid' },
   nullable: true,
@@ -34,10 +31,6 @@ const Gpu = builder.prismaNode('Gpu', {
     }),
     simulated: t.exposeBoolean('simulated', { description: 'Whether it exists only in this control plane.' }),
     seenAt: t.field({ type: 'DateTime', description: 'When the host last reported it.', resolve: (gpu) => gpu.seenAt }),
-    stale: t.boolean({
-      description: 'The host has not reported it for half a minute; the rest may be out of date.',
-      resolve: (gpu, _args, context) => context.nowMs() - gpu.seenAt.getTime() > STALE_AFTER_MS,
-    }),
     replicas: t.prismaField({
       type: ['Replica'],
       description: 'The replicas placed on it.',

@@ -1,7 +1,22 @@
-import { chmod, chown, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { execFile } from 'node:child_process';
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import pg from 'pg';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/host/embeddedPostgres.js';
 import { checkMajor } from '../../src/host/pgCluster.js';
 import { findPostmaster, stopPostmaster } from '../../src/host/pgPostmaster.js';
@@ -20,9 +35,28 @@ async function start(dataDir: string, systemDir?: string): Promise<EmbeddedPostg
   return postgres;
 }
 
-async function dataFolder(): Promise<string> {
+async function emptyFolder(): Promise<string> {
   const folder = await temporaryFolder();
   await mkdir(join(folder, 'logs'));
+  return folder;
+}
+
+let template = '';
+
+beforeAll(async () => {
+  template = await realpath(await mkdtemp(join(tmpdir(), 'llama-orch-template-')));
+  await chmod(template, 0o711);
+  await mkdir(join(template, 'logs'));
+  const postgres = await startEmbeddedPostgres({ dataDir: template, log: () => {} });
+  await postgres.stop();
+});
+
+afterAll(() => rm(template, { recursive: true, force: true }));
+
+/** A data directory with a cluster that is not running: a copy, as making one takes most of a second. */
+async function dataFolder(): Promise<string> {
+  const folder = await temporaryFolder();
+  await promisify(execFile)('cp', ['-a', join(template, 'logs'), join(template, 'postgres'), folder]);
   return folder;
 }
 
@@ -50,7 +84,7 @@ async function failure(action: Promise<unknown>): Promise<unknown> {
 }
 
 describe('built-in PostgreSQL', () => {
-  test('is made, left running, taken over, killed and recovered', async () => {
+  test('is left running, taken over, killed and recovered', async () => {
     const dataDir = await dataFolder();
     const first = await start(dataDir);
     expect(first.version).toMatch(/^18\.\d+$/);
@@ -82,14 +116,6 @@ describe('built-in PostgreSQL', () => {
     expect(await readFile(join(dataDir, 'logs', 'postgres.log'), 'utf8')).toContain('redo done');
   });
 
-  test('asks for its password', async () => {
-    const postgres = await start(await dataFolder());
-    const wrong = postgres.url.replace(/:[\w-]+@/, ':wrong@');
-    expect(await failure(query(wrong, 'SELECT 1'))).toMatchObject({ code: '28P01' });
-    const nobodyElse = postgres.url.replace('llama_orch:', 'postgres:');
-    expect(await failure(query(nobodyElse, 'SELECT 1'))).toMatchObject({ code: '28P01' });
-  });
-
   test('starts over a pid file whose number another process has by now, and leaves that alone', async () => {
     const dataDir = await dataFolder();
     const first = await start(dataDir);
@@ -107,26 +133,28 @@ describe('built-in PostgreSQL', () => {
     expect(isAlive(stranger.pid, strangerTicks)).toBe(true);
   });
 
-  test('never signals a process that only has the right number', async () => {
+  test('asks for its password, and is not signalled under a start time that is not its own', async () => {
     const postgres = await start(await dataFolder());
+    const wrong = postgres.url.replace(/:[\w-]+@/, ':wrong@');
+    expect(await failure(query(wrong, 'SELECT 1'))).toMatchObject({ code: '28P01' });
+    const another = postgres.url.replace('llama_orch:', 'postgres:');
+    expect(await failure(query(another, 'SELECT 1'))).toMatchObject({ code: '28P01' });
     const ticks = readStat(postgres.pid)?.startTimeTicks ?? 0;
     await stopPostmaster({ pid: postgres.pid, startTimeTicks: ticks - 1 }, 'immediate');
     expect(isAlive(postgres.pid, ticks)).toBe(true);
   });
 
   test('is not left half made when its start is aborted', async () => {
-    const dataDir = await dataFolder();
+    const dataDir = await emptyFolder();
     const abort = new AbortController();
     const log = (): void => abort.abort(new Error('changed my mind'));
     const outcome = await failure(startEmbeddedPostgres({ dataDir, log, signal: abort.signal }));
     expect(outcome).toMatchObject({ message: 'changed my mind' });
     expect(await readdir(dataDir)).toEqual(['logs']);
-    expect((await start(dataDir)).reused).toBe(false);
   });
 
   test('ends again when its start is aborted after the server came up', async () => {
     const dataDir = await dataFolder();
-    await (await start(dataDir)).stop();
     const abort = new AbortController();
     const log = (step: string): void => void (step.startsWith('starting') && abort.abort(new Error('no')));
     expect(await failure(startEmbeddedPostgres({ dataDir, log, signal: abort.signal }))).toMatchObject({
@@ -137,7 +165,6 @@ describe('built-in PostgreSQL', () => {
 
   test('quotes its log when it cannot start', async () => {
     const dataDir = await dataFolder();
-    await (await start(dataDir)).stop();
     const conf = join(dataDir, 'postgres', 'data', 'postgresql.conf');
     await writeFile(conf, 'no_such_setting = 1\n');
     const error = await failure(startEmbeddedPostgres({ dataDir, log: () => {} }));
@@ -195,50 +222,40 @@ describe('a killed program', () => {
   });
 });
 
-describe.runIf(isRoot)('as root, with a data directory that nobody else reaches', () => {
-  test('the cluster lies elsewhere, and is missed when it goes', async () => {
-    const closed = await temporaryFolder(0o700);
-    const systemDir = join(await temporaryFolder(), 'lib');
-    await mkdir(join(closed, 'logs'));
-    const first = await start(closed, systemDir);
-    await query(first.url, 'CREATE TABLE kept ()');
-    await first.stop();
-    const place = (await readFile(join(closed, 'postgres.location'), 'utf8')).trim();
-    expect(place).toMatch(new RegExp(`^${systemDir}/[0-9a-f]{12}/postgres$`));
-    expect(await readdir(closed)).not.toContain('postgres');
-    expect((await stat(place)).uid).toBe(nobody.uid);
-    const second = await start(closed, systemDir);
-    await query(second.url, 'SELECT FROM kept');
-    await second.stop();
-    await rename(place, `${place}.moved`);
-    const error = await failure(startEmbeddedPostgres({ dataDir: closed, log: () => {}, systemDir }));
-    expect(error).toMatchObject({ message: `The database of ${closed} was at ${place} and is gone.` });
-  });
-
-  test('a cluster whose data directory was deleted is not brought back', async () => {
+describe.runIf(isRoot)('as root', () => {
+  test('a data directory that nobody else reaches has its cluster elsewhere', async () => {
     const closed = await temporaryFolder(0o700);
     const systemDir = join(await temporaryFolder(), 'lib');
     await mkdir(join(closed, 'logs'));
     const first = await start(closed, systemDir);
     await query(first.url, 'CREATE TABLE old ()');
-    await rename(join(closed, 'postgres.location'), join(closed, 'forgotten'));
+    const pointer = join(closed, 'postgres.location');
+    const place = (await readFile(pointer, 'utf8')).trim();
+    expect(place).toMatch(new RegExp(`^${systemDir}/[0-9a-f]{12}/postgres$`));
+    expect(await readdir(closed)).not.toContain('postgres');
+    expect((await stat(place)).uid).toBe(nobody.uid);
+    expect((await start(closed, systemDir)).reused).toBe(true);
+
+    // The data directory was deleted under the running server and made again: an empty database, the old one kept.
+    await rm(pointer);
     const second = await start(closed, systemDir);
     expect(second.reused).toBe(false);
-    expect(await query(second.url, `SELECT count(*)::int AS n FROM pg_tables WHERE tablename = 'old'`)).toEqual([
-      { n: 0 },
-    ]);
     await first.exited;
-    const kept = await readdir(join(await readFile(join(closed, 'postgres.location'), 'utf8'), '..').replace('\n', ''));
-    expect(kept.sort()).toEqual(['postgres', expect.stringMatching(/^postgres\.unused-/)]);
+    expect(await query(second.url, `SELECT FROM pg_tables WHERE tablename = 'old'`)).toEqual([]);
+    const kept = (await readdir(dirname(place))).sort();
+    expect(kept).toEqual(['postgres', expect.stringMatching(/^postgres\.unused-/)]);
+
+    // A database that has vanished is not silently made anew.
+    await second.stop('immediate');
+    await rename(place, `${place}.moved`);
+    const error = await failure(startEmbeddedPostgres({ dataDir: closed, log: () => {}, systemDir }));
+    expect(error).toMatchObject({ message: `The database of ${closed} was at ${place} and is gone.` });
   });
 
-  test('the cluster keeps the user that made it', async () => {
+  test('a cluster keeps the user that made it', async () => {
     const folder = await dataFolder();
-    const first = await start(folder);
-    await first.stop();
-    await chmod(folder, 0o755);
-    const owner = (await stat(join(folder, 'postgres', 'data', 'PG_VERSION'))).uid;
-    const second = await start(folder);
-    expect((await stat(`/proc/${second.pid}`)).uid).toBe(owner);
+    await promisify(execFile)('chown', ['-R', '12345:12345', join(folder, 'postgres')]);
+    const postgres = await start(folder);
+    expect((await stat(`/proc/${postgres.pid}`)).uid).toBe(12345);
   });
 });

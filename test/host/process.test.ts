@@ -65,8 +65,8 @@ describe('engine process', () => {
   });
 
   test('gets a minimal environment, its own variables and the mark', async () => {
-    process.env['LLORCH_TEST_SECRET'] = 'secret';
-    later(() => delete process.env['LLORCH_TEST_SECRET']);
+    process.env.LLORCH_TEST_SECRET = 'secret';
+    later(() => delete process.env.LLORCH_TEST_SECRET);
     const engine = await start('polite.mjs', [], { CUDA_VISIBLE_DEVICES: '1', LANG: 'C' });
     const env = JSON.parse((await line(engine, /^env /)).slice(4)) as Record<string, string>;
     expect(env).toMatchObject({ CUDA_VISIBLE_DEVICES: '1', LANG: 'C', LLAMA_ORCH_MARK: 'test/replica-1' });

@@ -1,10 +1,10 @@
-import { chmod, cp, lstat, mkdir, readdir, stat } from 'node:fs/promises';
+import { chmod, cp, lstat, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { preparePostgresBinaries } from '../../src/host/pgBinaries.js';
 import { firstBarrier, grants } from '../../src/host/reach.js';
-import { cleanUp, isRoot, nobody, temporaryFolder } from './support.js';
+import { cleanUp, isRoot, later, nobody, temporaryFolder } from './support.js';
 
 afterEach(cleanUp);
 
@@ -49,25 +49,22 @@ async function withoutLinks(parent: string): Promise<string> {
 describe('PostgreSQL programs', () => {
   const log = (): void => {};
 
-  test('get the links their install script would have made', async () => {
-    const nativeDir = await withoutLinks(await temporaryFolder(0o755));
+  test('are made whole in place, or copied once when they cannot be used there', async () => {
+    const folder = await temporaryFolder(0o755);
+    const nativeDir = await withoutLinks(folder);
     await chmod(join(nativeDir, 'bin', 'postgres'), 0o644);
     const copyRoot = join(await temporaryFolder(0o755), 'copies');
-    const binaries = await preparePostgresBinaries({ runAs: isRoot ? nobody : null, copyRoot, log, nativeDir });
-    expect(binaries).toMatchObject({ postgres: join(nativeDir, 'bin', 'postgres'), major: '18' });
-    expect(await stat(copyRoot).catch(() => null)).toBe(null);
-  });
-
-  test('are copied once when they cannot be used where they are', async () => {
-    // Root is kept out of nothing, but its PostgreSQL user is; a plain user is kept from writing the links.
-    const nativeDir = await withoutLinks(await temporaryFolder(isRoot ? 0o700 : 0o755));
-    if (!isRoot) await chmod(join(nativeDir, 'lib'), 0o555);
-    const copyRoot = join(await temporaryFolder(0o755), 'copies');
     const options = { runAs: isRoot ? nobody : null, copyRoot, log, nativeDir };
+    const inPlace = await preparePostgresBinaries(options);
+    expect(inPlace).toMatchObject({ postgres: join(nativeDir, 'bin', 'postgres'), major: '18' });
+    expect(await stat(copyRoot).catch(() => null)).toBe(null);
+    // Root is kept out of nothing, but its PostgreSQL user is; a plain user is kept from writing the links.
+    await rm(join(nativeDir, 'lib', 'libpq.so.5'));
+    await chmod(isRoot ? folder : join(nativeDir, 'lib'), isRoot ? 0o700 : 0o555);
+    later(() => chmod(join(nativeDir, 'lib'), 0o755));
     const [first, second] = await Promise.all([preparePostgresBinaries(options), preparePostgresBinaries(options)]);
     expect(first).toEqual(second);
     expect(first.postgres.startsWith(join(copyRoot, 'postgres-18.'))).toBe(true);
     expect(await readdir(copyRoot)).toHaveLength(1);
-    await chmod(join(nativeDir, 'lib'), 0o755);
   });
 });
