@@ -1,4 +1,4 @@
-// Typed documents for the client (the CLI) and the tests, from the committed schema. Run by scripts/codegen.mjs.
+// Typed documents for the client (the CLI) and the tests, from the committed schema. Run by `npm run contracts`.
 import type { CodegenConfig } from '@graphql-codegen/cli';
 
 const config: CodegenConfig = {

@@ -299,15 +299,3 @@ export type Config = z.output<typeof ConfigSchema>;
 /** The file as a program may write it, defaults left out. */
 export type ConfigInput = z.input<typeof ConfigSchema>;
 export type PoolConfig = z.output<typeof PoolFields>;
-export type ProvisioningConfig = z.output<typeof ProvisioningFields>;
-export type ProvisioningMode = (typeof PROVISIONING_MODES)[number];
-export type SimulatedConfig = z.output<typeof SimulatedSchema>;
-export type SourceConfig = z.output<typeof SourceSchema>;
-export type QueueConfig = z.output<typeof QueueSchema>;
-export type QueueFullPolicy = QueueConfig['full_policy'];
-export type PriorityAdmissionConfig = z.output<typeof PriorityAdmissionSchema>;
-export type TimeoutsConfig = z.output<typeof TimeoutsSchema>;
-export type TrustPolicyConfig = z.output<typeof TrustPolicySchema>;
-export type GpuConfig = z.output<typeof GpuSchema>;
-export type SessionsConfig = Config['sessions'];
-export type BudgetsConfig = NonNullable<Config['budgets']>;

@@ -52,27 +52,42 @@ function ofDatabase(cause: unknown): Parts | null {
   return { message: 'an id, a name or a cursor is not of the right form', extensions: { code: 'INVALID_PARAMS' } };
 }
 
+/** Only the outer error of a variable that could not be read tells which member was wrong. */
+const VARIABLE_MESSAGE = /^Variable "\$[^"]+" got invalid value .* at "[^".]+\.([^"]+)"; /s;
+const VARIABLE_MEMBER = /^Variable "\$[^"]+" got invalid value .*; Field "([^"]+)" /s;
+
 /** The path of the first input that a validation rule refused. */
-function refusedField(cause: GraphQLError): string | null {
+function refusedField(cause: GraphQLError, outerMessage: string): string | null {
+  const variable = VARIABLE_MESSAGE.exec(outerMessage) ?? VARIABLE_MEMBER.exec(outerMessage);
+  if (variable !== null) return variable[1] ?? null;
   if (!('issues' in cause) || !Array.isArray(cause.issues)) return null;
   const path: unknown = cause.issues[0]?.path;
   return Array.isArray(path) ? path.map((part) => String(part?.key ?? part)).join('.') : null;
 }
 
-function ofRequest(cause: GraphQLError, located: boolean): Parts | null {
+/** graphql-js quotes the value, which may be a whole prompt: what is wrong and where is enough. */
+function withoutValue(message: string): string {
+  const where = VARIABLE_MESSAGE.exec(message)?.[1];
+  const what = message.slice(message.lastIndexOf('; ') + 2);
+  return where === undefined ? what : `${where}: ${what}`;
+}
+
+function ofRequest(cause: GraphQLError, outer: GraphQLError): Parts | null {
   const { unexpected: _unexpected, ...extensions } = cause.extensions;
-  if (KNOWN_CODES.has(extensions.code)) return { message: cause.message, extensions };
+  const field = refusedField(cause, outer.message);
+  const named = field === null ? {} : { field };
+  const message = outer.message.startsWith('Variable "') ? withoutValue(outer.message) : cause.message;
+  if (KNOWN_CODES.has(extensions.code)) return { message, extensions: { ...extensions, ...named } };
+  const located = outer.path !== undefined;
   if (located && cause.name !== 'PothosValidationError' && !ARGUMENT_MESSAGE.test(cause.message)) return null;
-  const field = refusedField(cause);
   // Yoga's word on the status stays with the error; it takes `http` out before it answers.
   const http = extensions.http === undefined ? {} : { http: extensions.http };
-  const named = field === null ? {} : { field };
-  return { message: cause.message, extensions: { code: 'INVALID_PARAMS', ...named, ...http } };
+  return { message, extensions: { code: 'INVALID_PARAMS', ...named, ...http } };
 }
 
 function partsOf(error: unknown, cause: unknown): Parts | null {
   if (cause instanceof RefusalError) return ofRefusal(cause.refusal);
-  if (cause instanceof GraphQLError) return ofRequest(cause, error instanceof GraphQLError && error.path !== undefined);
+  if (cause instanceof GraphQLError) return ofRequest(cause, error instanceof GraphQLError ? error : cause);
   return ofDatabase(cause);
 }
 

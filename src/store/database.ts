@@ -75,7 +75,10 @@ export class Database implements AsyncDisposable {
       application_name: 'llama-orch leases',
     });
     for (const pool of [this.#main, this.#relaxed, this.#lease]) pool.on('error', onIdleError);
-    this.prisma = new PrismaClient({ adapter: new PrismaPg(this.#main, { disposeExternalPool: false }) });
+    this.prisma = new PrismaClient({
+      adapter: new PrismaPg(this.#main, { disposeExternalPool: false }),
+      errorFormat: 'minimal',
+    });
   }
 
   /** Runs one statement on the shared pool. A database that is away is a refusal, retriable; anything else is a bug. */

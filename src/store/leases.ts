@@ -60,13 +60,3 @@ export interface ActiveLease {
 export async function activeLeases(db: Database): Promise<ActiveLease[]> {
   return db.query(ACTIVE, []);
 }
-
-const FOREIGN_HOLDERS: Statement = {
-  name: 'lease_holders',
-  text: 'SELECT DISTINCT holder FROM leases WHERE released_at IS NULL',
-};
-
-/** Everyone who holds a lease now; a node alone on its database recognises its earlier lives among them. */
-export async function leaseHolders(db: Database): Promise<string[]> {
-  return (await db.query<{ holder: string }>(FOREIGN_HOLDERS, [])).map((row) => row.holder);
-}

@@ -54,8 +54,10 @@ export class StreamHub {
     return this.#readers.size;
   }
 
+  /** An abandoned log is nobody's, even while its run has not let go of it yet. */
   live(taskId: string): StreamLog | undefined {
-    return this.#live.get(taskId);
+    const log = this.#live.get(taskId);
+    return log?.state === 'abandoned' ? undefined : log;
   }
 
   attach(log: StreamLog): void {
@@ -107,7 +109,7 @@ export class StreamHub {
   }
 
   async #pollTails(): Promise<void> {
-    const waiting = [...this.#followed].filter(([id, entry]) => entry.wake.size > 0 && !this.#live.has(id));
+    const waiting = [...this.#followed].filter(([id, entry]) => entry.wake.size > 0 && this.live(id) === undefined);
     if (waiting.length === 0) return;
     const ids = waiting.map(([id]) => id);
     for (const row of await logHeads(this.#db, ids)) {
