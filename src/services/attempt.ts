@@ -342,6 +342,7 @@ export class Attempt {
     if (error.code === 'DECODE_TIMEOUT') {
       return this.#fail({ code: error.code, message: error.message, retriable: true, engine: this.task.engine }, false);
     }
+    if (error.engineLost) this.#deps.fleet.doubt(this.replica.id);
     if (error.engineLost || error.code === 'POOL_UNREADY') return this.#lose(error.message, true);
     return this.#fail({ code: error.code, message: error.message, retriable: false, engine: this.task.engine }, true);
   }

@@ -28,6 +28,8 @@ export interface Fleet {
   ready(poolId: string): readonly ReadyReplica[];
   /** The engine misbehaved: its process is stopped, then started anew. Resolves once the old one is gone. */
   recycle(replicaId: string, cause: string): Promise<void>;
+  /** The connection to its engine was lost: it is not offered again before it has answered a heartbeat. */
+  doubt(replicaId: string): void;
   /** Feeds the health by progress: an engine that just gave a token is alive. */
   progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void;
 }

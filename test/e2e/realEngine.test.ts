@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { sendSignal } from '../../src/host/procfs.js';
 import { pollUntil } from '../../src/runtime/wait.js';
 import {
   REAL_CTX,
@@ -11,13 +12,14 @@ import {
   realConfig,
   realEngineOrReason,
   replicaRow,
+  replicaRows,
 } from '../support/realEngine.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { writeTinyModel } from '../support/tinyModel.js';
 import { startWorld, type World } from '../support/world.js';
 
 /** Long enough for something to happen in the middle: the tiny model says 700 to 7000 tokens per second. */
-const LONG = 1500;
+const LONG = 2000;
 const SOON = { timeout: 10_000, interval: 20 };
 const POOLS = [
   { id: 'double', replicas: 1, slots: 2 },
@@ -43,11 +45,8 @@ beforeAll(async () => {
   modelRef = `file:${modelPath}`;
   world = await startWorld({ config: realConfig({ serverFile: server.file, modelPath, pools: POOLS }) });
   // A pool is ready with its first replica.
-  const isReady = async (id: string) => (await replicaRow(world, id)).state === 'READY';
-  const areReady = await pollUntil(async () => (await isReady('pair-0')) && (await isReady('pair-1')), {
-    everyMs: SOON.interval,
-    deadlineMs: SOON.timeout,
-  });
+  const isReady = async () => (await replicaRows(world, 'pair')).every((replica) => replica.state === 'READY');
+  const areReady = await pollUntil(isReady, { everyMs: SOON.interval, deadlineMs: SOON.timeout });
   if (!areReady) throw new Error(`a replica of pair is not ready\n${world.logLines().join('')}`);
 });
 afterAll(async () => {
@@ -96,12 +95,21 @@ async function readAndAct<Result>(taskId: string, index: number, act: () => Prom
   return { frames, result: await acting };
 }
 
-/** Kills the engine that runs the task, without grace; tells which replica it was. */
-async function killEngineOf(taskId: string): Promise<ReplicaRow> {
-  const replica = await replicaRow(world, String((await taskRow(taskId)).replica_id));
-  if (replica.pid === null) throw new Error(`${replica.id} has no engine`);
-  process.kill(replica.pid, 'SIGKILL');
-  return replica;
+/** Kills the engine that runs the task, without grace. All are frozen first: some streams end before a look-up does. */
+async function killEngineOf(taskId: string, replicas: readonly ReplicaRow[]): Promise<ReplicaRow> {
+  const signalAll = (signal: NodeJS.Signals) => {
+    for (const { pid } of replicas) if (pid !== null) sendSignal(pid, signal);
+  };
+  signalAll('SIGSTOP');
+  try {
+    const { replica_id } = await taskRow(taskId);
+    const killed = replicas.find((replica) => replica.id === replica_id);
+    if (killed === undefined || killed.pid === null) throw new Error(`${replica_id} has no engine to kill`);
+    sendSignal(killed.pid, 'SIGKILL');
+    return killed;
+  } finally {
+    signalAll('SIGCONT');
+  }
 }
 
 /** One more restart, one other process, ready again. */
@@ -148,29 +156,29 @@ withEngine(`a pool of real llama-servers${reason}`, () => {
   it('decodes two slots of one engine together', async () => {
     const engine = await RealEngine.of(world, 'double-0');
     const before = await engine.decodes();
-    const taskIds = await Promise.all([1, 2].map((seed) => submit('double', { seed, max_tokens: 600 })));
+    const taskIds = await Promise.all([1, 2].map((seed) => submit('double', { seed, max_tokens: LONG })));
     const [first, second] = await Promise.all(taskIds.map(textOf));
     const after = await engine.decodes();
     expect(second).not.toBe(first);
-    // One after the other they would take 1 slot in each decode. The engine counts, so no moment has to be caught.
+    // One after the other they would take exactly 1 slot in each decode. The engine counts, so no moment has to be caught.
     const slotsPerDecode = (after.slots - before.slots) / (after.count - before.count);
-    expect(slotsPerDecode).toBeGreaterThan(1.5);
+    expect(slotsPerDecode).toBeGreaterThan(1.2);
     expect(slotsPerDecode).toBeLessThanOrEqual(2);
   });
 
   it.each(['lone', 'double'])('has freed the slot of a cancelled task when it answers (%s)', async (pool) => {
     const engine = await RealEngine.of(world, `${pool}-0`);
+    const before = await engine.decodes();
     const taskId = await submit(pool, { max_tokens: 3500 });
     const { frames, result } = await readAndAct(taskId, 5, async () => {
-      const busyBefore = await engine.busySlots();
-      const answer = await post(world.url, `/v1/tasks/${taskId}/cancel`, {});
-      const busyAfter = await engine.busySlots();
-      const decodes = [await engine.decodes(), await engine.decodes()];
-      return { busyBefore, status: answer.status, busyAfter, decodes };
+      const { status } = await post(world.url, `/v1/tasks/${taskId}/cancel`, {});
+      const busy = await engine.busySlots();
+      return { status, busy, decodes: [await engine.decodes(), await engine.decodes()] };
     });
-    expect(result.busyBefore).toHaveLength(1);
-    expect(result).toMatchObject({ status: 204, busyAfter: [] });
-    expect(result.decodes[1]).toEqual(result.decodes[0]);
+    const [after, later] = result.decodes;
+    expect(result).toMatchObject({ status: 204, busy: [] });
+    expect(later).toEqual(after);
+    expect(Number(after?.count) - before.count).toBeLessThan(3500);
     const row = await taskRow(taskId);
     expect(row).toMatchObject({ status: 'CANCELED', cancel_slot_free_at: expect.any(Date) });
     expect(row.tokens_out).toBeLessThan(3500);
@@ -180,12 +188,12 @@ withEngine(`a pool of real llama-servers${reason}`, () => {
 });
 
 withEngine(`a context counted by the real tokenizer${reason}`, () => {
-  // A character it does not know is one token per byte; "▁" (3 bytes) and "</s>" (4 bytes) are one token each. <s> and
-  // a space begin every prompt.
+  // A character it does not know is one token per byte; "▁" (3 bytes) and "</s>" (4 bytes) are one token each. Every
+  // prompt begins with <s>, and with a space where text follows.
   const tooLong: [string, string][] = [
     ['few characters that are many tokens', '漢'.repeat(1400)],
     ['just as many bytes as would fit', 'k'.repeat(REAL_CTX - 2)],
-    ['special tokens, one too many', '</s>'.repeat(REAL_CTX - 2)],
+    ['special tokens, one too many', '</s>'.repeat(REAL_CTX - 1)],
   ];
   it.each(tooLong)('refuses %s, and writes nothing', async (_name, prompt) => {
     const body = request('lone', { prompt, max_tokens: 1 });
@@ -195,9 +203,13 @@ withEngine(`a context counted by the real tokenizer${reason}`, () => {
     expect(await world.database.query(`SELECT id FROM tasks WHERE id = $1`, [body.task_id])).toEqual([]);
   });
 
-  it.each(['▁', '</s>'])('takes %s × 4000, which just fits, and runs it to its last token', async (piece) => {
+  const fitting: [string, number][] = [
+    ['▁', 4002],
+    ['</s>', 4001],
+  ];
+  it.each(fitting)('takes %s × 4000, which just fits, and runs it to its last token', async (piece, tokensIn) => {
     const prompt = piece.repeat(4000);
-    const room = REAL_CTX - 4002;
+    const room = REAL_CTX - tokensIn;
     const oneMore = await post(world.url, '/v1/tasks', request('lone', { prompt, max_tokens: room + 1 }));
     expect(oneMore.status).toBe(400);
     expect(await oneMore.json()).toMatchObject({ code: 'INVALID_PARAMS', field: 'max_tokens' });
@@ -205,7 +217,7 @@ withEngine(`a context counted by the real tokenizer${reason}`, () => {
     const frames = await readStream(world.url, taskId);
     expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: room } });
     expect(indicesOf(frames)).toEqual(upTo(room));
-    expect(await taskRow(taskId)).toMatchObject({ status: 'SUCCEEDED', tokens_in: 4002, finish_reason: 'length' });
+    expect(await taskRow(taskId)).toMatchObject({ status: 'SUCCEEDED', tokens_in: tokensIn, finish_reason: 'length' });
   });
 });
 
@@ -216,23 +228,24 @@ withEngine(`a real engine killed in the middle of a stream${reason}`, () => {
   ])('is started again, and a strict stream goes on byte by byte on %s', async (_name, pool) => {
     const ask = () => submit(pool, { seed: 11, max_tokens: LONG, determinism: 'strict' });
     const undisturbed = await textOf(await ask());
+    const replicas = await replicaRows(world, pool);
     const taskId = await ask();
-    const { frames, result: killed } = await readAndAct(taskId, 20, () => killEngineOf(taskId));
+    const { frames, result: killed } = await readAndAct(taskId, 20, () => killEngineOf(taskId, replicas));
     expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: LONG } });
     expect(indicesOf(frames)).toEqual(upTo(LONG));
     expect(tokensOf(frames).join('')).toBe(undisturbed);
     expect(await textOf(taskId)).toBe(undisturbed);
     const row = await taskRow(taskId);
-    expect(row).toMatchObject({ status: 'SUCCEEDED', tokens_out: LONG });
-    console.log("ATT", row.attempts, row.replica_id);
-expect(row.attempts).toBeGreaterThan(1);
+    // One attempt for each engine: none is wasted on one that is gone.
+    expect(row).toMatchObject({ status: 'SUCCEEDED', tokens_out: LONG, attempts: 2 });
     expect(row.replica_id === killed.id).toBe(pool === 'lone');
     await expectRestarted(killed);
   });
 
   it('is started again, and a best_effort stream ends with an error', async () => {
+    const replicas = await replicaRows(world, 'lone');
     const taskId = await submit('lone', { max_tokens: LONG, determinism: 'best_effort' });
-    const { frames, result: killed } = await readAndAct(taskId, 20, () => killEngineOf(taskId));
+    const { frames, result: killed } = await readAndAct(taskId, 20, () => killEngineOf(taskId, replicas));
     expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'WORKER_RESET', retriable: true } });
     const { length } = tokensOf(frames);
     expect(length).toBeLessThan(LONG);

@@ -45,11 +45,14 @@ export interface ReplicaRow {
   readonly restart_count: number;
 }
 
+const REPLICAS = `SELECT id, state, endpoint, pid, restart_count FROM replicas`;
+
+export async function replicaRows(world: World, pool: string): Promise<ReplicaRow[]> {
+  return world.database.query<ReplicaRow>(`${REPLICAS} WHERE pool_id = $1 ORDER BY ordinal`, [pool]);
+}
+
 export async function replicaRow(world: World, id: string): Promise<ReplicaRow> {
-  const [row] = await world.database.query<ReplicaRow>(
-    `SELECT id, state, endpoint, pid, restart_count FROM replicas WHERE id = $1`,
-    [id],
-  );
+  const [row] = await world.database.query<ReplicaRow>(`${REPLICAS} WHERE id = $1`, [id]);
   if (row === undefined) throw new Error(`no replica ${id}`);
   return row;
 }

@@ -138,7 +138,7 @@ export class TaskReader {
     this.#hub = hub;
     this.#db = db;
     this.#taskId = taskId;
-    this.#cursor = { seq: after, seamAttempt: 0 };
+    this.#cursor = { seq: after, seamAttempt: 0, marksPassed: null };
     this.#followed = hub.follow(taskId);
   }
 
@@ -156,6 +156,7 @@ export class TaskReader {
       if (this.#log?.state === 'abandoned') {
         this.#log = null;
         this.#afterOrd = -1;
+        this.#cursor.marksPassed = null;
       } else {
         await this.#wait(version);
       }

@@ -11,8 +11,10 @@ import type { LogChunk } from '../../store/tasks.js';
 export interface Cursor {
   /** seq of the last event delivered; -1 before `started`. */
   seq: number;
-  /** Attempt of the last seam delivered: a seam takes no seq of its own. */
+  /** Attempt of the last seam delivered, so that a reader that comes from the stored log does not see it twice. */
   seamAttempt: number;
+  /** Marks of this log already passed; null before the first read of it. */
+  marksPassed: number | null;
 }
 
 /** A chunk that is still growing; nobody else sees it before it is taken. */
@@ -129,12 +131,15 @@ export class StreamLog {
   /** Everything past the cursor, which moves on. */
   read(cursor: Cursor): StreamEvent[] {
     const events: StreamEvent[] = [];
-    if (cursor.seq < 0 && this.#started !== null) {
+    const fromStart = cursor.seq < 0;
+    if (fromStart && this.#started !== null) {
       events.push(this.#started);
       cursor.seq = 0;
-      this.#readMarks(events, cursor, 0, true);
     }
-    if (cursor.seq >= 0) this.#readTokens(events, cursor);
+    if (cursor.seq >= 0) {
+      cursor.marksPassed ??= fromStart ? 0 : this.#marksBefore(cursor);
+      this.#readOn(events, cursor, cursor.marksPassed);
+    }
     if (this.#terminal !== null) {
       events.push(this.#terminal);
       cursor.seq = this.#terminal.seq;
@@ -142,35 +147,33 @@ export class StreamLog {
     return events;
   }
 
-  #readTokens(events: StreamEvent[], cursor: Cursor): void {
-    this.#readMarks(events, cursor, cursor.seq, false);
-    while (cursor.seq < this.tokens.length) {
-      const from = cursor.seq;
-      const stop = this.#marks.find((mark) => mark.seq > from)?.seq ?? this.tokens.length;
-      events.push({
-        kind: 'tokens',
-        seq: stop,
-        atMs: this.#lastTokenAtMs,
-        firstIndex: from,
-        tokens: this.tokens.slice(from, stop),
-      });
-      cursor.seq = stop;
-      this.#readMarks(events, cursor, stop, true);
-    }
+  /** Of the marks that stand when a reader comes in: those at its place it has seen, but for a seam. */
+  #marksBefore(cursor: Cursor): number {
+    const first = this.#marks.findIndex(
+      (mark) => mark.seq > cursor.seq || (mark.seq === cursor.seq && mark.kind === 'seam'),
+    );
+    return first < 0 ? this.#marks.length : first;
   }
 
-  /** Marks that stand at `seq`: all of them when the reader has just come there, else only a seam it has not seen. */
-  #readMarks(events: StreamEvent[], cursor: Cursor, seq: number, arriving: boolean): void {
-    for (const mark of this.#marks) {
-      if (mark.seq !== seq) continue;
-      if (mark.kind === 'seam') {
-        if (mark.attempt <= cursor.seamAttempt) continue;
-        cursor.seamAttempt = mark.attempt;
-        events.push(mark);
-      } else if (arriving) {
-        events.push(mark);
+  /** Tokens up to the next mark, the mark, and so on to the end of the log. */
+  #readOn(events: StreamEvent[], cursor: Cursor, marksPassed: number): void {
+    let passed = marksPassed;
+    for (;;) {
+      const mark = this.#marks[passed];
+      const stop = mark?.seq ?? this.tokens.length;
+      if (cursor.seq < stop) {
+        const tokens = this.tokens.slice(cursor.seq, stop);
+        events.push({ kind: 'tokens', seq: stop, atMs: this.#lastTokenAtMs, firstIndex: cursor.seq, tokens });
+        cursor.seq = stop;
       }
+      if (mark === undefined) break;
+      passed += 1;
+      if (mark.kind === 'seam' && mark.attempt <= cursor.seamAttempt) continue;
+      if (mark.kind === 'seam') cursor.seamAttempt = mark.attempt;
+      // A reader may be past a seam, with tokens that were not durable yet; its place must not fall back.
+      events.push({ ...mark, seq: cursor.seq });
     }
+    cursor.marksPassed = passed;
   }
 
   /** Calls back once, at the next change; the returned function takes the call back. */

@@ -78,6 +78,9 @@ export class Replica {
   #readySinceMs: number | null = null;
   #tokensPerSecond: number | null = null;
   #firstTokenMs: number | null = null;
+  /** A connection was lost since the last heartbeat; the death of a process is told later than its sockets close. */
+  #doubted = false;
+  #look = new AbortController();
   #listeners = new Set<() => void>();
 
   constructor(facts: ReplicaFacts, modelRef: string, deps: ReplicaDeps) {
@@ -163,8 +166,15 @@ export class Replica {
     this.#life = this.#live();
   }
 
+  /** Asks for a sign of life now, and offers nothing before it has come. */
+  doubt(): void {
+    if (this.#doubted) return;
+    this.#doubted = true;
+    this.#look.abort();
+  }
+
   ready(): ReadyReplica | null {
-    if (this.#state !== 'READY' || this.#adapter === null || this.#ask !== 'keep') return null;
+    if (this.#state !== 'READY' || this.#adapter === null || this.#ask !== 'keep' || this.#doubted) return null;
     const { id, poolId, engine, slots } = this.facts;
     return {
       id,
@@ -306,6 +316,7 @@ export class Replica {
     this.#readySinceMs = this.#deps.clock.monotonicMs();
     this.#heartbeatMs = this.#deps.clock.nowMs();
     this.#lastError = null;
+    this.#doubted = false;
     this.#move('passed', `ready with ${this.#modelRef}`);
     return null;
   }
@@ -330,13 +341,16 @@ export class Replica {
   async #watch(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
     let missed = 0;
     while (!stop.aborted) {
-      await delay(HEARTBEAT_EVERY_MS, stop);
+      await delay(HEARTBEAT_EVERY_MS, AbortSignal.any([stop, this.#look.signal]));
       if (stop.aborted) return null;
+      this.#look = new AbortController();
       const health = await adapter
         .health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)]))
         .catch(() => null);
       if (health?.state === 'ready') {
         missed = 0;
+        // Unless the doubt is younger than the question.
+        if (!this.#look.signal.aborted) this.#doubted = false;
         this.#heartbeatMs = this.#deps.clock.nowMs();
         this.#changed(null);
         continue;

@@ -131,6 +131,10 @@ export class Supervisor implements Fleet {
     await this.#replica(replicaId)?.recycle(cause);
   }
 
+  doubt(replicaId: string): void {
+    this.#replica(replicaId)?.doubt();
+  }
+
   progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
     this.#replica(replicaId)?.progressed(facts);
   }

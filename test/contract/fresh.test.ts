@@ -1,0 +1,20 @@
+import { spawnSync } from 'node:child_process';
+import { describe, expect, it } from 'vitest';
+
+function run(args: readonly string[]): { status: number | null; output: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 60_000 });
+  return { status, output: `${stdout}${stderr}` };
+}
+
+describe('contracts and generated code are as the sources make them', () => {
+  it('contracts/schema.graphql', () => {
+    const { status, output } = run(['scripts/print-schema.mjs', '--check']);
+    expect(status, output).toBe(0);
+  });
+
+  it('src/client/gql', () => {
+    const cli = 'node_modules/@graphql-codegen/cli/cjs/bin.js';
+    const { status, output } = run([cli, '--config', 'codegen.ts', '--check']);
+    expect(status, output).toBe(0);
+  });
+});
