@@ -5,35 +5,22 @@
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
 import type { TaskFailure } from '../core/errors.js';
-import { compareReplay, type EndEvent, type ErrorEvent, type TerminalEvent } from '../core/frame.js';
+import { compareReplay, type EndEvent, type ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/queue.js';
-import { afterLoss, isTerminal } from '../core/task.js';
+import { afterLoss } from '../core/task.js';
 import { EngineError, type EngineFrame } from '../engines/adapter.js';
 import type { Clock } from '../runtime/clock.js';
-import { delay, pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
-import {
-  type ClaimedTask,
-  type Finish,
-  finishTask,
-  getTask,
-  readLog,
-  recordSlotFree,
-  requeueTask,
-} from '../store/tasks.js';
+import { type ClaimedTask, readLog, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import { type Ending, settleSlot, waitSlotFree, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { StreamHub } from './streams/hub.js';
-import { StreamLog, terminalChunk } from './streams/log.js';
+import { StreamLog } from './streams/log.js';
 import type { Recording, StreamRecorder } from './streams/recorder.js';
 import { storedEvent } from './streams/stored.js';
-import { transcriptOf } from './transcript.js';
 
-/** How long an engine may take to let go of a slot after its connection was closed, before it is recycled. */
-const SLOT_FREE_DEADLINE_MS = 5_000;
-const SLOT_POLL_MS = 20;
-const FINISH_RETRY_MS = 500;
 const LOG_PAGE_CHUNKS = 256;
 
 export interface AttemptDeps {
@@ -50,17 +37,6 @@ export interface AttemptDeps {
 }
 
 type StopReason = 'running' | 'cancel' | 'fenced' | 'timeout' | 'interrupted';
-
-interface Ending {
-  readonly status: Finish['status'];
-  readonly event: TerminalEvent;
-  readonly tokensIn: number | null;
-  readonly decodeMs: number;
-  readonly finishReason: string;
-  readonly error: TaskFailure | null;
-  /** null: the slot is released once the engine is seen to be free. */
-  readonly releaseReason: string | null;
-}
 
 /** The repeated run gave another token than the one readers already have. */
 class DivergedError extends Error {
@@ -136,7 +112,9 @@ export class Attempt {
       finishReason: 'canceled',
       error: null,
       releaseReason: null,
-    }).then((written) => (written ? this.#settleSlot('canceled') : false));
+    }).then((written) =>
+      written ? settleSlot(this.#deps, { task: this.task, replica: this.replica }, 'canceled') : false,
+    );
     this.#settling = settled;
     return settled;
   }
@@ -358,7 +336,7 @@ export class Attempt {
     });
     if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, slotIsFree);
     if (!this.#log.seal()) return;
-    if (!slotIsFree) await this.#waitSlotFree();
+    if (!slotIsFree) await waitSlotFree(this.replica, this.task.slot);
     const append = await this.#deps.recorder.release(this.#recording);
     const taken = await requeueTask(this.#deps.db, append, { delayMs: 0, reason: 'engine_lost' });
     if (taken) this.#deps.telemetry.requeued(this.task, cause);
@@ -378,7 +356,7 @@ export class Attempt {
       error,
       releaseReason: slotIsFree ? 'failed' : null,
     });
-    if (written && !slotIsFree) await this.#settleSlot('failed');
+    if (written && !slotIsFree) await settleSlot(this.#deps, { task: this.task, replica: this.replica }, 'failed');
   }
 
   #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
@@ -397,68 +375,16 @@ export class Attempt {
   /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
   async #finish(ending: Ending): Promise<boolean> {
     const append = await this.#deps.recorder.release(this.#recording);
-    const { status, tokensIn, decodeMs, finishReason, error, releaseReason } = ending;
-    const transcript = transcriptOf(this.task, {
-      status,
-      finishReason,
-      error,
-      text: this.#log.tokens.join(''),
-      tokensOut: append.tokensOut,
-      replicaId: this.replica.id,
-      engineVersion: this.replica.engineVersion,
-    });
-    const written = await this.#writeEnding({
-      ...append,
-      chunks: [...append.chunks, terminalChunk(ending.event)],
-      status,
-      tokensIn,
-      decodeMs,
-      finishReason,
-      error,
-      transcript,
-      releaseReason,
-    });
-    if (!written) {
+    const text = this.#log.tokens.join('');
+    if (!(await writeEnding(this.#deps, { task: this.task, replica: this.replica, append, text }, ending))) {
       this.#log.abandon();
       return false;
     }
     this.#log.end(ending.event);
-    const outcome = { outcome: status, tokensIn, tokensOut: append.tokensOut, decodeMs };
-    this.#deps.telemetry.ended(this.#facts, error === null ? outcome : { ...outcome, error });
+    const { status: outcome, tokensIn, decodeMs, error } = ending;
+    const facts = { outcome, tokensIn, tokensOut: append.tokensOut, decodeMs };
+    this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
     return true;
-  }
-
-  /** Tries for as long as the lease is ours. A write whose answer was lost is recognised by what it left behind. */
-  async #writeEnding(finish: Finish): Promise<boolean> {
-    for (;;) {
-      try {
-        if (await finishTask(this.#deps.db, finish)) return true;
-        const row = await getTask(this.#deps.db, this.task.id);
-        return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
-      } catch (error) {
-        if (!this.#deps.leases.isTrusted(finish.leaseId)) throw error;
-        this.#deps.telemetry.backgroundFailure('task ending', error);
-        await delay(FINISH_RETRY_MS);
-      }
-    }
-  }
-
-  #waitSlotFree(): Promise<boolean> {
-    const check = async (signal: AbortSignal) =>
-      (await this.replica.adapter.isSlotBusy(this.task.slot, signal)) === false;
-    return pollUntil((signal) => check(signal).catch(() => false), {
-      everyMs: SLOT_POLL_MS,
-      deadlineMs: SLOT_FREE_DEADLINE_MS,
-    });
-  }
-
-  /** Gives the slot back once the engine is seen to have let go of it; an engine that does not is recycled. */
-  async #settleSlot(reason: string): Promise<boolean> {
-    const free = await this.#waitSlotFree();
-    if (free) await recordSlotFree(this.#deps.db, this.task.id);
-    else await this.#deps.fleet.recycle(this.replica.id, 'a cancelled request went on decoding');
-    await this.#deps.leases.release(this.task.leaseId, reason);
-    return free;
   }
 
   /** The ending could not be written: the lease will run out, and recovery ends the task. */

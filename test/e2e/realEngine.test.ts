@@ -160,7 +160,7 @@ withEngine(`a pool of real llama-servers${reason}`, () => {
     const [first, second] = await Promise.all(taskIds.map(textOf));
     const after = await engine.decodes();
     expect(second).not.toBe(first);
-    // One after the other they would take exactly 1 slot in each decode. The engine counts, so no moment has to be caught.
+    // One after the other they would take exactly 1 slot per decode. The engine counts, so no moment has to be caught.
     const slotsPerDecode = (after.slots - before.slots) / (after.count - before.count);
     expect(slotsPerDecode).toBeGreaterThan(1.2);
     expect(slotsPerDecode).toBeLessThanOrEqual(2);

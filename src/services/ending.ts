@@ -1,0 +1,94 @@
+/** How a run is ended: its ending made durable, and its slot given back once the engine is seen to have let go of it. */
+import type { TaskFailure } from '../core/errors.js';
+import type { TerminalEvent } from '../core/frame.js';
+import { isTerminal } from '../core/task.js';
+import { delay, pollUntil } from '../runtime/wait.js';
+import type { Database } from '../store/database.js';
+import { type Append, type ClaimedTask, type Finish, finishTask, getTask, recordSlotFree } from '../store/tasks.js';
+import type { Telemetry } from '../telemetry/events.js';
+import type { Fleet, ReadyReplica } from './fleet.js';
+import type { LeaseKeeper } from './leases.js';
+import { terminalChunk } from './streams/log.js';
+import { transcriptOf } from './transcript.js';
+
+/** How long an engine may take to let go of a slot after its connection was closed, before it is recycled. */
+const SLOT_FREE_DEADLINE_MS = 5_000;
+const SLOT_POLL_MS = 20;
+const RETRY_MS = 500;
+
+export interface EndingDeps {
+  readonly db: Database;
+  readonly leases: LeaseKeeper;
+  readonly fleet: Fleet;
+  readonly telemetry: Telemetry;
+}
+
+export interface Run {
+  readonly task: ClaimedTask;
+  readonly replica: ReadyReplica;
+}
+
+export interface Ending {
+  readonly status: Finish['status'];
+  readonly event: TerminalEvent;
+  readonly tokensIn: number | null;
+  readonly decodeMs: number;
+  readonly finishReason: string;
+  readonly error: TaskFailure | null;
+  /** null: the slot is released once the engine is seen to be free. */
+  readonly releaseReason: string | null;
+}
+
+/**
+ * Writes the last chunks, the terminal event, the transcript and the outcome. Tries for as long as the lease is ours; a
+ * write whose answer was lost is recognised by what it left behind.
+ * @returns false when fenced: nothing was written. @throws when the lease ran out before the database answered.
+ */
+export async function writeEnding(
+  deps: EndingDeps,
+  run: Run & { readonly append: Append; readonly text: string },
+  ending: Ending,
+): Promise<boolean> {
+  const { event, ...outcome } = ending;
+  const { append, task, replica } = run;
+  const { status, finishReason, error } = outcome;
+  const ran = { replicaId: replica.id, engineVersion: replica.engineVersion };
+  const transcript = transcriptOf(task, {
+    status,
+    finishReason,
+    error,
+    text: run.text,
+    tokensOut: append.tokensOut,
+    ...ran,
+  });
+  const finish: Finish = { ...append, ...outcome, chunks: [...append.chunks, terminalChunk(event)], transcript };
+  for (;;) {
+    try {
+      if (await finishTask(deps.db, finish)) return true;
+      const row = await getTask(deps.db, task.id);
+      return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+    } catch (failure) {
+      if (!deps.leases.isTrusted(finish.leaseId)) throw failure;
+      deps.telemetry.backgroundFailure('task ending', failure);
+      await delay(RETRY_MS);
+    }
+  }
+}
+
+/** Asks the engine until it says that the slot does not decode; false when it does not say so in time. */
+export function waitSlotFree(replica: ReadyReplica, slot: number): Promise<boolean> {
+  const isFree = async (signal: AbortSignal) => (await replica.adapter.isSlotBusy(slot, signal)) === false;
+  return pollUntil((signal) => isFree(signal).catch(() => false), {
+    everyMs: SLOT_POLL_MS,
+    deadlineMs: SLOT_FREE_DEADLINE_MS,
+  });
+}
+
+/** Gives the slot back once the engine is seen to have let go of it; an engine that does not is recycled. */
+export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
+  const free = await waitSlotFree(run.replica, run.task.slot);
+  if (free) await recordSlotFree(deps.db, run.task.id);
+  else await deps.fleet.recycle(run.replica.id, 'a cancelled request went on decoding');
+  await deps.leases.release(run.task.leaseId, reason);
+  return free;
+}
