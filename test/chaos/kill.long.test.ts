@@ -1,0 +1,142 @@
+/**
+ * kill -9 of the control plane, of its PostgreSQL and of its engines, at random moments with tasks flowing. After each
+ * round: no acknowledged task is lost, each has one ending, a strict stream is what an undisturbed run gives, readers that
+ * came back have every token once, and nothing is left behind. The seed of a round decides everything we choose.
+ */
+import { randomUUID } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { indicesOf, post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
+import { makeHome, processesOf, type ServerProcess, startServer } from '../support/server.js';
+
+const SEEDS = [1, 2, 3, 4, 5, 6, 7, 8];
+const TASKS = 12;
+const PROMPT_SEEDS = 3;
+const MAX_TOKENS = 40;
+const PATIENCE_MS = 60_000;
+
+/** mulberry32 */
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** The engines and the postmaster of a data directory, by what they run. */
+function victims(home: string, own: number): { engines: number[]; postmaster: number[] } {
+  const pids = processesOf(home).filter((pid) => pid !== own);
+  const commandOf = (pid: number) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ');
+    } catch {
+      return '';
+    }
+  };
+  return {
+    engines: pids.filter((pid) => commandOf(pid).includes('engines/sim/main.js')),
+    postmaster: pids.filter((pid) => / -D /.test(commandOf(pid))),
+  };
+}
+
+class Reader {
+  readonly frames: SseFrame[] = [];
+  readonly taskId: string;
+  constructor(taskId: string) {
+    this.taskId = taskId;
+  }
+
+  /** Reads to the end, coming back with its index whenever it is cut off. */
+  async readToEnd(url: () => string): Promise<void> {
+    const deadline = performance.now() + PATIENCE_MS;
+    while (performance.now() < deadline) {
+      const last = this.frames.filter((frame) => frame.id !== null).at(-1)?.id;
+      const collect = (frame: SseFrame) => {
+        this.frames.push(frame);
+        return false;
+      };
+      await readStream(url(), this.taskId, { ...(last == null ? {} : { after: Number(last) }), until: collect }).catch(
+        () => {},
+      );
+      const end = this.frames.at(-1)?.event;
+      if (end === 'end' || end === 'error') return;
+      await wait(50);
+    }
+    throw new Error(`task ${this.taskId} did not end: ${JSON.stringify(this.frames.at(-1))}`);
+  }
+}
+
+async function submitAcknowledged(url: () => string, body: unknown): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (performance.now() < deadline) {
+    const response = await post(url(), '/v1/tasks', body).catch(() => null);
+    if (response?.status === 202) return;
+    await wait(50);
+  }
+  throw new Error('a task was never acknowledged');
+}
+
+let home: { path: string; remove: () => Promise<void> } | null = null;
+
+afterEach(async () => {
+  if (home === null) return;
+  for (const pid of processesOf(home.path)) process.kill(pid, 'SIGKILL');
+  await home.remove();
+  home = null;
+});
+
+describe('kill -9 at random', () => {
+  it.each(SEEDS)('seed %i', { timeout: 120_000 }, async (seed) => {
+    const chance = random(seed);
+    home = await makeHome();
+    const dir = home.path;
+    let server: ServerProcess = await startServer(dir);
+    const url = () => server.url;
+    const bodies = Array.from({ length: TASKS }, (_, index) =>
+      taskRequest({ task_id: randomUUID(), model_ref: 'demo-7b', seed: index % PROMPT_SEEDS, max_tokens: MAX_TOKENS }),
+    );
+    const readers = bodies.map((body) => new Reader(body.task_id));
+    const work = bodies.map(async (body, index) => {
+      await wait(chance() * 500);
+      await submitAcknowledged(url, body);
+      await readers[index]?.readToEnd(url);
+    });
+    for (let blow = 0; blow < 3; blow += 1) {
+      await wait(300 + chance() * 1200);
+      const choice = chance();
+      const { engines, postmaster } = victims(dir, server.pid);
+      if (choice < 0.5) {
+        server.signal('SIGKILL');
+        await server.exited;
+        server = await startServer(dir);
+      } else {
+        const [pid] = choice < 0.8 ? engines : postmaster;
+        if (pid !== undefined) process.kill(pid, 'SIGKILL');
+      }
+    }
+    await Promise.all(work);
+    for (const reader of readers) {
+      expect(reader.frames.at(-1), reader.taskId).toMatchObject({ event: 'end', data: { tokens_out: MAX_TOKENS } });
+      expect(indicesOf(reader.frames)).toEqual(Array.from({ length: MAX_TOKENS }, (_, index) => index));
+      expect(tokensOf(await readStream(server.url, reader.taskId))).toEqual(tokensOf(reader.frames));
+    }
+    for (let group = 0; group < PROMPT_SEEDS; group += 1) {
+      const texts = readers
+        .filter((_, index) => index % PROMPT_SEEDS === group)
+        .map((reader) => tokensOf(reader.frames).join(''));
+      expect(new Set(texts).size).toBe(1);
+    }
+    server.signal('SIGTERM');
+    expect((await server.exited).code).toBe(0);
+    expect(processesOf(dir)).toEqual([]);
+    expect(readdirSync(join(dir, 'logs')).length).toBeGreaterThan(0);
+  });
+});
