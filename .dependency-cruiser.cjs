@@ -12,10 +12,14 @@ const upward = FLOORS.slice(0, -1).map((folders, floor) => ({
   name: `floor-${floor}-imports-upward`,
   severity: 'error',
   from: { path: `^src/(${folders.join('|')})/` },
-  to: { path: `^src/(${FLOORS.slice(floor + 1).flat().join('|')})/` },
+  to: {
+    path: `^src/(${FLOORS.slice(floor + 1)
+      .flat()
+      .join('|')})/`,
+  },
 }));
 
-const sideways = FLOORS.flatMap((folders, floor) =>
+const sideways = FLOORS.flatMap((folders, _floor) =>
   folders.map((folder) => ({
     name: `${folder}-imports-its-neighbour`,
     severity: 'error',
@@ -53,8 +57,18 @@ module.exports = {
       from: { path: '^src/services/' },
       to: { path: 'node_modules/(@prisma|pg|graphql|graphql-yoga|@pothos)|^node:child_process|^src/store/generated/' },
     },
-    { name: 'nobody-imports-the-server', severity: 'error', from: { path: '^src/(?!server/)' }, to: { path: '^src/server/' } },
-    { name: 'no-orphans', severity: 'error', from: { orphan: true, path: '^src/', pathNot: '^src/store/generated/' }, to: {} },
+    {
+      name: 'nobody-imports-the-server',
+      severity: 'error',
+      from: { path: '^src/(?!server/)' },
+      to: { path: '^src/server/' },
+    },
+    {
+      name: 'no-orphans',
+      severity: 'error',
+      from: { orphan: true, path: '^src/', pathNot: '^src/store/generated/' },
+      to: {},
+    },
   ],
   options: {
     tsConfig: { fileName: 'tsconfig.json' },

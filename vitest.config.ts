@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 // Long suites are named *.long.test.ts and run by `npm run test:all` alone.
-const long = process.env['LLORCH_LONG_TESTS'] === '1';
+const long = process.env.LLORCH_LONG_TESTS === '1';
 
 export default defineConfig({
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.

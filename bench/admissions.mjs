@@ -34,7 +34,7 @@ export async function measureAdmissions({ scope, postgres, quick, nodeArgs, say 
   const database = new Database(databaseUrl, (error) => say(error.message));
   scope.defer('pool of the service', () => database.close());
   const admission = admissionOn(database);
-  const viaRest = () => post(`${server.url}/v1/tasks`, taskBody({ max_tokens: 2000 }), { agent });
+  const viaRest = () => post(`${server.url}/v1/tasks`, taskBody({ max_tokens: 900 }), { agent });
   await viaRest(); // takes the one slot, for as long as we measure
   const insert = await equalRow(raw, viaRest);
   const ways = { insert, service: () => admission.submit(submission(), randomUUID()), rest: viaRest };

@@ -46,7 +46,7 @@ describe('a task through REST', () => {
   it('gives a reader that comes back exactly the rest, live and from the database', async () => {
     const taskId = await submit({ max_tokens: 40 });
     const first = await readStream(world.url, taskId, {
-      until: (frame) => frame.event === 'token' && frame.data['i'] === 7,
+      until: (frame) => frame.event === 'token' && frame.data.i === 7,
     });
     const rest = await readStream(world.url, taskId, { after: Number(first.at(-1)?.id) });
     expect(indicesOf([...first, ...rest])).toEqual(Array.from({ length: 40 }, (_, index) => index));
@@ -83,7 +83,7 @@ describe('a task through REST', () => {
     const request = JSON.stringify(taskRequest({ seed: 1 })).replace('"seed":1', '"seed":9007199254740993');
     expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
     const { task_id } = JSON.parse(request) as { task_id: string };
-    expect((await row(task_id))?.['seed']).toBe('9007199254740993');
+    expect((await row(task_id))?.seed).toBe('9007199254740993');
   });
 });
 
@@ -91,15 +91,15 @@ describe('cancel', () => {
   it('stops a running task: no token after the answer, the slot free in the engine', async () => {
     const taskId = await submit({ max_tokens: 3000, ctx: 4096 });
     const reading = readStream(world.url, taskId);
-    await readStream(world.url, taskId, { until: (frame) => frame.event === 'token' && frame.data['i'] === 5 });
+    await readStream(world.url, taskId, { until: (frame) => frame.event === 'token' && frame.data.i === 5 });
     const answer = await post(world.url, `/v1/tasks/${taskId}/cancel`, {});
     expect(answer.status).toBe(204);
     const stored = await row(taskId);
     expect(stored).toMatchObject({ status: 'CANCELED' });
-    expect(stored?.['cancel_slot_free_at']).not.toBeNull();
+    expect(stored?.cancel_slot_free_at).not.toBeNull();
     const frames = await reading;
-    expect(frames.at(-1)).toMatchObject({ event: 'end', data: { canceled: true, tokens_out: stored?.['tokens_out'] } });
-    expect(indicesOf(frames)).toHaveLength(Number(stored?.['tokens_out']));
+    expect(frames.at(-1)).toMatchObject({ event: 'end', data: { canceled: true, tokens_out: stored?.tokens_out } });
+    expect(indicesOf(frames)).toHaveLength(Number(stored?.tokens_out));
     expect((await post(world.url, `/v1/tasks/${taskId}/cancel`, {})).status).toBe(204);
   });
 
@@ -108,7 +108,7 @@ describe('cancel', () => {
     const readings = taskIds.map((taskId) => readStream(world.url, taskId));
     await Promise.all(
       taskIds.map(async (taskId, index) => {
-        if (index % 2 === 0) await readStream(world.url, taskId, { until: (frame) => frame.data['i'] === index % 4 });
+        if (index % 2 === 0) await readStream(world.url, taskId, { until: (frame) => frame.data.i === index % 4 });
         await post(world.url, `/v1/tasks/${taskId}/cancel`, {});
       }),
     );
@@ -152,9 +152,9 @@ describe('bad input', () => {
     const body = (await response.json()) as Record<string, unknown>;
     expect(response.status, JSON.stringify(body)).toBe(400);
     expect(body).toMatchObject({ code: 'INVALID_PARAMS', field, retriable: false });
-    expect(String(body['message'])).toContain(field);
+    expect(String(body.message)).toContain(field);
     const rows = await world.database.query(`SELECT id FROM tasks WHERE session_id::text = $1`, [
-      String(request['session_id']),
+      String(request.session_id),
     ]);
     expect(rows).toEqual([]);
   });
