@@ -7,6 +7,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
 import { checkExposure, type Environment, isLoopback, listenAddress, Secret } from '../config/environment.js';
+import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
@@ -86,6 +87,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const { environment, config, onStep } = options;
   const address = listenAddress(environment, config.server.addr);
   checkExposure(address, environment.secrets.authToken);
+  for (const note of notBuiltYet(config)) telemetry.log.warn({ human: note }, 'setting without effect');
   const dataDir = await openDataDir(environment.homeDir);
   scope.defer('data directory', async () => dataDir[Symbol.asyncDispose]());
   const rules = {

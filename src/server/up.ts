@@ -6,6 +6,7 @@ import { type DestinationStream, destination } from 'pino';
 import { demoConfig } from '../config/demo.js';
 import { readEnvironment } from '../config/environment.js';
 import { loadConfig } from '../config/load.js';
+import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import { StartupError } from '../host/startupError.js';
 import { delay } from '../runtime/wait.js';
@@ -80,6 +81,7 @@ function printWelcome(plane: ControlPlane, config: Config, logFile: string | nul
       for (const reason of pool.reasons)
         lines.push(`    ${reason.message}${reason.fix === null ? '' : ` Fix: ${reason.fix}`}`);
   }
+  for (const note of notBuiltYet(config)) lines.push(`  note: ${note}`);
   lines.push(
     '',
     `  GraphQL   ${plane.url}/graphql   (GraphiQL in a browser; HTTP, WebSocket, SSE)`,

@@ -29,8 +29,8 @@ export interface PoolRow {
   readonly generation: number;
 }
 
-// The file decides when it has changed since the row was made from it; otherwise what an operator changed at run time
-// (a reloaded model, a drain) stands.
+// The file decides when it has changed since the row was made from it; otherwise a model that an operator reloaded at run
+// time stands. A drain does not outlive the program: it may have been the first half of a reload that a crash cut short.
 const UPSERT_POOL: Statement = {
   name: 'pool_upsert',
   text: `

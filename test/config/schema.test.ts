@@ -1,5 +1,8 @@
 import { expect, test } from 'vitest';
+import { demoConfig } from '../../src/config/demo.js';
 import { nearest } from '../../src/config/describe.js';
+import { loadConfig } from '../../src/config/load.js';
+import { notBuiltYet } from '../../src/config/notBuilt.js';
 import { configJsonSchema } from '../../src/config/schema.js';
 
 test('the JSON Schema is the same on every call and closes every object', () => {
@@ -24,4 +27,12 @@ test.each([
   ['x'.repeat(500_000), null],
 ])('nearest to %.20s', (word, expected) => {
   expect(nearest(word, ['replicas', 'full_policy', 'queue'])).toBe(expected);
+});
+
+test('settings without effect are named with their path', () => {
+  const config = loadConfig('docs/config.example.yaml');
+  expect(notBuiltYet(config)).toContainEqual(
+    expect.stringMatching(/^pools\..+\.queue\.full_policy: shed-low-priority is not built yet/),
+  );
+  expect(notBuiltYet(demoConfig())).toEqual([]);
 });

@@ -1,0 +1,31 @@
+/** Settings that a file may carry already and that nothing obeys yet: said at every start, so that nobody relies on them. */
+import type { Config, PoolConfig } from './schema.js';
+
+function ofPool(pool: PoolConfig): string[] {
+  const notes: string[] = [];
+  const path = `pools.${pool.id}`;
+  if (pool.queue.full_policy !== 'reject') {
+    notes.push(`${path}.queue.full_policy: ${pool.queue.full_policy} is not built yet; a full queue refuses`);
+  }
+  for (const priority of pool.admission.priorities ?? []) {
+    if (priority.rate_limit_rps !== undefined || priority.weight !== undefined) {
+      notes.push(`${path}.admission.priorities.${priority.name}: rate limits and weights are not built yet`);
+    }
+  }
+  if (pool.provisioning.model?.checksum !== undefined) {
+    notes.push(`${path}.provisioning.model.checksum: model files are not verified yet`);
+  }
+  if (pool.provisioning.binary?.checksum !== undefined) {
+    notes.push(`${path}.provisioning.binary.checksum: engine binaries are not verified yet`);
+  }
+  if (pool.tensor_split !== undefined)
+    notes.push(`${path}.tensor_split: is not passed to the engine yet; use provisioning.flags`);
+  return notes;
+}
+
+/** One plain sentence each, with the path of the setting. */
+export function notBuiltYet(config: Config): string[] {
+  const notes = config.pools.flatMap(ofPool);
+  if (config.budgets !== undefined) notes.push('budgets: are not built yet; sessions are not limited');
+  return notes;
+}
