@@ -5,6 +5,7 @@ import type { TaskReader } from '../services/streams/hub.js';
 import { failureOf } from './wire.js';
 
 const KEEP_ALIVE_MS = 15_000;
+const STALLED_CLIENT_MS = 60_000;
 
 function frame(name: string, data: unknown, id: number | null): string {
   const idLine = id === null ? '' : `id: ${id}\n`;
@@ -51,14 +52,16 @@ export function sseFrames(event: StreamEvent, microbatch: boolean): string {
   }
 }
 
-/** Resolves when the socket takes more, or is gone. */
+/** Resolves when the socket takes more, or is gone; a client that takes nothing for too long is cut off, and can resume. */
 function drained(res: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
+      clearTimeout(timer);
       res.off('drain', done);
       res.off('close', done);
       resolve();
     };
+    const timer = setTimeout(() => res.destroy(), STALLED_CLIENT_MS);
     res.on('drain', done);
     res.on('close', done);
   });

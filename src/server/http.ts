@@ -107,20 +107,19 @@ export class HttpServer {
   }
 
   async #route(req: IncomingMessage, res: ServerResponse, correlationId: string): Promise<void> {
-    const url = new URL(req.url ?? '/', 'http://local');
+    const { path, query } = targetOf(req);
     const method = req.method ?? 'GET';
-    const denial = this.#check(callerOf(req, false), url.pathname);
+    const denial = this.#check(callerOf(req, false), path);
     if (denial !== null) return sendDenial(res, denial);
-    if (url.pathname === '/health' && method === 'GET') return sendJson(res, 200, { status: 'ok', version: VERSION });
+    if (path === '/health' && method === 'GET') return sendJson(res, 200, { status: 'ok', version: VERSION });
     const doors = this.#doors;
     if (doors === null) throw new RefusalError(STARTING);
-    if (url.pathname === '/graphql') {
-      const wantsPage =
-        method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !url.searchParams.has('query');
+    if (path === '/graphql') {
+      const wantsPage = method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !query.has('query');
       return wantsPage ? doors.graphiql(req, res) : doors.graphql(req, res, correlationId);
     }
-    const match = matchRoute(doors.routes, method, url.pathname);
-    if (match.kind === 'none') throw new RefusalError(notFound('path', `${url.pathname} is not served`));
+    const match = matchRoute(doors.routes, method, path);
+    if (match.kind === 'none') throw new RefusalError(notFound('path', `${path} is not served`));
     if (match.kind === 'wrong_method') {
       const refusal = invalid('method', `${method} is not served here; use ${match.allow.join(', ')}`);
       return sendJson(res, 405, envelopeOf(refusal), { allow: match.allow.join(', ') });
@@ -129,7 +128,7 @@ export class HttpServer {
       req,
       res,
       params: match.params,
-      query: url.searchParams,
+      query,
       correlationId,
       body: () => readJson(req),
     };
@@ -145,7 +144,7 @@ export class HttpServer {
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    const path = new URL(req.url ?? '/', 'http://local').pathname;
+    const { path } = targetOf(req);
     const caller = callerOf(req, true);
     // A browser cannot send headers with an upgrade: without a bearer here, connection_init has to bring the token.
     const denial =
@@ -176,6 +175,12 @@ export class HttpServer {
 function correlationOf(req: IncomingMessage): string {
   const given = req.headers['x-correlation-id'];
   return typeof given === 'string' && CORRELATION_ID.test(given) ? given : randomUUID();
+}
+
+/** The target as it was sent; a URL parser would refuse some that deserve no more than a 404. */
+function targetOf(req: IncomingMessage): { readonly path: string; readonly query: URLSearchParams } {
+  const [path = '/', ...rest] = (req.url ?? '/').split('?');
+  return { path, query: new URLSearchParams(rest.join('?')) };
 }
 
 function callerOf(req: IncomingMessage, upgrade: boolean): Caller {

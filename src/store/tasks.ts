@@ -110,6 +110,8 @@ function toTask<Raw extends RawTask>(raw: Raw): Omit<Raw, 'seed'> & { seed: bigi
   return { ...raw, seed: BigInt(raw.seed) };
 }
 
+const UNIQUE_VIOLATION = '23505';
+
 // Admission of a batch: the function of the first migration, which locks the pool, counts its lanes and inserts.
 const SUBMIT: Statement = { name: 'task_submit', text: 'SELECT * FROM submit_tasks($1, $2, $3) ORDER BY ord' };
 
@@ -140,10 +142,17 @@ export async function submitTasks(
     start_basis: task.startBasis,
     deadline_ms: task.deadlineMs,
   }));
-  const results = await db.query<{ outcome: SubmitResult['outcome']; queue_position: number; start_basis: StartBasis }>(
-    SUBMIT,
-    [poolId, JSON.stringify(rows), sessionTtlMs],
-  );
+  const submit = () =>
+    db.query<{ outcome: SubmitResult['outcome']; queue_position: number; start_basis: StartBasis }>(SUBMIT, [
+      poolId,
+      JSON.stringify(rows),
+      sessionTtlMs,
+    ]);
+  // The pool's lock does not keep another pool from taking the same task_id at the same moment: looked at again, it is known.
+  const results = await submit().catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === UNIQUE_VIOLATION) return submit();
+    throw error;
+  });
   return results.map((row) => ({
     outcome: row.outcome,
     queuePosition: row.queue_position,

@@ -168,7 +168,15 @@ describe('bad input', () => {
       (await post(world.url, '/v1/tasks', 'a=b', { 'content-type': 'application/x-www-form-urlencoded' })).status,
     ).toBe(415);
     expect((await fetch(`${world.url}/v1/tasks`)).status).toBe(405);
-    for (const path of ['/v1/chat/completions', '/v1/completions', '/v1/replicasets', '/nope']) {
+    for (const path of [
+      '/v1/chat/completions',
+      '/v1/completions',
+      '/v1/replicasets',
+      '/nope',
+      '//',
+      '/%',
+      '/v1/tasks/%ff',
+    ]) {
       expect((await fetch(`${world.url}${path}`)).status).toBe(404);
     }
   });

@@ -20,6 +20,13 @@ interface LastFrame extends MiddleFrame {
   readonly timings: { readonly predicted_ms: number };
 }
 
+/**
+ * The middle frame as llama-server writes it when its text needs no escapes, which is nearly every one: told by its
+ * whole shape, it gives its text at a tenth of what JSON.parse costs. Anything else goes the long way.
+ */
+const PLAIN_MIDDLE_FRAME =
+  /^\{"index":0,"content":"([^"\\\p{Cc}]+)","tokens":\[(?:\d+(?:,\d+)*)?\],"stop":false,"id_slot":-?\d+,"tokens_predicted":\d+,"tokens_evaluated":\d+\}$/u;
+
 export class CompletionFrames {
   #phase: Phase = 'before_first_token';
   #ended = false;
@@ -56,6 +63,12 @@ export class CompletionFrames {
   }
 
   #readOne(payload: string, frames: EngineFrame[]): void {
+    const plain = PLAIN_MIDDLE_FRAME.exec(payload)?.[1];
+    if (plain !== undefined) {
+      this.#phase = 'streaming';
+      frames.push({ kind: 'token', text: plain });
+      return;
+    }
     let value: unknown;
     try {
       value = JSON.parse(payload);
