@@ -2,7 +2,7 @@
 // so a stack trace names the source file). `--if-stale` does nothing when dist/ is newer than every input.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { delimiter, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -43,6 +43,8 @@ function generatePrismaClient() {
     cwd: root,
     env: {
       ...process.env,
+      // The second generator is found by name, also when no npm has set the path.
+      PATH: [join(root, 'node_modules', '.bin'), process.env.PATH].join(delimiter),
       PRISMA_SCHEMA_ENGINE_BINARY: '/bin/true',
       PRISMA_HIDE_UPDATE_MESSAGE: '1',
       CHECKPOINT_DISABLE: '1',

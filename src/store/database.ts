@@ -16,6 +16,12 @@ const CONNECT_TIMEOUT_MS = 5_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
 const LEASE_STATEMENT_TIMEOUT_MS = 2_500;
 
+/**
+ * Claims and appends find their rows by index, in order. Statements are planned once per connection, maybe while the
+ * tables are empty, so plans that a grown table would punish are ruled out.
+ */
+const RELAXED_OPTIONS = '-c synchronous_commit=off -c enable_seqscan=off -c enable_bitmapscan=off';
+
 /** SQLSTATE classes that mean "the server is not there for us now": connection, resources, shutdown, read-only. */
 const UNAVAILABLE_STATES = /^(08|53|57P|25006)/;
 const UNAVAILABLE_SYSCALLS = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH']);
@@ -65,7 +71,7 @@ export class Database implements AsyncDisposable {
       ...shared,
       max: 4,
       statement_timeout: STATEMENT_TIMEOUT_MS,
-      options: '-c synchronous_commit=off',
+      options: RELAXED_OPTIONS,
       application_name: 'llama-orch streams',
     });
     this.#lease = new pg.Pool({

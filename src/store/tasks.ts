@@ -478,11 +478,11 @@ export async function logHeads(
 const LANES: Statement = {
   name: 'task_lanes',
   text: `
-SELECT l.pool_id AS "poolId", l.priority, l.capacity, count(t.id)::int AS depth,
-       (extract(epoch FROM now() - min(t.created_at)) * 1000)::int AS "oldestAgeMs"
-FROM queue_lanes l
-LEFT JOIN tasks t ON t.pool_id = l.pool_id AND t.priority = l.priority AND t.status = 'QUEUED'
-GROUP BY l.pool_id, l.priority, l.capacity ORDER BY l.pool_id, l.priority`,
+SELECT l.pool_id AS "poolId", l.priority, l.capacity, l.depth,
+       (extract(epoch FROM now() - (
+         SELECT t.created_at FROM tasks t WHERE t.pool_id = l.pool_id AND t.priority = l.priority AND t.status = 'QUEUED'
+         ORDER BY t.queue_seq LIMIT 1)) * 1000)::int AS "oldestAgeMs"
+FROM queue_lanes l ORDER BY l.pool_id, l.priority`,
 };
 
 export interface LaneDepth {

@@ -78,6 +78,7 @@ describe('tasks in SQL', () => {
       fc.asyncProperty(fc.array(fc.constantFrom(...COMMANDS), { maxLength: 12 }), async (commands) => {
         await opened.query('UPDATE tasks SET lease_id = NULL');
         await opened.query('TRUNCATE stream_chunks, leases, tasks CASCADE');
+        await opened.query('UPDATE queue_lanes SET depth = 0');
         const task = newTask();
         await submitTasks(opened.db, 'p', [task], 60_000);
         let status: TaskStatus = 'QUEUED';
@@ -90,6 +91,8 @@ describe('tasks in SQL', () => {
           leaseId = held;
           expect((await getTask(opened.db, task.taskId))?.status).toBe(status);
         }
+        const [lane] = await opened.query<{ n: number }>('SELECT sum(depth)::int AS n FROM queue_lanes');
+        expect(lane?.n).toBe(status === 'QUEUED' ? 1 : 0);
         const open = await opened.query<{ n: number }>(
           'SELECT count(*)::int AS n FROM leases WHERE released_at IS NULL',
         );

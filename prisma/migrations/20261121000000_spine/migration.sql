@@ -49,6 +49,7 @@ CREATE TABLE "queue_lanes" (
     "pool_id" TEXT NOT NULL,
     "priority" "priority" NOT NULL,
     "capacity" INTEGER NOT NULL,
+    "depth" INTEGER NOT NULL DEFAULT 0,
 
     CONSTRAINT "queue_lanes_pkey" PRIMARY KEY ("pool_id","priority")
 );
@@ -306,13 +307,38 @@ ALTER TABLE "replicas" SET (fillfactor = 50);
 
 INSERT INTO "journal" ("id", "last_seq") VALUES (1, 0);
 
+-- The depth of a lane is a number, not a count: counting would make admission slower the longer the queue is. Tasks enter
+-- by submit_tasks(), which adds them; this sees them leave (claimed, ended) and come back (requeued). Lanes are taken in one
+-- order, so that two writers cannot wait for each other. Waiting tasks are never deleted.
+CREATE FUNCTION "count_queued_tasks"() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  lane record;
+BEGIN
+  FOR lane IN
+    SELECT c.pool_id, c.priority, sum(c.change)::int AS change FROM (
+      SELECT o.pool_id, o.priority, -1 AS change FROM old_rows o WHERE o.status = 'QUEUED'
+      UNION ALL
+      SELECT n.pool_id, n.priority, 1 FROM new_rows n WHERE n.status = 'QUEUED'
+    ) c GROUP BY c.pool_id, c.priority HAVING sum(c.change) <> 0 ORDER BY c.pool_id, c.priority
+  LOOP
+    UPDATE queue_lanes l SET depth = l.depth + lane.change WHERE l.pool_id = lane.pool_id AND l.priority = lane.priority;
+  END LOOP;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER "tasks_count_queued" AFTER UPDATE ON "tasks"
+  REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION "count_queued_tasks"();
+
 -- Admits a batch of tasks into one pool, all or nothing per task, in one round trip.
 -- The pool's row lock makes admissions of a pool one at a time on every node, so the bound of a lane is exact; each
 -- statement of the function sees a fresh snapshot, taken after the lock. Every input row gives one output row:
 --   outcome 'admitted' | 'known' (same id, same hash: the first receipt stands) | 'conflict' | 'full' | 'draining'.
 CREATE FUNCTION "submit_tasks"(p_pool text, p_tasks json, p_session_ttl_ms bigint)
 RETURNS TABLE (ord int, outcome text, task_id uuid, queue_position int, start_basis jsonb, created_at timestamptz)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+-- Planned once per connection, maybe while the tables are empty: only plans that stay good when they are not.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
   v_draining boolean;
 BEGIN
@@ -328,9 +354,7 @@ BEGIN
            t.id, t.queue_position, t.start_basis, t.created_at
     FROM input i JOIN tasks t ON t.id = i.id
   ), lane AS (
-    SELECT l.priority, l.capacity,
-           (SELECT count(*) FROM tasks t WHERE t.pool_id = p_pool AND t.status = 'QUEUED' AND t.priority = l.priority) AS depth
-    FROM queue_lanes l WHERE l.pool_id = p_pool
+    SELECT l.priority, l.capacity, l.depth FROM queue_lanes l WHERE l.pool_id = p_pool
   ), fresh AS (
     SELECT i.*, row_number() OVER (PARTITION BY i.priority ORDER BY i.ord) - 1 AS rank
     FROM input i WHERE NOT EXISTS (SELECT 1 FROM known k WHERE k.ord = i.ord)
@@ -349,6 +373,10 @@ BEGIN
       p.start_basis, now() + p.deadline_ms * interval '1 millisecond'
     FROM placed p WHERE p.fits ORDER BY p.ord
     RETURNING tasks.id, tasks.session_id, tasks.queue_position, tasks.start_basis, tasks.created_at
+  ), counted AS (
+    UPDATE queue_lanes l SET depth = l.depth + c.n
+    FROM (SELECT p.priority, count(*)::int AS n FROM placed p WHERE p.fits GROUP BY p.priority) c
+    WHERE l.pool_id = p_pool AND l.priority = c.priority
   ), turn AS (
     INSERT INTO sessions (id, expires_at, turns)
     SELECT a.session_id, now() + p_session_ttl_ms * interval '1 millisecond', count(*)::int FROM added a
