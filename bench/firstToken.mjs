@@ -109,7 +109,13 @@ function describe(times) {
 function rowsOf(times) {
   const row = (what, samples, rank, aim) => {
     const [ours, raw] = [at(samples, 'firstMs', rank), at(times.direct, 'firstMs', rank)];
-    return { what: `${what}, p${rank}`, ours: ms(ours), raw: `${ms(raw)} (direct)`, result: `${ms(ours - raw)} added`, aim };
+    return {
+      what: `${what}, p${rank}`,
+      ours: ms(ours),
+      raw: `${ms(raw)} (direct)`,
+      result: `${ms(ours - raw)} added`,
+      aim,
+    };
   };
   const submitRow = (what, samples) => ({
     what: `${what}, p50`,

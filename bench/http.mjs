@@ -33,7 +33,14 @@ export function taskBody(overrides = {}) {
 /** What the adapter of the server asks of llama-server. */
 export function completionBody(maxTokens) {
   const sampling = { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05 };
-  return { prompt: 'Tell me about the sea.', n_predict: maxTokens, stream: true, seed: 7, ...sampling, cache_prompt: true };
+  return {
+    prompt: 'Tell me about the sea.',
+    n_predict: maxTokens,
+    stream: true,
+    seed: 7,
+    ...sampling,
+    cache_prompt: true,
+  };
 }
 
 /** Opens a request and gives its response once the head is there; any status but `expected` fails. */

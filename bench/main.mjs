@@ -64,7 +64,9 @@ const scope = new Scope();
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => scope.close().finally(() => process.exit(130)));
 try {
   const options = readOptions();
-  process.stdout.write(`Node ${process.version}, ${cpus().length} cores, ${cpus()[0]?.model}${options.quick ? ', quick' : ''}\n`);
+  process.stdout.write(
+    `Node ${process.version}, ${cpus().length} cores, ${cpus()[0]?.model}${options.quick ? ', quick' : ''}\n`,
+  );
   const { rows, failed } = await measureAll(options, scope);
   process.stdout.write(`\n${table(rows)}\n\nThe whole took ${seconds(startedMs)} s.\n`);
   process.exitCode = failed ? 1 : 0;

@@ -94,7 +94,16 @@ export function openSocket(url) {
 /** The same task as `taskBody`, in the words of the mutation. */
 export function submitInput(body) {
   const { task_id: taskId, session_id: sessionId, model_ref: modelRef, ctx, prompt } = body;
-  return { taskId, sessionId, modelRef, engine: 'LLAMACPP', ctx, prompt, maxTokens: body.max_tokens, deadlineMs: body.deadline_ms };
+  return {
+    taskId,
+    sessionId,
+    modelRef,
+    engine: 'LLAMACPP',
+    ctx,
+    prompt,
+    maxTokens: body.max_tokens,
+    deadlineMs: body.deadline_ms,
+  };
 }
 
 /** Submits and waits for the receipt. */

@@ -20,16 +20,21 @@ export async function measureSubscribers({ scope, postgres, quick, say }) {
   const total = quick ? 1_000 : 2_000;
   const engine = await startEngine(scope, { tokensPerSecond: 1, slots: 1, ctx: CTX });
   const databaseUrl = await postgres.createDatabase();
-  const start = () =>
-    startServer(scope, { engineUrl: engine.url, databaseUrl, slots: 1, ctx: CTX, nodeArgs: HOOKED });
+  const start = () => startServer(scope, { engineUrl: engine.url, databaseUrl, slots: 1, ctx: CTX, nodeArgs: HOOKED });
   const tasks = await queueTasks(start, total + PER_SOCKET);
-  const ours = { sse: await perSubscriber(start, sseReaders, tasks), ws: await perSubscriber(start, socketReaders, tasks) };
+  const ours = {
+    sse: await perSubscriber(start, sseReaders, tasks),
+    ws: await perSubscriber(start, socketReaders, tasks),
+  };
   say(`ours: ${describe(ours)}`);
   const bare = () => startHelper(scope, 'idleServer.mjs', [], HOOKED);
   const raw = { sse: await perSubscriber(bare, sseReaders, tasks), ws: await perSubscriber(bare, bareSockets, tasks) };
   say(`raw: ${describe(raw)}`);
   await engine.stop();
-  return [...rowsOf('REST SSE', ours.sse, raw.sse), ...rowsOf(`GraphQL WebSocket, ${PER_SOCKET} a socket`, ours.ws, raw.ws)];
+  return [
+    ...rowsOf('REST SSE', ours.sse, raw.sse),
+    ...rowsOf(`GraphQL WebSocket, ${PER_SOCKET} a socket`, ours.ws, raw.ws),
+  ];
 }
 
 /** Durable, so later servers on the same database have them; the first one takes the only slot. */
@@ -93,18 +98,15 @@ async function socketReaders(url, tasks) {
     const running = sockets.reduce((sum, socket) => sum + socket.running, 0);
     if (running !== tasks.length) throw new Error(`${running} of ${tasks.length} idle subscriptions are left`);
   };
-  return { check, close: () => sockets.forEach((socket) => socket.close()) };
+  return { check, close: () => sockets.map((socket) => socket.close()) };
 }
 
 async function bareSockets(url, tasks) {
-  const sockets = await inBatches(
-    Array.from({ length: Math.ceil(tasks.length / PER_SOCKET) }),
-    () => openSocket(url),
-  );
+  const sockets = await inBatches(Array.from({ length: Math.ceil(tasks.length / PER_SOCKET) }), () => openSocket(url));
   const check = () => {
     if (sockets.some((socket) => socket.readyState !== socket.OPEN)) throw new Error('an idle socket was closed');
   };
-  return { check, close: () => sockets.forEach((socket) => socket.terminate()) };
+  return { check, close: () => sockets.map((socket) => socket.terminate()) };
 }
 
 async function inBatches(items, each) {

@@ -82,7 +82,7 @@ export async function startServer(scope, { engineUrl, databaseUrl, slots, ctx, n
   return startChild(scope, {
     name: 'llama-orch up',
     args: [...nodeArgs, 'bin/llama-orch.js', 'up', '--config', config],
-    ready: /pool bench: ready[^]*?GraphQL {3}(http:\/\/\S+)\/graphql[^]*Ctrl-C stops everything/,
+    ready: /pool bench: ready[\s\S]*?GraphQL {3}(http:\/\/\S+)\/graphql[\s\S]*Ctrl-C stops everything/,
     env: { LLAMA_ORCH_HOME: home, ORCHD_ADDR: '127.0.0.1:0', DATABASE_URL: databaseUrl },
   });
 }

@@ -77,7 +77,8 @@ const TimeoutsSchema = z.strictObject({
 });
 
 const SimulatedSchema = z.strictObject({
-  tokens_per_second: z.number().positive().max(1_000_000).default(40),
+  /** 0: as fast as possible. */
+  tokens_per_second: z.number().nonnegative().max(1_000_000).default(40),
   first_token_ms: z.int().min(0).default(50),
   load_ms: z.int().min(0).default(200),
   /** What one replica claims of its simulated GPUs. */
