@@ -64,6 +64,7 @@ function admissionOn(db) {
     db,
     fleet: { candidates: () => [pool], ready: () => [] },
     dispatcher: { startBasis: () => startBasis, slotsFree: () => 0, queueDepth: () => 0, wake: () => {} },
+    hub: { announce: () => {} },
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
     sessionTtlMs: 600_000,

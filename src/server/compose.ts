@@ -293,7 +293,14 @@ async function furnish(
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
   const services: Services = {
-    admission: new Admission({ db, fleet: supervisor, dispatcher, telemetry, sessionTtlMs: config.sessions.ttl_ms }),
+    admission: new Admission({
+      db,
+      fleet: supervisor,
+      dispatcher,
+      hub,
+      telemetry,
+      sessionTtlMs: config.sessions.ttl_ms,
+    }),
     cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
     streams: hub,
     tasks: new Tasks(db),

@@ -15,6 +15,7 @@ import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
+import type { StreamHub } from './streams/hub.js';
 
 /** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
 const TOKENIZER_EXTRAS = 8;
@@ -34,6 +35,7 @@ export interface AdmissionDeps {
   readonly db: Database;
   readonly fleet: Fleet;
   readonly dispatcher: Dispatcher;
+  readonly hub: StreamHub;
   readonly telemetry: Telemetry;
   readonly sessionTtlMs: number;
 }
@@ -87,6 +89,7 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
+      this.#deps.hub.announce(row.taskId);
       this.#deps.dispatcher.wake();
     }
     return receipt;

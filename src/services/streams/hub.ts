@@ -14,6 +14,7 @@ import { eventsPast } from './stored.js';
 /** How often tasks that run elsewhere are looked at, all in one query. */
 const TAIL_EVERY_MS = 250;
 const PAGE_CHUNKS = 128;
+const MAX_FRESH = 4096;
 
 interface Followed {
   readers: number;
@@ -27,6 +28,8 @@ export class StreamHub {
   readonly #db: Database;
   readonly #live = new Map<string, StreamLog>();
   readonly #followed = new Map<string, Followed>();
+  /** Tasks just admitted here, of which nothing can be stored yet: their readers need not ask the database. */
+  readonly #fresh = new Set<string>();
   readonly #tail: Reconciler;
   readonly #readers = new Set<TaskReader>();
 
@@ -60,6 +63,18 @@ export class StreamHub {
     return log?.state === 'abandoned' ? undefined : log;
   }
 
+  /** A task was admitted on this node. Should it be claimed elsewhere, the tail poll finds out. */
+  announce(taskId: string): void {
+    if (this.#live.has(taskId)) return;
+    const [oldest] = this.#fresh;
+    if (this.#fresh.size >= MAX_FRESH && oldest !== undefined) this.#fresh.delete(oldest);
+    this.#fresh.add(taskId);
+  }
+
+  isFresh(taskId: string): boolean {
+    return this.#fresh.has(taskId);
+  }
+
   attach(log: StreamLog): void {
     this.#live.set(log.taskId, log);
     this.changed(log.taskId);
@@ -72,6 +87,7 @@ export class StreamHub {
 
   /** Something happened to a task that has no live log here; its readers look again. */
   changed(taskId: string): void {
+    this.#fresh.delete(taskId);
     const followed = this.#followed.get(taskId);
     if (followed === undefined) return;
     followed.version += 1;
@@ -84,7 +100,8 @@ export class StreamHub {
    */
   async open(taskId: string, after: number): Promise<TaskReader> {
     const id = taskId.toLowerCase();
-    if (!this.#live.has(id) && (await getTask(this.#db, id)) === null) {
+    const known = this.#live.has(id) || this.#fresh.has(id);
+    if (!known && (await getTask(this.#db, id)) === null) {
       throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
     }
     const reader = new TaskReader(this, this.#db, id, after);
@@ -180,6 +197,7 @@ export class TaskReader {
   }
 
   async #readStored(): Promise<StreamEvent[]> {
+    if (this.#hub.isFresh(this.#taskId)) return [];
     const page = { afterOrd: this.#afterOrd, afterSeq: this.#cursor.seq, limit: PAGE_CHUNKS };
     const chunks = await readLog(this.#db, this.#taskId, page);
     const last = chunks[chunks.length - 1];
