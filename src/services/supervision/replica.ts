@@ -119,6 +119,8 @@ export class Replica {
   async stop(): Promise<void> {
     this.#request('stop');
     await this.#life;
+    // A replica that was given up has no life to end, but is not given up any more.
+    this.#move('stop', 'stopped');
     this.#life = null;
     this.#ask = 'keep';
     this.#asked = new AbortController();
@@ -220,7 +222,7 @@ export class Replica {
     } catch (error) {
       failure = reasonOf(error);
     } finally {
-      await this.#tearDown(signal.aborted);
+      await this.#tearDown(signal);
     }
     return signal.aborted ? null : failure;
   }
@@ -367,14 +369,18 @@ export class Replica {
     return null;
   }
 
-  async #tearDown(asked: boolean): Promise<void> {
-    if (asked) this.#move('stop', 'stopping the engine');
+  async #tearDown(signal: AbortSignal): Promise<void> {
+    const { aborted } = signal;
+    if (aborted) this.#move('stop', 'stopping the engine');
     await this.#adapter?.close().catch(() => {});
     this.#adapter = null;
-    await this.#process?.stop({ graceMs: asked ? this.#stopGraceMs : 0 });
+    await this.#process?.stop({ graceMs: aborted ? this.#stopGraceMs : 0 });
     this.#process = null;
     this.#endpoint = null;
-    if (asked) this.#move('exited', 'the engine is gone');
+    // Looked at again: it may have been asked to stop while it was ending by itself.
+    if (!signal.aborted) return;
+    this.#move('stop', 'stopping the engine');
+    this.#move('exited', 'the engine is gone');
   }
 
   /** @returns false when the replica is given up. */
