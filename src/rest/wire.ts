@@ -2,11 +2,10 @@
 import { z } from 'zod';
 import type { TaskSubmission } from '../core/admission.js';
 import { ENGINES, invalid, type Refusal, RefusalError, type TaskFailure } from '../core/errors.js';
+import { isUuid } from '../core/ids.js';
 import { PRIORITIES } from '../core/task.js';
 
-const UUID = z
-  .string()
-  .regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i, 'must be a uuid (8-4-4-4-12 hex digits)');
+const UUID = z.string().refine(isUuid, 'must be a uuid (8-4-4-4-12 hex digits)');
 const INT = z.number().int();
 const INT64 = z.union([z.bigint(), z.number().int()]).transform((value) => BigInt(value));
 

@@ -6,12 +6,11 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
-import { checkExposure, type Environment, isLoopback, listenAddress, Secret } from '../config/environment.js';
+import { checkExposure, isLoopback, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
-import { startEmbeddedPostgres } from '../host/embeddedPostgres.js';
 import { type Gpu, readNvidiaGpus, simulatedGpus } from '../host/gpus.js';
 import { StartupError } from '../host/startupError.js';
 import { systemClock } from '../runtime/clock.js';
@@ -30,34 +29,24 @@ import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
 import { Supervisor } from '../services/supervision/supervisor.js';
 import { Tasks } from '../services/tasks.js';
-import { Database } from '../store/database.js';
-import { MigrationError, migrate } from '../store/migrate.js';
+import type { Database } from '../store/database.js';
 import { abandonOperations } from '../store/operations.js';
 import { Telemetry } from '../telemetry/events.js';
-import { createLogger, redactText } from '../telemetry/log.js';
+import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
-import { MIGRATIONS_DIR, SIM_ENTRY } from './paths.js';
+import { type DatabaseOptions, openDatabase } from './openDatabase.js';
+import { SIM_ENTRY } from './paths.js';
 
 const HTTP_GRACE_MS = 2_000;
 const POOLS_READY_DEADLINE_MS = 15_000;
 const READY_LOOK_MS = 20;
 
-export interface ControlPlaneOptions {
-  readonly environment: Environment;
-  readonly config: Config;
+export interface ControlPlaneOptions extends DatabaseOptions {
   /** Relative paths of the configuration start here. */
   readonly configDir: string;
-  /** Brings its own PostgreSQL when no URL is given. */
-  readonly embeddedDatabase: boolean;
   readonly logTo: DestinationStream;
-  /** Told of each step when it begins. */
-  readonly onStep: (step: string) => void;
-  /** Something the process cannot live without is gone for good. */
-  readonly onFatal: (message: string) => void;
-  /** Given a way to end something at once, for a user who does not want to wait for the orderly way. */
-  readonly onKillable: (kill: () => Promise<unknown>) => void;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -139,71 +128,6 @@ async function listen(server: HttpServer, address: { host: string; port: number 
     throw new StartupError(
       `Cannot listen on ${host}:${address.port}: ${code}.`,
       'Set ORCHD_ADDR to an address of this machine.',
-    );
-  }
-}
-
-async function openDatabase(options: ControlPlaneOptions, telemetry: Telemetry, dataDir: DataDir, scope: Scope) {
-  const { environment, config, onStep } = options;
-  const given =
-    environment.secrets.databaseUrl ?? (config.database.url === undefined ? null : new Secret(config.database.url));
-  const onIdleError = (error: Error) => telemetry.backgroundFailure('database connection', error);
-  if (given !== null) {
-    onStep('connecting to the database');
-    await applyMigrations(given.reveal(), onStep);
-    const db = new Database(given.reveal(), onIdleError);
-    scope.defer('database connections', () => db.close());
-    return { db, databaseIsEmbedded: false };
-  }
-  if (!options.embeddedDatabase) {
-    throw new StartupError(
-      'No database is configured.',
-      'Set DATABASE_URL=postgresql://…, or use `llama-orch up`, which brings its own.',
-    );
-  }
-  onStep('starting PostgreSQL');
-  const start = () => startEmbeddedPostgres({ dataDir: dataDir.path, log: onStep });
-  let postgres = await start();
-  let closing = false;
-  scope.defer('PostgreSQL', () => postgres.stop());
-  options.onKillable(() => postgres.stop('immediate'));
-  await applyMigrations(postgres.url, onStep);
-  const db = new Database(postgres.url, onIdleError);
-  scope.defer('database connections', () => db.close());
-  scope.defer('PostgreSQL watch', () => {
-    closing = true;
-  });
-  const watch = async () => {
-    for (;;) {
-      const exit = await postgres.exited;
-      if (closing) return;
-      telemetry.log.error(
-        { ...exit, human: 'PostgreSQL ended by itself and is started again.' },
-        'database process ended',
-      );
-      postgres = await start();
-      db.moveTo(postgres.url);
-    }
-  };
-  void watch().catch((error: unknown) =>
-    options.onFatal(`PostgreSQL ended and cannot be started again: ${String(error)}`),
-  );
-  return { db, databaseIsEmbedded: true };
-}
-
-async function applyMigrations(url: string, onStep: (step: string) => void): Promise<void> {
-  try {
-    const applied = await migrate(url, MIGRATIONS_DIR);
-    if (applied.length > 0) onStep(`applied ${applied.length} migration${applied.length === 1 ? '' : 's'}`);
-  } catch (error) {
-    if (error instanceof MigrationError) throw new StartupError(`${error.message}.`, error.fix);
-    const detail =
-      error instanceof Error
-        ? redactText(error.message || ('code' in error ? String(error.code) : error.name))
-        : String(error);
-    throw new StartupError(
-      `The database refused us: ${detail}.`,
-      'Check DATABASE_URL: host, port, user, password and database; PostgreSQL 14 or newer.',
     );
   }
 }

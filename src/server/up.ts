@@ -10,10 +10,8 @@ import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import { StartupError } from '../host/startupError.js';
 import { delay } from '../runtime/wait.js';
-import { MigrationError, migrate } from '../store/migrate.js';
-import { redactText } from '../telemetry/log.js';
 import { type ControlPlane, configDirOf, startControlPlane } from './compose.js';
-import { MIGRATIONS_DIR } from './paths.js';
+import { migrateDatabase } from './openDatabase.js';
 
 /** What a shell reports for a program ended by Ctrl-C. */
 const EXIT_INTERRUPTED = 130;
@@ -172,16 +170,7 @@ export async function runMigrate(): Promise<number> {
   const url = readEnvironment(process.env).secrets.databaseUrl;
   if (url === null)
     throw new StartupError('No database is named.', 'Set DATABASE_URL=postgresql://user:password@host:5432/name.');
-  try {
-    const applied = await migrate(url.reveal(), MIGRATIONS_DIR);
-    process.stdout.write(applied.length === 0 ? 'The database is up to date.\n' : `Applied: ${applied.join(', ')}\n`);
-    return 0;
-  } catch (error) {
-    if (error instanceof MigrationError) throw new StartupError(`${error.message}.`, error.fix);
-    const message = error instanceof Error ? redactText(error.message) : String(error);
-    throw new StartupError(
-      `The database refused us: ${message}.`,
-      'Check DATABASE_URL and that PostgreSQL 14 or newer runs there.',
-    );
-  }
+  const applied = await migrateDatabase(url.reveal());
+  process.stdout.write(applied.length === 0 ? 'The database is up to date.\n' : `Applied: ${applied.join(', ')}\n`);
+  return 0;
 }

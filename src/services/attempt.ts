@@ -11,7 +11,7 @@ import { afterLoss } from '../core/task.js';
 import { EngineError, type EngineFrame } from '../engines/adapter.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
-import { type ClaimedTask, readLog, requeueTask } from '../store/tasks.js';
+import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { type Ending, settleSlot, waitSlotFree, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
@@ -19,9 +19,7 @@ import type { LeaseKeeper } from './leases.js';
 import type { StreamHub } from './streams/hub.js';
 import { StreamLog } from './streams/log.js';
 import type { Recording, StreamRecorder } from './streams/recorder.js';
-import { storedEvent } from './streams/stored.js';
-
-const LOG_PAGE_CHUNKS = 256;
+import { storedEvent, storedPages } from './streams/stored.js';
 
 export interface AttemptDeps {
   readonly db: Database;
@@ -160,14 +158,7 @@ export class Attempt {
 
   /** Brings back what earlier attempts made durable, and shows the log to readers. */
   async #restore(): Promise<void> {
-    let afterOrd = -1;
-    while (afterOrd < this.task.chunks - 1) {
-      const chunks = await readLog(this.#deps.db, this.task.id, { afterOrd, afterSeq: -1, limit: LOG_PAGE_CHUNKS });
-      const last = chunks[chunks.length - 1];
-      if (last === undefined) break;
-      this.#log.restore(chunks.map(storedEvent));
-      afterOrd = last.ord;
-    }
+    for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
     this.#replayEnd = this.#log.tokens.length;
     this.#deps.hub.attach(this.#log);
   }

@@ -5,13 +5,11 @@ import { isTerminal } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
-import { endQueuedTask, getTask, requestCancel, type TaskRow } from '../store/tasks.js';
+import { getTask, requestCancel, type TaskRow } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
+import { endQueued } from './ending.js';
 import type { StreamHub } from './streams/hub.js';
-import { terminalChunk } from './streams/log.js';
-import { loggedText } from './streams/stored.js';
-import { transcriptOf } from './transcript.js';
 
 const LOOK_AGAIN_MS = 50;
 const DEADLINE_MS = 10_000;
@@ -61,37 +59,16 @@ export class Cancellation {
   }
 
   async #cancelQueued(task: TaskRow): Promise<CancelOutcome | null> {
-    const { db, clock, hub, telemetry } = this.#deps;
-    const event: EndEvent = {
-      kind: 'end',
-      seq: task.tokensOut + 1,
-      atMs: clock.nowMs(),
-      tokensOut: task.tokensOut,
-      decodeMs: 0,
-      canceled: true,
-      finishReason: 'canceled',
-    };
-    const transcript = transcriptOf(task, {
+    const { tokensOut } = task;
+    const at = { seq: tokensOut + 1, atMs: this.#deps.clock.nowMs() };
+    const event: EndEvent = { kind: 'end', ...at, tokensOut, decodeMs: 0, canceled: true, finishReason: 'canceled' };
+    const ended = await endQueued(this.#deps, task, {
       status: 'CANCELED',
-      text: await loggedText(db, task),
-      tokensOut: task.tokensOut,
+      event,
       finishReason: 'canceled',
       error: null,
-      replicaId: null,
-      engineVersion: null,
     });
-    const ended = await endQueuedTask(db, {
-      task,
-      status: 'CANCELED',
-      terminal: terminalChunk(event),
-      transcript,
-      error: null,
-      finishReason: 'canceled',
-    });
-    if (!ended) return null;
-    hub.changed(task.id);
-    telemetry.endedInQueue({ ...task, taskId: task.id }, 'CANCELED');
-    return { canceled: true, slotFree: true };
+    return ended ? { canceled: true, slotFree: true } : null;
   }
 
   async #cancelHeld(taskId: string): Promise<CancelOutcome | null> {

@@ -4,11 +4,22 @@ import type { TerminalEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
 import { delay, pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
-import { type Append, type ClaimedTask, type Finish, finishTask, getTask, recordSlotFree } from '../store/tasks.js';
+import {
+  type Append,
+  type ClaimedTask,
+  endQueuedTask,
+  type Finish,
+  finishTask,
+  getTask,
+  recordSlotFree,
+  type TaskRow,
+} from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
+import type { StreamHub } from './streams/hub.js';
 import { terminalChunk } from './streams/log.js';
+import { loggedText } from './streams/stored.js';
 import { transcriptOf } from './transcript.js';
 
 /** How long an engine may take to let go of a slot after its connection was closed, before it is recycled. */
@@ -91,4 +102,29 @@ export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Pr
   else await deps.fleet.recycle(run.replica.id, 'a cancelled request went on decoding');
   await deps.leases.release(run.task.leaseId, reason);
   return free;
+}
+
+/**
+ * Ends a task that waits, with what its log has so far: durable first, then its readers look.
+ * @returns false when it did not wait any more; nothing was written then.
+ */
+export async function endQueued(
+  deps: { readonly db: Database; readonly hub: StreamHub; readonly telemetry: Telemetry },
+  task: TaskRow,
+  ending: {
+    readonly status: 'CANCELED' | 'EXPIRED';
+    readonly event: TerminalEvent;
+    readonly finishReason: string;
+    readonly error: TaskFailure | null;
+  },
+): Promise<boolean> {
+  const { event, ...outcome } = ending;
+  const text = await loggedText(deps.db, task);
+  const ran = { replicaId: null, engineVersion: null };
+  const transcript = transcriptOf(task, { ...outcome, text, tokensOut: task.tokensOut, ...ran });
+  const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
+  if (!ended) return false;
+  deps.hub.changed(task.id);
+  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status);
+  return true;
 }

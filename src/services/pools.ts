@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto';
 import { conflict, type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
 import type { Reason } from '../core/pool.js';
-import type { Priority } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
@@ -15,7 +14,7 @@ import {
   updateOperation,
 } from '../store/operations.js';
 import { listPools, type PoolRow, setDraining, setPoolModel } from '../store/pools.js';
-import { laneDepths } from '../store/tasks.js';
+import { type LaneDepth, laneDepths } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { PoolEvents } from './poolEvents.js';
@@ -35,13 +34,7 @@ export interface PoolsDeps {
   readonly telemetry: Telemetry;
 }
 
-export interface Lane {
-  readonly poolId: string;
-  readonly priority: Priority;
-  readonly capacity: number;
-  readonly depth: number;
-  readonly oldestAgeMs: number | null;
-}
+export type Lane = LaneDepth;
 
 export interface EngineCapability {
   readonly engine: Engine;

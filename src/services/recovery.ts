@@ -10,8 +10,9 @@ import type { Clock } from '../runtime/clock.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import type { Database } from '../store/database.js';
 import { releaseDeadLeases } from '../store/leases.js';
-import { endQueuedTask, finishTask, lostTasks, overdueQueuedTasks, requeueTask, type TaskRow } from '../store/tasks.js';
+import { finishTask, lostTasks, overdueQueuedTasks, requeueTask, type TaskRow } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { endQueued } from './ending.js';
 import type { StreamHub } from './streams/hub.js';
 import { terminalChunk } from './streams/log.js';
 import { loggedText } from './streams/stored.js';
@@ -125,26 +126,6 @@ export class Recovery {
       retriable: true,
     };
     const event: ErrorEvent = { kind: 'error', seq: task.tokensOut + 1, atMs: this.#deps.clock.nowMs(), error };
-    const text = await loggedText(this.#deps.db, task);
-    const transcript = transcriptOf(task, {
-      status: 'EXPIRED',
-      text,
-      tokensOut: task.tokensOut,
-      finishReason: 'deadline',
-      error,
-      replicaId: null,
-      engineVersion: null,
-    });
-    const ended = await endQueuedTask(this.#deps.db, {
-      task,
-      status: 'EXPIRED',
-      terminal: terminalChunk(event),
-      transcript,
-      error,
-      finishReason: 'deadline',
-    });
-    if (!ended) return;
-    this.#deps.hub.changed(task.id);
-    this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, 'EXPIRED');
+    await endQueued(this.#deps, task, { status: 'EXPIRED', event, finishReason: 'deadline', error });
   }
 }

@@ -25,18 +25,28 @@ export function eventsPast(chunks: readonly StoredChunk[], afterSeq: number): St
   return events;
 }
 
+/** The whole stored log of a task, page by page. */
+export async function* storedPages(
+  db: Database,
+  task: { readonly id: string; readonly chunks: number },
+): AsyncGenerator<readonly StoredChunk[]> {
+  for (let afterOrd = -1; afterOrd < task.chunks - 1; ) {
+    const chunks = await readLog(db, task.id, { afterOrd, afterSeq: -1, limit: PAGE_CHUNKS });
+    const last = chunks[chunks.length - 1];
+    if (last === undefined) return;
+    yield chunks;
+    afterOrd = last.ord;
+  }
+}
+
 /** What a task's log says so far, for the transcript of a task that ends without running again. */
 export async function loggedText(
   db: Database,
   task: { readonly id: string; readonly chunks: number },
 ): Promise<string> {
   const parts: string[] = [];
-  for (let afterOrd = -1; afterOrd < task.chunks - 1; ) {
-    const chunks = await readLog(db, task.id, { afterOrd, afterSeq: -1, limit: PAGE_CHUNKS });
-    const last = chunks[chunks.length - 1];
-    if (last === undefined) break;
+  for await (const chunks of storedPages(db, task)) {
     for (const chunk of chunks) if (chunk.kind === 'tokens') parts.push(...(chunk.payload as readonly string[]));
-    afterOrd = last.ord;
   }
   return parts.join('');
 }
