@@ -140,6 +140,8 @@ const PoolFields = z.strictObject({
   /** Concurrent tasks of one replica. */
   slots: z.int().min(1).max(64).default(1),
   endpoint: endpointUrl.optional(),
+  /** Where an external engine serves its metrics, if not at `endpoint` (Triton: port 8002). */
+  metrics_endpoint: endpointUrl.optional(),
   queue: QueueSchema.prefault({}),
   admission: z.strictObject({ priorities: z.array(PriorityAdmissionSchema).optional() }).prefault({}),
   timeouts: TimeoutsSchema.prefault({}),
@@ -152,7 +154,7 @@ function repeats<T>(values: readonly T[]): number[] {
   return values.flatMap((value, index) => (values.indexOf(value) < index ? [index] : []));
 }
 
-function checkProvisioning({ endpoint, provisioning }: PoolConfig, found: Found): void {
+function checkProvisioning({ endpoint, metrics_endpoint, provisioning }: PoolConfig, found: Found): void {
   const { mode } = provisioning;
   if (mode === 'external' && endpoint === undefined) {
     found(
@@ -160,8 +162,9 @@ function checkProvisioning({ endpoint, provisioning }: PoolConfig, found: Found)
       'is missing: mode external attaches to a running engine — add e.g. endpoint: http://127.0.0.1:8081',
     );
   }
-  if (mode !== 'external' && endpoint !== undefined) {
-    found(['endpoint'], `belongs to provisioning.mode external, not ${mode} — remove it, or change the mode`);
+  for (const [key, value] of Object.entries({ endpoint, metrics_endpoint })) {
+    if (mode === 'external' || value === undefined) continue;
+    found([key], `belongs to provisioning.mode external, not ${mode} — remove it, or change the mode`);
   }
   if (mode !== 'external' && mode !== 'simulated' && provisioning[mode] === undefined) {
     found(

@@ -77,14 +77,3 @@ export function eventAfter(event: StreamEvent, after: number): StreamEvent | nul
   const skipped = event.tokens.length - missing;
   return { ...event, firstIndex: event.firstIndex + skipped, tokens: event.tokens.slice(skipped) };
 }
-
-export type Replay = { readonly verdict: 'same' } | { readonly verdict: 'diverged'; readonly index: number };
-
-/** Compares tokens of a repeated run with the log they must repeat, from `index` on. */
-export function compareReplay(logged: readonly string[], index: number, again: readonly string[]): Replay {
-  const limit = Math.min(again.length, logged.length - index);
-  for (let offset = 0; offset < limit; offset += 1) {
-    if (logged[index + offset] !== again[offset]) return { verdict: 'diverged', index: index + offset };
-  }
-  return { verdict: 'same' };
-}

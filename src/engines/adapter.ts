@@ -1,10 +1,12 @@
 /**
  * What every engine dialect can do for us, in our words. One implementation per engine; a replica holds one instance,
- * bound to its endpoint, and closes it when the process goes.
+ * bound to its endpoint, and closes it when the process goes. Methods throw EngineError, or the abort reason.
  */
-import type { Engine, ErrorCode } from '../core/errors.js';
+import type { Engine } from '../core/errors.js';
 
 export interface CompletionRequest {
+  /** Names this run to the engine and to `cancel`; unique among the runs of this control plane. */
+  readonly requestId: string;
   readonly prompt: string;
   /** Upper bound of generated tokens, > 0. */
   readonly maxTokens: number;
@@ -16,82 +18,114 @@ export interface CompletionRequest {
   readonly slot: number;
 }
 
-/** One generated token, or the engine's own statement that it is done. Nothing else ends a stream normally. */
-export type EngineFrame =
-  | { readonly kind: 'token'; readonly text: string }
-  | {
-      readonly kind: 'end';
-      readonly finishReason: 'stop' | 'length';
-      readonly tokensIn: number;
-      readonly tokensOut: number;
-      /** Time the engine says it spent decoding, ms. */
-      readonly decodeMs: number;
-    };
+/**
+ * What the engine generated next, or its own statement that it is done. Nothing else ends a stream normally.
+ *
+ * One `token` per generated token where the engine tells them apart. Its text is empty while the bytes of a character
+ * are incomplete and the engine says so; where it merges or withholds without a word, one `token` carries what came.
+ */
+export type EngineFrame = TokenFrame | EngineEnd;
+
+export interface TokenFrame {
+  readonly kind: 'token';
+  readonly text: string;
+}
+
+export interface EngineEnd {
+  readonly kind: 'end';
+  readonly finishReason: 'stop' | 'length';
+  /** Tokens of the prompt; null where the engine does not tell. */
+  readonly tokensIn: number | null;
+  /** Tokens generated: the engine's own total, or our count where it tells none or one that cannot be. */
+  readonly tokensOut: number;
+  /** Time spent decoding, ms: the engine's word, as long as it fits into the time that passed here. */
+  readonly decodeMs: number;
+  /** What the engine claimed and we did not believe, for the log. */
+  readonly disbelieved?: string;
+}
 
 export interface EngineHealth {
   /** `unreachable`: nothing listens (yet). `loading`: it answers, the model is not ready. */
   readonly state: 'unreachable' | 'loading' | 'ready' | 'failing';
+  /** Something answers. */
+  readonly live: boolean;
+  /** It says that it takes completions. Says nothing about whether it still decodes: see `progressing`. */
+  readonly ready: boolean;
+  /** Whether the completions under way give tokens; null when there are none to judge by. */
+  readonly progressing: boolean | null;
+  /** Longest silence of a completion under way, ms. */
+  readonly silentForMs: number;
   readonly detail?: string;
 }
 
+/** What an engine tells about itself; null where it has no word for it. */
 export interface EngineProps {
   readonly version: string;
   readonly modelId: string;
+  readonly modelDigest: string | null;
   /** Context of one slot, tokens. */
-  readonly contextLength: number;
-  readonly slotsTotal: number;
+  readonly contextLength: number | null;
+  readonly slotsTotal: number | null;
+  readonly slotsBusy: number | null;
 }
 
 /** Engine-side counters, read at one moment; null where the engine does not tell. */
 export interface EngineMetrics {
-  readonly running: number;
-  readonly waiting: number;
+  readonly running: number | null;
+  readonly waiting: number | null;
+  /** 0 … 1. */
   readonly kvUsage: number | null;
-  readonly tokensInTotal: number;
-  readonly tokensOutTotal: number;
+  readonly tokensInTotal: number | null;
+  readonly tokensOutTotal: number | null;
 }
 
-/** An engine's failure in the terms of the taxonomy. `phase` tells what a caller may repeat: only what came before the first token. */
-export class EngineError extends Error {
-  readonly code: ErrorCode;
-  readonly phase: 'before_first_token' | 'streaming';
-  /** True when the engine process itself is the likely cause: gone, reset, hung. */
-  readonly engineLost: boolean;
-  constructor(
-    message: string,
-    facts: { code: ErrorCode; phase: 'before_first_token' | 'streaming'; engineLost: boolean },
-    options?: { cause?: unknown },
-  ) {
-    super(message, options);
-    this.name = 'EngineError';
-    this.code = facts.code;
-    this.phase = facts.phase;
-    this.engineLost = facts.engineLost;
-  }
+export interface CancelRequest {
+  readonly requestId: string;
+  readonly slot: number;
+}
+
+/**
+ * `slot_free`: the engine was seen not to run the request any more. `acknowledged`: it was told in a way it answers
+ * for, but cannot be looked into. `unknown`: it was told, and either seems to go on or gives no sign.
+ */
+export interface CancelOutcome {
+  readonly outcome: 'slot_free' | 'acknowledged' | 'unknown';
+  /** What the outcome rests on, e.g. `GET /slots: slot 0 is idle`. */
+  readonly verifiedBy: string;
+}
+
+export interface Embeddings {
+  /** One vector per input, in order. */
+  readonly vectors: readonly (readonly number[])[];
+  readonly tokensIn: number;
+}
+
+export interface Ranking {
+  /** Best first; `index` into the documents given. */
+  readonly results: readonly { readonly index: number; readonly score: number }[];
+  readonly tokensIn: number;
 }
 
 export interface EngineAdapter {
   readonly engine: Engine;
   health(signal: AbortSignal): Promise<EngineHealth>;
   props(signal: AbortSignal): Promise<EngineProps>;
-  /** Tokens of the prompt as the engine itself will count them, begin-of-sequence included. */
-  countTokens(text: string, signal: AbortSignal): Promise<number>;
+  /** Tokens of the prompt as the engine itself will count them, begin-of-sequence included; null where it cannot say. */
+  countTokens(text: string, signal: AbortSignal): Promise<number | null>;
   /**
    * Runs one completion. Yields the frames in the order they came, grouped as the socket delivered them; the last
    * group ends with an `end` frame or the iterator throws EngineError. Aborting the signal closes the connection.
    */
   stream(request: CompletionRequest, signal: AbortSignal): AsyncIterable<readonly EngineFrame[]>;
-  /** Reads back from the engine whether a slot is decoding; null where it cannot tell. */
-  isSlotBusy(slot: number, signal: AbortSignal): Promise<boolean | null>;
+  /**
+   * Ends a completion by every means the engine has, then looks until it is seen to be gone or the signal aborts.
+   * Also for one whose stream was aborted already. Never throws.
+   */
+  cancel(request: CancelRequest, signal: AbortSignal): Promise<CancelOutcome>;
+  /** Throws EngineError (INVALID_PARAMS) where the engine, or this start of it, has no embeddings. */
+  embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings>;
+  /** Throws EngineError (INVALID_PARAMS) where the engine, or this start of it, does not rerank. */
+  rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking>;
   metrics(signal: AbortSignal): Promise<EngineMetrics>;
   close(): Promise<void>;
-}
-
-/** How to start one engine process: pure data, made by the dialect, carried out by the host. */
-export interface LaunchSpec {
-  readonly file: string;
-  readonly args: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
-  /** After SIGTERM, how long the engine may take before its process group is killed, ms. */
-  readonly stopGraceMs: number;
 }

@@ -22,7 +22,7 @@ export type HttpFailure =
 /** Turns a failure into what the dialect throws. A caller's own abort never comes here: it throws the abort reason. */
 export type FailureTranslator = (failure: HttpFailure, cause?: unknown) => Error;
 
-interface HttpCall {
+export interface HttpCall {
   readonly method: 'GET' | 'POST';
   readonly path: string;
   /** Sent as JSON. */

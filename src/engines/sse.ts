@@ -1,9 +1,9 @@
 /**
  * Server-Sent Events as engines send them: socket chunks in, the `data` payloads they complete out. Comments
- * (keep-alives) and unknown fields vanish. Both the unfinished event and the whole stream are bounded, because the
- * other side is a process that may be broken.
+ * (keep-alives) vanish. Both the unfinished event and the whole stream are bounded, because the other side is a process
+ * that may be broken; for the same reason a line that is no field breaks the stream: an event would be lost unnoticed.
  */
-import { isAscii } from 'node:buffer';
+import { isAscii, isUtf8 } from 'node:buffer';
 import { createParser, type EventSourceParser } from 'eventsource-parser';
 
 interface SseLimits {
@@ -16,70 +16,103 @@ interface SseLimits {
 export const DEFAULT_MAX_EVENT_CHARS = 1024 * 1024;
 
 export class SseError extends Error {
-  readonly kind: 'event_too_large' | 'stream_too_large' | 'bad_utf8';
-  constructor(kind: SseError['kind'], message: string, options?: { cause?: unknown }) {
-    super(message, options);
+  readonly kind: 'event_too_large' | 'stream_too_large' | 'bad_utf8' | 'bad_field';
+  constructor(kind: SseError['kind'], message: string) {
+    super(message);
     this.name = 'SseError';
     this.kind = kind;
   }
 }
 
+const NOTHING = Buffer.alloc(0);
+
 export class SseReader {
   readonly #limits: SseLimits;
   readonly #parser: EventSourceParser;
-  readonly #decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   #payloads: string[] = [];
   #totalBytes = 0;
-  #overflow = false;
-  /** The last chunk ended inside or right after a multi-byte character, so the decoder may hold bytes back. */
-  #decoderMayHold = false;
+  #failure: SseError | null = null;
+  /** The beginning of a character that the last chunk cut. */
+  #held: Buffer = NOTHING;
 
   constructor(limits: SseLimits) {
     this.#limits = limits;
     this.#parser = createParser({
       maxBufferSize: limits.maxEventChars,
       onEvent: ({ data }) => {
-        if (data.length > limits.maxEventChars) this.#overflow = true;
-        else this.#payloads.push(data);
+        if (data.length > limits.maxEventChars) this.#failTooLarge();
+        else if (this.#failure === null) this.#payloads.push(data);
       },
-      onError: (error) => {
-        if (error.type === 'max-buffer-size-exceeded') this.#overflow = true;
+      onError: ({ type }) => {
+        if (type === 'max-buffer-size-exceeded') this.#failTooLarge();
+        if (type === 'unknown-field') this.#fail('bad_field', 'a line is not a field of an event stream');
       },
     });
   }
 
-  /** Payloads completed by this chunk, in order; often none, often many. Throws SseError; the reader is then dead. */
+  /** Why the stream is broken; follows the payloads that `push` returned. Nothing comes after it. */
+  get failure(): SseError | null {
+    return this.#failure;
+  }
+
+  /** Payloads completed by this chunk, in order, up to where the stream breaks; often none, often many. */
   push(chunk: Buffer): readonly string[] {
-    this.#totalBytes += chunk.length;
-    if (this.#totalBytes > this.#limits.maxTotalBytes) {
-      throw new SseError('stream_too_large', `the stream is larger than ${this.#limits.maxTotalBytes} bytes`);
-    }
+    if (this.#failure !== null) return [];
     this.#payloads = [];
-    this.#parser.feed(this.#decode(chunk));
-    if (this.#overflow) {
-      throw new SseError('event_too_large', `an event is larger than ${this.#limits.maxEventChars} characters`);
-    }
+    this.#totalBytes += chunk.length;
+    const { maxTotalBytes } = this.#limits;
+    if (this.#totalBytes > maxTotalBytes)
+      this.#fail('stream_too_large', `the stream is larger than ${maxTotalBytes} bytes`);
+    else this.#feed(chunk);
     return this.#payloads;
   }
 
   /** Call at EOF: a character cut in half is an error, an event without its closing blank line is dropped. */
   end(): void {
-    try {
-      this.#decoder.decode();
-    } catch (cause) {
-      throw new SseError('bad_utf8', 'the stream ends inside a UTF-8 character', { cause });
-    }
+    if (this.#held.length > 0) this.#fail('bad_utf8', 'the stream ends inside a UTF-8 character');
   }
 
-  // Token frames are nearly always ASCII, and Latin-1 decoding of ASCII is several times faster than TextDecoder.
-  #decode(chunk: Buffer): string {
-    if (!this.#decoderMayHold && isAscii(chunk)) return chunk.toString('latin1');
-    const lastByte = chunk[chunk.length - 1];
-    if (lastByte !== undefined) this.#decoderMayHold = lastByte >= 0x80;
-    try {
-      return this.#decoder.decode(chunk, { stream: true });
-    } catch (cause) {
-      throw new SseError('bad_utf8', 'the stream is not valid UTF-8', { cause });
+  // Token frames are nearly always ASCII, and Latin-1 decoding of ASCII is several times faster than UTF-8.
+  #feed(chunk: Buffer): void {
+    if (this.#held.length === 0 && isAscii(chunk)) return this.#parser.feed(chunk.toString('latin1'));
+    const bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+    const whole = bytes.subarray(0, bytes.length - cutCharacterLength(bytes));
+    this.#held = Buffer.from(bytes.subarray(whole.length));
+    if (isUtf8(whole)) return this.#parser.feed(whole.toString('utf8'));
+    for (const line of linesOf(whole)) {
+      if (!isUtf8(line)) break;
+      this.#parser.feed(line.toString('utf8'));
     }
+    this.#fail('bad_utf8', 'the stream is not valid UTF-8');
   }
+
+  #failTooLarge(): void {
+    this.#fail('event_too_large', `an event is larger than ${this.#limits.maxEventChars} characters`);
+  }
+
+  #fail(kind: SseError['kind'], message: string): void {
+    this.#failure ??= new SseError(kind, message);
+  }
+}
+
+function* linesOf(chunk: Buffer): Generator<Buffer> {
+  for (let start = 0; start < chunk.length; ) {
+    const newline = chunk.indexOf(0x0a, start);
+    const end = newline < 0 ? chunk.length : newline + 1;
+    yield chunk.subarray(start, end);
+    start = end;
+  }
+}
+
+/** Bytes at the end that begin a character and do not finish it. */
+function cutCharacterLength(bytes: Buffer): number {
+  const most = Math.min(3, bytes.length);
+  for (let length = 1; length <= most; length += 1) {
+    const byte = bytes[bytes.length - length] ?? 0;
+    if (byte < 0x80) return 0;
+    if (byte < 0xc0) continue; // inside a character: its first byte is further left
+    const size = byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+    return size > length ? length : 0;
+  }
+  return 0;
 }

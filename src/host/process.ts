@@ -6,8 +6,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
-import { openLog, tailLines, watchLog } from './logFile.js';
-import { groupMembers, hasEnvironment, isAlive, readStat, sendSignal, waitUntil } from './procfs.js';
+import { logSizeBytes, openLog, tailLines, watchLog } from './logFile.js';
+import { groupMembers, hasEnvironment, isAlive, listPids, readStat, sendSignal, waitUntil } from './procfs.js';
 import { errnoOf, messageOf, StartupError } from './startupError.js';
 
 export const markVariable = 'LLAMA_ORCH_MARK';
@@ -25,7 +25,7 @@ export interface EngineSpawn {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   readonly logFile: string;
-  /** Who owns the process; `reapOrphan` demands the same mark. */
+  /** Who owns the process, unique among those that run: what carries it is ended with it, and `reapOrphan` demands it. */
   readonly mark: string;
 }
 
@@ -41,12 +41,12 @@ export interface EngineProcess {
   /** Resolves once when the leader ends; never rejects. Its helpers may still run: `stop` clears them. */
   readonly exited: Promise<ExitFacts>;
   /**
-   * SIGTERM to the leader, up to `graceMs`, then SIGKILL to the group. Resolves only when the whole group is gone;
-   * `forced` tells whether SIGKILL was needed. Safe to repeat, and right after a crash too. Rejects when the group
+   * SIGTERM to the leader, up to `graceMs`, then SIGKILL to the group and to helpers outside it. Resolves only when all
+   * are gone; `forced` tells whether SIGKILL was needed. Safe to repeat, and right after a crash too. Rejects when one
    * outlives SIGKILL by 30 s.
    */
   stop(options: { readonly graceMs: number }): Promise<{ forced: boolean }>;
-  /** Last lines of the log, oldest first, free of control characters. */
+  /** Last lines that this process wrote, oldest first, free of control characters. */
   tail(lines: number): Promise<readonly string[]>;
 }
 
@@ -56,7 +56,7 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
   if (statSync(spec.cwd, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new StartupError(`The engine's working folder ${spec.cwd} does not exist.`, 'Create it.');
   }
-  const child = spawnLogged(file, spec);
+  const { child, logStart } = spawnLogged(file, spec);
   const pid = child.pid;
   const exited = new Promise<ExitFacts>((resolve) => {
     child.once('exit', (code, signal) => resolve({ code, signal }));
@@ -79,13 +79,13 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
     startTimeTicks,
     exited,
     stop: async ({ graceMs }) => {
-      if (await stopGroup({ pid, startTimeTicks, mark: spec.mark, graceMs })) forced = true;
+      if (await stopEngine({ pid, startTimeTicks, mark: spec.mark, graceMs })) forced = true;
       // The report of the end must still reach us, also when nothing else keeps this process going.
       child.ref();
       await exited;
       return { forced };
     },
-    tail: (lines) => tailLines(spec.logFile, lines),
+    tail: (lines) => tailLines(spec.logFile, lines, logStart),
   };
 }
 
@@ -111,10 +111,10 @@ export async function reapOrphan(facts: OrphanFacts): Promise<'gone' | 'reaped' 
   if (isAlive(pid, startTimeTicks)) {
     if (!hasEnvironment(pid, markVariable, mark)) return 'foreign';
   } else {
-    if (members.length === 0) return 'gone';
+    if (members.length === 0) return (await endStrays(facts)) ? 'reaped' : 'gone';
     if (!members.some((member) => hasEnvironment(member, markVariable, mark))) return 'foreign';
   }
-  await stopGroup(facts);
+  await stopEngine(facts);
   return 'reaped';
 }
 
@@ -144,16 +144,18 @@ function isReused(pid: number, startTimeTicks: number): boolean {
   return stat !== null && stat.state !== 'Z' && stat.state !== 'X' && stat.startTimeTicks !== startTimeTicks;
 }
 
-function spawnLogged(file: string, spec: EngineSpawn): ChildProcess {
+function spawnLogged(file: string, spec: EngineSpawn): { readonly child: ChildProcess; readonly logStart: number } {
   const log = openLog(spec.logFile);
+  const logStart = logSizeBytes(spec.logFile);
   try {
     // detached: its own group, so a terminal's Ctrl-C does not reach it and one signal ends it with all its helpers.
-    return spawn(file, [...spec.args], {
+    const child = spawn(file, [...spec.args], {
       cwd: spec.cwd,
       env: engineEnvironment(spec),
       detached: true,
       stdio: ['ignore', log, log],
     });
+    return { child, logStart };
   } finally {
     closeSync(log);
   }
@@ -194,6 +196,28 @@ function findExecutable(file: string, searchPath: string): string {
   );
 }
 
+/**
+ * Ends what an engine consists of: the group it leads, and helpers that lead groups of their own (TGI's shards do),
+ * which are known by the mark they inherited. Returns whether SIGKILL was needed.
+ */
+async function stopEngine(facts: OrphanFacts): Promise<boolean> {
+  const deadline = performance.now() + facts.graceMs;
+  const forced = await stopGroup(facts);
+  const restMs = Math.min(orphanGraceMs, Math.max(0, deadline - performance.now()));
+  return (await endStrays({ ...facts, graceMs: restMs })) || forced;
+}
+
+/** Ends what carries the mark wherever it is; true when SIGKILL was needed. */
+async function endStrays({ pid, mark, graceMs }: OrphanFacts): Promise<boolean> {
+  const strays = (): readonly number[] =>
+    listPids().filter((other) => other !== process.pid && hasEnvironment(other, markVariable, mark));
+  const noneLeft = (): boolean => strays().length === 0;
+  if (await waitUntil(noneLeft, graceMs)) return false;
+  for (const stray of strays()) sendSignal(stray, 'SIGKILL');
+  if (await waitUntil(noneLeft, killDeadlineMs)) return true;
+  throw unkillable(pid, strays());
+}
+
 /** Ends a group we own; see EngineProcess.stop. Returns whether SIGKILL was needed. */
 async function stopGroup({ pid, startTimeTicks, mark, graceMs }: OrphanFacts): Promise<boolean> {
   const deadline = performance.now() + graceMs;
@@ -208,7 +232,11 @@ async function stopGroup({ pid, startTimeTicks, mark, graceMs }: OrphanFacts): P
   if (!leads() && !groupMembers(pid).some((member) => hasEnvironment(member, markVariable, mark))) return false;
   sendSignal(-pid, 'SIGKILL');
   if (await waitUntil(gone, killDeadlineMs)) return true;
-  throw new Error(
-    `Processes ${groupMembers(pid).join(', ')} of engine ${pid} survived SIGKILL for ${killDeadlineMs / 1000} s; a hung device driver is the usual cause.`,
+  throw unkillable(pid, groupMembers(pid));
+}
+
+function unkillable(pid: number, survivors: readonly number[]): Error {
+  return new Error(
+    `Processes ${survivors.join(', ')} of engine ${pid} survived SIGKILL for ${killDeadlineMs / 1000} s; a hung device driver is the usual cause.`,
   );
 }

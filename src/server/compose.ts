@@ -47,6 +47,8 @@ export interface ControlPlaneOptions extends DatabaseOptions {
   /** Relative paths of the configuration start here. */
   readonly configDir: string;
   readonly logTo: DestinationStream;
+  /** How long the start waits for pools that are coming, ms; it succeeds without them too. */
+  readonly poolsReadyDeadlineMs?: number;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -101,7 +103,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const health = () => config.pools.map(({ id }) => ({ id, ...house.supervisor.health(id) }));
   await pollUntil(async () => health().every((pool) => pool.ready), {
     everyMs: READY_LOOK_MS,
-    deadlineMs: POOLS_READY_DEADLINE_MS,
+    deadlineMs: options.poolsReadyDeadlineMs ?? POOLS_READY_DEADLINE_MS,
   });
   return {
     url,
@@ -187,6 +189,7 @@ async function furnish(
       simEntry: SIM_ENTRY,
       nodeBinary: process.execPath,
       configDir: resolve(options.configDir),
+      simulatedGpus: config.gpu.mode === 'simulated',
       fileExists: existsSync,
     },
     chance: Math.random,

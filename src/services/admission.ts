@@ -8,7 +8,7 @@ import { conflict, type Refusal, RefusalError, unavailable } from '../core/error
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation } from '../core/placement.js';
 import { backoffMs, predictStartMs, type StartBasis } from '../core/queue.js';
-import { EngineError } from '../engines/adapter.js';
+import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
 import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/tasks.js';
@@ -130,11 +130,12 @@ export class Admission {
     const count = await this.#countTokens(
       replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
     );
+    if (count === null) return; // This engine has no tokenizer to ask; it refuses by itself what does not fit.
     const broken = checkPromptTokens(count, task);
     if (broken !== null) throw new RefusalError(broken);
   }
 
-  async #countTokens(counting: Promise<number>): Promise<number> {
+  async #countTokens(counting: Promise<number | null>): Promise<number | null> {
     try {
       return await counting;
     } catch (error) {

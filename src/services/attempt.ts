@@ -5,15 +5,18 @@
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
 import type { TaskFailure } from '../core/errors.js';
-import { compareReplay, type EndEvent, type ErrorEvent } from '../core/frame.js';
+import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/queue.js';
+import { Replay } from '../core/replay.js';
 import { afterLoss } from '../core/task.js';
-import { EngineError, type EngineFrame } from '../engines/adapter.js';
+import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
+import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
-import { type Ending, settleSlot, waitSlotFree, writeEnding } from './ending.js';
+import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
+import { cancelAtEngine, type Ending, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { StreamHub } from './streams/hub.js';
@@ -36,17 +39,11 @@ export interface AttemptDeps {
 
 type StopReason = 'running' | 'cancel' | 'fenced' | 'timeout' | 'interrupted';
 
-/** The repeated run gave another token than the one readers already have. */
-class DivergedError extends Error {
-  constructor(index: number) {
-    super(`the repeated run differs from the stream at token ${index}`);
-    this.name = 'DivergedError';
-  }
-}
-
 export class Attempt {
   readonly task: ClaimedTask;
   readonly replica: ReadyReplica;
+  /** Names this run to the engine. */
+  readonly requestId: string;
   readonly #deps: AttemptDeps;
   readonly #log: StreamLog;
   readonly #recording: Recording;
@@ -56,9 +53,10 @@ export class Attempt {
   #stop: StopReason = 'running';
   #interruption = '';
   #restored: Promise<void> = Promise.resolve();
-  #replayed = 0;
-  #replayEnd = 0;
+  #replay = new Replay([]);
   #firstTokenAtMs: number | null = null;
+  /** Set when the task went back to its queue: it may be claimed again after so long, ms. */
+  claimableInMs: number | null = null;
   /** Settles when the run is over, its ending durable and its slot given back; never rejects. */
   done: Promise<void> = Promise.resolve();
   #settling: Promise<unknown> = Promise.resolve();
@@ -67,6 +65,7 @@ export class Attempt {
     this.#deps = deps;
     this.task = task;
     this.replica = replica;
+    this.requestId = `${task.id}-${task.attempts}`;
     this.#log = new StreamLog(task.id);
     this.#leasedAtMs = deps.clock.monotonicMs();
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
@@ -106,13 +105,12 @@ export class Attempt {
       status: 'CANCELED',
       event,
       tokensIn: null,
+      tokensOut: this.#log.tokens.length,
       decodeMs: event.decodeMs,
       finishReason: 'canceled',
       error: null,
       releaseReason: null,
-    }).then((written) =>
-      written ? settleSlot(this.#deps, { task: this.task, replica: this.replica }, 'canceled') : false,
-    );
+    }).then((written) => (written ? settleSlot(this.#deps, this, 'canceled') : false));
     this.#settling = settled;
     return settled;
   }
@@ -159,7 +157,7 @@ export class Attempt {
   /** Brings back what earlier attempts made durable, and shows the log to readers. */
   async #restore(): Promise<void> {
     for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
-    this.#replayEnd = this.#log.tokens.length;
+    this.#replay = new Replay(this.#log.tokens);
     this.#deps.hub.attach(this.#log);
   }
 
@@ -167,6 +165,7 @@ export class Attempt {
     const { task, replica } = this;
     this.#begin();
     const request = {
+      requestId: this.requestId,
       prompt: task.prompt,
       maxTokens: task.maxTokens,
       seed: task.seed,
@@ -178,11 +177,7 @@ export class Attempt {
       const end = this.#accept(frames);
       if (end !== null) return await this.#succeed(end);
     }
-    throw new EngineError('the engine closed the stream without saying that it was done', {
-      code: 'WORKER_RESET',
-      phase: 'streaming',
-      engineLost: true,
-    });
+    throw new Error('an adapter ended a stream without its end');
   }
 
   #begin(): void {
@@ -206,7 +201,7 @@ export class Attempt {
         queueDepth: this.#deps.queueDepth(task.poolId),
         kvWarmth: false,
       });
-    } else if (this.#replayEnd === 0) {
+    } else if (this.#replay.done) {
       this.#seam();
     }
     this.#deps.recorder.touch(this.#recording);
@@ -220,14 +215,14 @@ export class Attempt {
   }
 
   /** Takes one group of frames; returns the engine's end when it is in it. */
-  #accept(frames: readonly EngineFrame[]): (EngineFrame & { kind: 'end' }) | null {
+  #accept(frames: readonly EngineFrame[]): EngineEnd | null {
     const texts: string[] = [];
-    let end: (EngineFrame & { kind: 'end' }) | null = null;
+    let end: EngineEnd | null = null;
     for (const frame of frames) {
       if (frame.kind === 'token') texts.push(frame.text);
       else end = frame;
     }
-    const fresh = this.#replayed < this.#replayEnd ? this.#compare(texts) : texts;
+    const fresh = this.#replay.done ? texts : this.#compare(texts);
     const room = this.task.maxTokens - this.#log.tokens.length;
     if (fresh.length > 0 && room > 0) {
       this.#noteFirstToken();
@@ -236,18 +231,16 @@ export class Attempt {
         this.#deps.recorder.touch(this.#recording);
       }
     }
-    if (end !== null && this.#replayed < this.#replayEnd) throw new DivergedError(this.#replayed);
+    if (end !== null && !this.#replay.done) throw new DivergedError(this.#replay.index);
     return end;
   }
 
-  /** Holds repeated tokens against the log; returns those that continue it. */
+  /** Holds the repeated run against the log; returns what continues it. */
   #compare(texts: readonly string[]): readonly string[] {
-    const replay = compareReplay(this.#log.tokens, this.#replayed, texts);
-    if (replay.verdict === 'diverged') throw new DivergedError(replay.index);
-    const repeated = Math.min(texts.length, this.#replayEnd - this.#replayed);
-    this.#replayed += repeated;
-    if (this.#replayed === this.#replayEnd) this.#seam();
-    return texts.slice(repeated);
+    const replayed = this.#replay.take(texts);
+    if (replayed.verdict === 'diverged') throw new DivergedError(replayed.index);
+    if (this.#replay.done) this.#seam();
+    return replayed.fresh;
   }
 
   #noteFirstToken(): void {
@@ -262,15 +255,18 @@ export class Attempt {
     return this.#firstTokenAtMs === null ? 0 : Math.round(this.#deps.clock.monotonicMs() - this.#firstTokenAtMs);
   }
 
-  async #succeed(end: EngineFrame & { kind: 'end' }): Promise<void> {
+  async #succeed(end: EngineEnd): Promise<void> {
     if (!this.#log.seal()) return;
-    const event = this.#endEvent(end.finishReason, false, Math.round(end.decodeMs));
+    if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
+    const decodeMs = Math.round(end.decodeMs);
+    const event: EndEvent = { ...this.#endEvent(end.finishReason, false, decodeMs), tokensOut: end.tokensOut };
     const perSecond = end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null;
     this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: null, tokensPerSecond: perSecond });
     await this.#finish({
       status: 'SUCCEEDED',
       event,
       tokensIn: end.tokensIn,
+      tokensOut: end.tokensOut,
       decodeMs: event.decodeMs,
       finishReason: end.finishReason,
       error: null,
@@ -280,44 +276,31 @@ export class Attempt {
 
   /** The run ended any other way than by the engine's word; decides what that means for the task. */
   async #failed(error: unknown): Promise<void> {
-    switch (this.#stop) {
-      case 'cancel':
-        return;
-      case 'fenced':
-        return this.#log.abandon();
-      case 'timeout':
-        return this.#fail(
-          { code: 'DECODE_TIMEOUT', message: 'the task ran into its wall time or deadline', retriable: true },
-          false,
-        );
-      case 'interrupted':
-        return this.#lose(this.#interruption, false);
-      case 'running':
-        break;
+    if (this.#stop === 'fenced') return this.#log.abandon();
+    if (this.#stop === 'interrupted') return this.#lose(this.#interruption, { slotIsFree: false, delayMs: 0 });
+    if (this.#stop === 'timeout') return this.#fail(OUT_OF_TIME, false);
+    if (this.#stop === 'cancel') return;
+    if (error instanceof DivergedError) return this.#fail(diverged(error), false);
+    if (error instanceof EngineError) return this.#engineFailed(error);
+    this.#deps.telemetry.backgroundFailure('attempt', error);
+    return this.#fail(OUR_FAULT, false);
+  }
+
+  async #engineFailed(error: EngineError): Promise<void> {
+    if (error.engineLost && error.code !== 'DECODE_TIMEOUT') this.#deps.fleet.doubt(this.replica.id);
+    if (mayRunAgain(error, this.task.attempts)) {
+      const delayMs = error.engineLost ? 0 : requeueDelayMs(error, this.task.attempts);
+      return this.#lose(error.message, { slotIsFree: true, delayMs });
     }
-    if (error instanceof DivergedError) {
-      return this.#fail(
-        { code: 'WORKER_RESET', message: `${error.message}; it cannot be continued`, retriable: true },
-        false,
-      );
-    }
-    if (!(error instanceof EngineError)) {
-      this.#deps.telemetry.backgroundFailure('attempt', error);
-      return this.#fail(
-        { code: 'INTERNAL', message: 'the run failed inside the control plane', retriable: true },
-        false,
-      );
-    }
-    if (error.code === 'DECODE_TIMEOUT') {
-      return this.#fail({ code: error.code, message: error.message, retriable: true, engine: this.task.engine }, false);
-    }
-    if (error.engineLost) this.#deps.fleet.doubt(this.replica.id);
-    if (error.engineLost || error.code === 'POOL_UNREADY') return this.#lose(error.message, true);
-    return this.#fail({ code: error.code, message: error.message, retriable: false, engine: this.task.engine }, true);
+    const { code, message, retriable, retryAfterMs } = error;
+    const failure = { code, message, retriable, engine: this.task.engine };
+    // What hangs, or was cut off by us for what it sent, may still decode.
+    const mayStillDecode = error.fault === 'silent' || error.fault === 'malformed';
+    return this.#fail(retryAfterMs === null ? failure : { ...failure, retryAfterMs }, !mayStillDecode);
   }
 
   /** The engine or our hold on it is gone: run again where that is honest, else tell the readers. */
-  async #lose(cause: string, slotIsFree: boolean): Promise<void> {
+  async #lose(cause: string, how: { readonly slotIsFree: boolean; readonly delayMs: number }): Promise<void> {
     const decision = afterLoss({
       cancelRequested: false,
       attempts: this.task.attempts,
@@ -325,12 +308,15 @@ export class Attempt {
       determinism: this.task.determinism,
       cause,
     });
-    if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, slotIsFree);
+    if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, how.slotIsFree);
     if (!this.#log.seal()) return;
-    if (!slotIsFree) await waitSlotFree(this.replica, this.task.slot);
+    if (!how.slotIsFree) await cancelAtEngine(this);
     const append = await this.#deps.recorder.release(this.#recording);
-    const taken = await requeueTask(this.#deps.db, append, { delayMs: 0, reason: 'engine_lost' });
-    if (taken) this.#deps.telemetry.requeued(this.task, cause);
+    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: 'engine_lost' });
+    if (taken) {
+      this.claimableInMs = how.delayMs;
+      this.#deps.telemetry.requeued(this.task, cause);
+    }
     this.#log.abandon();
   }
 
@@ -342,12 +328,13 @@ export class Attempt {
       status: 'FAILED',
       event,
       tokensIn: null,
+      tokensOut: this.#log.tokens.length,
       decodeMs: this.#measuredDecodeMs(),
       finishReason: 'error',
       error,
       releaseReason: slotIsFree ? 'failed' : null,
     });
-    if (written && !slotIsFree) await settleSlot(this.#deps, { task: this.task, replica: this.replica }, 'failed');
+    if (written && !slotIsFree) await settleSlot(this.#deps, this, 'failed');
   }
 
   #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
@@ -367,13 +354,13 @@ export class Attempt {
   async #finish(ending: Ending): Promise<boolean> {
     const append = await this.#deps.recorder.release(this.#recording);
     const text = this.#log.tokens.join('');
-    if (!(await writeEnding(this.#deps, { task: this.task, replica: this.replica, append, text }, ending))) {
+    if (!(await writeEnding(this.#deps, this, { append, text }, ending))) {
       this.#log.abandon();
       return false;
     }
     this.#log.end(ending.event);
-    const { status: outcome, tokensIn, decodeMs, error } = ending;
-    const facts = { outcome, tokensIn, tokensOut: append.tokensOut, decodeMs };
+    const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
+    const facts = { outcome, tokensIn, tokensOut, decodeMs };
     this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
     return true;
   }

@@ -21,6 +21,7 @@ export class Dispatcher {
   readonly #loop: Reconciler;
   readonly #laneLoop: Reconciler;
   #lanes: readonly LaneDepth[] = [];
+  readonly #wakeUps = new Set<NodeJS.Timeout>();
   #closing = false;
 
   constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
@@ -51,6 +52,7 @@ export class Dispatcher {
   /** Takes no more tasks; the ones that run are stopped, and go back to their queue where that is honest. */
   async stop(): Promise<void> {
     this.#closing = true;
+    for (const timer of this.#wakeUps) clearTimeout(timer);
     await Promise.all([this.#loop.stop(), this.#laneLoop.stop()]);
     await Promise.all(
       [...this.#attempts.values()].map((attempt) => attempt.interrupt('the control plane was stopped')),
@@ -121,6 +123,16 @@ export class Dispatcher {
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
     this.#serviceMs.set(poolId, updateServiceMs(this.#serviceMs.get(poolId) ?? 0, heldMs));
     this.wake();
+    if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
+  }
+
+  #wakeIn(delayMs: number): void {
+    if (this.#closing) return;
+    const timer = setTimeout(() => {
+      this.#wakeUps.delete(timer);
+      this.wake();
+    }, delayMs + 1); // the database counts in its own milliseconds
+    this.#wakeUps.add(timer);
   }
 
   async #readLanes(): Promise<void> {

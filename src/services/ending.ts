@@ -2,7 +2,8 @@
 import type { TaskFailure } from '../core/errors.js';
 import type { TerminalEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
-import { delay, pollUntil } from '../runtime/wait.js';
+import type { CancelOutcome } from '../engines/adapter.js';
+import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
 import {
   type Append,
@@ -24,7 +25,6 @@ import { transcriptOf } from './transcript.js';
 
 /** How long an engine may take to let go of a slot after its connection was closed, before it is recycled. */
 const SLOT_FREE_DEADLINE_MS = 5_000;
-const SLOT_POLL_MS = 20;
 const RETRY_MS = 500;
 
 export interface EndingDeps {
@@ -37,12 +37,15 @@ export interface EndingDeps {
 export interface Run {
   readonly task: ClaimedTask;
   readonly replica: ReadyReplica;
+  readonly requestId: string;
 }
 
 export interface Ending {
   readonly status: Finish['status'];
   readonly event: TerminalEvent;
   readonly tokensIn: number | null;
+  /** Generated: the engine's total, which may exceed the token events, or the events where it told none. */
+  readonly tokensOut: number;
   readonly decodeMs: number;
   readonly finishReason: string;
   readonly error: TaskFailure | null;
@@ -57,21 +60,14 @@ export interface Ending {
  */
 export async function writeEnding(
   deps: EndingDeps,
-  run: Run & { readonly append: Append; readonly text: string },
+  { task, replica }: Run,
+  { append, text }: { readonly append: Append; readonly text: string },
   ending: Ending,
 ): Promise<boolean> {
   const { event, ...outcome } = ending;
-  const { append, task, replica } = run;
-  const { status, finishReason, error } = outcome;
-  const ran = { replicaId: replica.id, engineVersion: replica.engineVersion };
-  const transcript = transcriptOf(task, {
-    status,
-    finishReason,
-    error,
-    text: run.text,
-    tokensOut: append.tokensOut,
-    ...ran,
-  });
+  const { status, finishReason, error, tokensOut } = outcome;
+  const facts = { status, finishReason, error, text, tokensOut };
+  const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine: replica.run });
   const finish: Finish = { ...append, ...outcome, chunks: [...append.chunks, terminalChunk(event)], transcript };
   for (;;) {
     try {
@@ -86,22 +82,24 @@ export async function writeEnding(
   }
 }
 
-/** Asks the engine until it says that the slot does not decode; false when it does not say so in time. */
-export function waitSlotFree(replica: ReadyReplica, slot: number): Promise<boolean> {
-  const isFree = async (signal: AbortSignal) => (await replica.adapter.isSlotBusy(slot, signal)) === false;
-  return pollUntil((signal) => isFree(signal).catch(() => false), {
-    everyMs: SLOT_POLL_MS,
-    deadlineMs: SLOT_FREE_DEADLINE_MS,
-  });
+/** Ends the run at its engine by every means that has, and looks whether it is gone. */
+export function cancelAtEngine({ replica, requestId, task }: Run): Promise<CancelOutcome> {
+  return replica.adapter.cancel({ requestId, slot: task.slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
 }
 
-/** Gives the slot back once the engine is seen to have let go of it; an engine that does not is recycled. */
+/**
+ * Gives the slot back once the engine is seen to have let go of it; an engine that gives no sign of that is recycled.
+ * One that answers for it, but cannot be looked into, is believed and not called confirmed.
+ * @returns whether the slot was seen to be free.
+ */
 export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
-  const free = await waitSlotFree(run.replica, run.task.slot);
-  if (free) await recordSlotFree(deps.db, run.task.id);
-  else await deps.fleet.recycle(run.replica.id, 'a cancelled request went on decoding');
+  const { outcome, verifiedBy } = await cancelAtEngine(run);
+  if (outcome === 'slot_free') await recordSlotFree(deps.db, run.task.id);
+  if (outcome === 'unknown') {
+    await deps.fleet.recycle(run.replica.id, `a cancelled request went on decoding (${verifiedBy})`);
+  }
   await deps.leases.release(run.task.leaseId, reason);
-  return free;
+  return outcome === 'slot_free';
 }
 
 /**
@@ -120,7 +118,7 @@ export async function endQueued(
 ): Promise<boolean> {
   const { event, ...outcome } = ending;
   const text = await loggedText(deps.db, task);
-  const ran = { replicaId: null, engineVersion: null };
+  const ran = { replicaId: null, engine: null };
   const transcript = transcriptOf(task, { ...outcome, text, tokensOut: task.tokensOut, ...ran });
   const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
   if (!ended) return false;

@@ -2,12 +2,25 @@
 import type { Engine } from '../core/errors.js';
 import type { PoolCandidate } from '../core/placement.js';
 import type { EngineAdapter } from '../engines/adapter.js';
+import type { DeterminismClaim } from '../engines/launch.js';
+
+/** What a run's repeatability depends on, as far as it is known; kept with every task's transcript. */
+export interface EngineRun {
+  readonly engineVersion: string;
+  readonly modelId: string | null;
+  readonly modelDigest: string | null;
+  /** Arguments the engine was started with, secrets masked; null: somebody else started it. */
+  readonly launchArgs: readonly string[] | null;
+  readonly gpuUuids: readonly string[];
+  readonly determinism: DeterminismClaim;
+}
 
 export interface ReadyReplica {
   readonly id: string;
   readonly poolId: string;
   readonly engine: Engine;
   readonly engineVersion: string;
+  readonly run: EngineRun;
   readonly slots: number;
   readonly vramFreeBytes: number;
   readonly adapter: EngineAdapter;

@@ -113,7 +113,7 @@ export class Recovery {
         finishReason,
         error,
         replicaId: task.replicaId,
-        engineVersion: null,
+        engine: null,
       }),
     });
     this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);

@@ -144,6 +144,23 @@ export class Telemetry {
     this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
   }
 
+  /** An engine's closing numbers could not be true; ours stand in their place. */
+  disbelieved(run: RunFacts, claim: string): void {
+    const { taskId, engine, engineVersion, poolId, replicaId } = run;
+    this.log.warn(
+      {
+        job_id: taskId,
+        engine,
+        engine_version: engineVersion,
+        pool_id: poolId,
+        replica_id: replicaId,
+        claim,
+        human: 'An engine reported numbers about its stream that cannot be true; they were not used.',
+      },
+      'engine disbelieved',
+    );
+  }
+
   requeued(task: { id: string; poolId: string }, cause: string): void {
     this.log.warn(
       { job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' },

@@ -1,31 +1,48 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { Failures } from '../../src/engines/failure.js';
 import { type TransportFault, transportFailure } from '../../src/engines/http.js';
 import { completionBody, foldSeed, readMetrics } from '../../src/engines/llamacpp/adapter.js';
-import { failureError, verdictOf } from '../../src/engines/llamacpp/errors.js';
-import { llamaCppLaunch } from '../../src/engines/llamacpp/launch.js';
+import { LLAMACPP_ERRORS } from '../../src/engines/llamacpp/errors.js';
+import { llamaCppDeterminism, llamaCppLaunch } from '../../src/engines/llamacpp/launch.js';
+import { readCapture } from '../support/replay.js';
 
-const fixture = (name: string): string => readFileSync(new URL(`fixtures/${name}`, import.meta.url), 'utf8');
+const failures = new Failures(LLAMACPP_ERRORS, ['k-1234567']);
+const fixture = (name: string): string => readCapture(`llamacpp/${name}`).body.toString('utf8');
 
 describe('error table', () => {
   // The three bodies are captured from llama-server b11669.
   it.each([
-    [400, fixture('llamacpp-context-overflow.json'), 'INVALID_PARAMS'],
-    [404, fixture('llamacpp-not-found.json'), 'INTERNAL'],
-    [501, fixture('llamacpp-embeddings-disabled.json'), 'INTERNAL'],
+    [400, fixture('error-context-overflow'), 'INVALID_PARAMS'],
+    [404, fixture('notfound'), 'INTERNAL'],
+    [501, fixture('embeddings-disabled'), 'INTERNAL'],
     [503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', 'POOL_UNREADY'],
     [401, '{"error":{"message":"Invalid API Key","type":"authentication_error","code":401}}', 'INTERNAL'],
     [500, '{"error":{"message":"Compute error.","type":"server_error","code":500}}', 'INTERNAL'],
     [503, '<html>loading</html>', 'POOL_UNREADY'],
     [302, '', 'INTERNAL'],
   ])('answer %i %s is %s and does not blame the process', (status, body, code) => {
-    const error = failureError({ kind: 'status', status, body }, 'before_first_token');
+    const error = failures.http({ kind: 'status', status, body }, 'before_first_token');
     expect(error).toMatchObject({ code, engineLost: false, phase: 'before_first_token' });
   });
 
   it('keeps what may be retried apart from what never will succeed', () => {
-    expect(verdictOf(400, 'exceed_context_size_error').retriable).toBe(false);
-    expect(verdictOf(503, 'unavailable_error').retriable).toBe(true);
+    const verdict = (status: number, type: string) => failures.verdictOf({ status, type, message: '' });
+    expect(verdict(400, 'exceed_context_size_error')).toMatchObject({ retriable: false, retryAfterMs: null });
+    expect(verdict(503, 'unavailable_error')).toMatchObject({ retriable: true, retryAfterMs: 1000 });
+    expect(verdict(500, 'constructor')).toMatchObject({ code: 'INTERNAL', retriable: true });
+  });
+
+  it.each([
+    'bad key k-1234567',
+    'denied: Authorization: Bearer abc.def.ghi',
+    'cannot read hf_AbCdEfGhIjKl',
+    'GET https://user:pa55w0rd@hub.example/x failed',
+    'api_key=sekret-value was refused',
+  ])('keeps secrets out of its message: %s', (message) => {
+    const body = JSON.stringify({ error: { code: 401, type: 'authentication_error', message } });
+    const error = failures.http({ kind: 'status', status: 401, body }, 'before_first_token');
+    expect(error.message).toContain('[redacted]');
+    expect(error.message).not.toMatch(/1234567|abc\.def|AbCdEf|pa55|sekret/);
   });
 
   it.each([
@@ -39,7 +56,7 @@ describe('error table', () => {
   ] satisfies [string, TransportFault, string, boolean][])('%s is %s: %s', (errorCode, fault, code, engineLost) => {
     const failure = transportFailure(Object.assign(new Error('x'), { code: errorCode }), false);
     expect(failure).toMatchObject({ kind: 'transport', fault });
-    expect(failureError(failure, 'streaming')).toMatchObject({ code, engineLost, phase: 'streaming' });
+    expect(failures.http(failure, 'streaming')).toMatchObject({ code, engineLost, phase: 'streaming' });
   });
 });
 
@@ -50,7 +67,7 @@ describe('requests', () => {
   });
 
   it('writes the sampling out and lets strict turn the prompt cache off', () => {
-    const request = { prompt: 'p', maxTokens: 7, seed: 5n, strict: true, slot: 2 };
+    const request = { requestId: 'r', prompt: 'p', maxTokens: 7, seed: 5n, strict: true, slot: 2 };
     expect(completionBody(request)).toMatchObject({
       ...{ prompt: 'p', n_predict: 7, seed: 5, id_slot: 2, stream: true, cache_prompt: false },
       ...{ temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05 },
@@ -61,7 +78,7 @@ describe('requests', () => {
 
 describe('metrics', () => {
   it('reads the captured page', () => {
-    expect(readMetrics(fixture('llamacpp-metrics.txt'))).toEqual({
+    expect(readMetrics(fixture('metrics'))).toEqual({
       ...{ running: 0, waiting: 0, kvUsage: null, tokensInTotal: 55, tokensOutTotal: 24 },
     });
   });
@@ -73,12 +90,14 @@ describe('metrics', () => {
 });
 
 describe('launch', () => {
-  const facts = { binaryPath: '/b', modelPath: '/m', port: 9000, contextPerSlot: 1024, gpuUuids: [] };
+  const facts = {
+    ...{ binaryPath: '/b', model: '/m', servedName: 'm', ports: [9000], contextPerSlot: 1024, gpuUuids: [] },
+  };
 
   it('gives each slot its context and keeps the key out of the arguments', () => {
     const spec = llamaCppLaunch({ ...facts, slots: 2, gpuUuids: ['GPU-a', 'GPU-b'], apiKey: 'secret' });
     expect(spec.args.join(' ')).toBe(
-      '-m /m --host 127.0.0.1 --port 9000 -c 2048 -np 2 --metrics --slots --log-colors off',
+      '-m /m --alias m --host 127.0.0.1 --port 9000 -c 2048 -np 2 --metrics --slots --log-colors off',
     );
     expect(spec.env).toMatchObject({ CUDA_VISIBLE_DEVICES: 'GPU-a,GPU-b', LLAMA_API_KEY: 'secret' });
   });
@@ -87,5 +106,14 @@ describe('launch', () => {
     const spec = llamaCppLaunch({ ...facts, slots: 1, extraArgs: ['-t', '2'] });
     expect(spec.args).toEqual(expect.arrayContaining(['-nocb', '--no-cache-prompt', '-t', '2']));
     expect(spec.env.CUDA_VISIBLE_DEVICES).toBe('-1');
+  });
+
+  it('claims to repeat itself only for what it launched alone in its batch', () => {
+    expect(llamaCppDeterminism({ slots: 1 }).claim).toBe('byte_exact');
+    expect(llamaCppDeterminism({ slots: 2 })).toMatchObject({
+      claim: 'none',
+      because: expect.stringContaining('2 slots'),
+    });
+    expect(llamaCppDeterminism(null).claim).toBe('none');
   });
 });

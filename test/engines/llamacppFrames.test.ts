@@ -1,31 +1,18 @@
-import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { EngineFrame } from '../../src/engines/adapter.js';
-import { CompletionFrames } from '../../src/engines/llamacpp/frames.js';
-import { SseReader } from '../../src/engines/sse.js';
-
-const LIMITS = { maxEventChars: 1024 * 1024, maxTotalBytes: 64 * 1024 * 1024 };
+import { Failures } from '../../src/engines/failure.js';
+import { LLAMACPP_ERRORS } from '../../src/engines/llamacpp/errors.js';
+import { LlamaCppFrames } from '../../src/engines/llamacpp/frames.js';
+import { cutAt, everyCut, type Reading, readStream } from '../support/frames.js';
+import { readCapture } from '../support/replay.js';
 
 // Captured from llama-server b11669.
-const greedy = readFileSync(new URL('fixtures/llamacpp-stream-greedy.sse', import.meta.url));
-const withProgress = readFileSync(new URL('fixtures/llamacpp-stream-progress.sse', import.meta.url));
+const greedy = readCapture('llamacpp/completion-stream-greedy').body;
+const withProgress = readCapture('llamacpp/completion-stream-timings').body;
 
-interface Reading {
-  readonly frames: readonly EngineFrame[];
-  readonly failure: string | null;
-}
-
-/** Reads a whole stream, given in chunks and then EOF. */
-function readAll(chunks: readonly Buffer[]): Reading {
-  const reader = new SseReader(LIMITS);
-  const completion = new CompletionFrames();
-  const frames: EngineFrame[] = [];
-  for (const chunk of chunks) frames.push(...completion.read(reader.push(chunk)));
-  reader.end();
-  const failure = completion.atEof();
-  return { frames, failure: failure && `${failure.code} ${failure.phase} lost=${failure.engineLost}` };
-}
+const failures = new Failures(LLAMACPP_ERRORS);
+const readAll = (chunks: readonly Buffer[], expectedModelId?: string): Reading =>
+  readStream(new LlamaCppFrames(failures, expectedModelId), chunks);
 
 const sse = (...payloads: readonly string[]): Buffer => Buffer.from(payloads.map((p) => `data: ${p}\n\n`).join(''));
 const middle = (content: string, tokensPredicted: number): string =>
@@ -35,34 +22,30 @@ const last = (stopType: string, tokensPredicted: number): string =>
 
 describe('captured streams', () => {
   it('reads one token frame per token and the end the engine states', () => {
-    expect(readAll([greedy])).toEqual({
-      frames: [
-        ...[' kino', ' kive', ' nodo', ' nove', ' talo', ' pemi'].map((text) => ({ kind: 'token', text })),
-        { kind: 'end', finishReason: 'length', tokensIn: 12, tokensOut: 6, decodeMs: 0.821 },
-      ],
+    expect(readAll([greedy], 'tiny.gguf')).toMatchObject({
+      tokens: [' kino', ' kive', ' nodo', ' nove', ' talo', ' pemi'],
+      end: { finishReason: 'length', tokensIn: 12, tokensOut: 6, decodeMs: 0.821 },
       failure: null,
     });
   });
 
   it('yields nothing for prompt progress frames', () => {
-    const { frames } = readAll([withProgress]);
-    expect(frames.map((frame) => (frame.kind === 'token' ? frame.text : frame.tokensOut))).toEqual([
-      ' veki',
-      ' tano',
-      ' nodo',
-      3,
-    ]);
+    const { tokens, end } = readAll([withProgress]);
+    expect([...tokens, end?.tokensOut]).toEqual([' veki', ' tano', ' nodo', 3]);
   });
 });
 
 describe('rules of a stream', () => {
   it('gives text that was held back as one token and takes the count from the engine', () => {
-    const { frames } = readAll([sse(middle('a', 1), middle('😀', 5), last('eos', 5))]);
-    expect(frames).toEqual([
-      { kind: 'token', text: 'a' },
-      { kind: 'token', text: '😀' },
-      { kind: 'end', finishReason: 'stop', tokensIn: 3, tokensOut: 5, decodeMs: 1.5 },
-    ]);
+    const { tokens, end, failure } = readAll([sse(middle('a', 1), middle('😀', 5), middle('b', 6), last('eos', 7))]);
+    expect(tokens).toEqual(['a', '😀', 'b']);
+    expect(end).toEqual({ finishReason: 'stop', tokensIn: 3, tokensOut: 7, decodeMs: 1.5 });
+    expect(failure).toBeNull();
+  });
+
+  it('takes the frames of a build that decodes several tokens at a time', () => {
+    const frames = [middle('a', 3), middle('b', 3), middle('c', 3), middle('d', 4)];
+    expect(readAll([sse(...frames, last('limit', 4))])).toMatchObject({ tokens: ['a', 'b', 'c', 'd'], failure: null });
   });
 
   it.each([
@@ -70,7 +53,7 @@ describe('rules of a stream', () => {
     ['eos', 'stop'],
     ['word', 'stop'],
   ])('stop_type %s finishes as %s', (stopType, finishReason) => {
-    expect(readAll([sse(last(stopType, 1))]).frames).toMatchObject([{ kind: 'end', finishReason }]);
+    expect(readAll([sse(last(stopType, 1))]).end).toMatchObject({ finishReason });
   });
 
   it.each([
@@ -91,17 +74,30 @@ describe('rules of a stream', () => {
     ['no JSON', [middle('a', 1), '[DONE]'], 'INTERNAL streaming lost=false', 1],
     ['JSON of another shape', ['{"content":1}'], 'INTERNAL before_first_token lost=false', 0],
     ['a last frame without its counts', ['{"content":"","stop":true}'], 'INTERNAL before_first_token lost=false', 0],
+    ['a token that comes twice', [middle('a', 1), middle('b', 2), middle('b', 2)], 'INTERNAL streaming lost=false', 2],
+    ['a token left out', [middle('a', 1), middle('c', 3), middle('d', 4)], 'INTERNAL streaming lost=false', 2],
+    [
+      'a token left out before the end',
+      [middle('a', 1), middle('c', 3), last('limit', 3)],
+      'INTERNAL streaming lost=false',
+      2,
+    ],
+    ['a count that falls', [middle('a', 2), middle('b', 1)], 'INTERNAL streaming lost=false', 1],
   ])('%s is a failure, after the tokens before it', (_name, payloads, failure, tokens) => {
     const reading = readAll([sse(...payloads)]);
     expect(reading.failure).toBe(failure);
-    expect(reading.frames).toHaveLength(tokens);
+    expect(reading.tokens).toHaveLength(tokens);
+  });
+
+  it('refuses an end in the name of another model', () => {
+    expect(readAll([greedy], 'other')).toMatchObject({
+      failure: 'INTERNAL streaming lost=false',
+      message: expect.stringContaining("as model 'tiny.gguf', not 'other'"),
+    });
   });
 
   it('takes no notice of what follows the last frame', () => {
-    expect(readAll([sse(last('limit', 0), '[DONE]', 'junk')])).toMatchObject({
-      failure: null,
-      frames: [{ kind: 'end' }],
-    });
+    expect(readAll([sse(last('limit', 0), '[DONE]', 'junk')])).toMatchObject({ failure: null, end: { tokensOut: 0 } });
   });
 });
 
@@ -115,11 +111,8 @@ describe('where the socket cuts the bytes', () => {
 
   it('makes no difference, at every place of a short stream and byte by byte', () => {
     const whole = readAll([stream]);
-    expect(whole.failure).toBeNull();
-    for (let cut = 0; cut <= stream.length; cut += 1) {
-      expect(readAll([stream.subarray(0, cut), stream.subarray(cut)])).toEqual(whole);
-    }
-    expect(readAll(Array.from(stream, (byte) => Buffer.from([byte])))).toEqual(whole);
+    expect(whole).toMatchObject({ tokens: ['é', '漢😀', ' a'], failure: null });
+    for (const chunks of everyCut(stream)) expect(readAll(chunks)).toEqual(whole);
   });
 
   it('makes no difference, for random cuts of random texts and broken ends', () => {
@@ -127,11 +120,9 @@ describe('where the socket cuts the bytes', () => {
     const ending = fc.constantFrom(last('limit', 6), '{"error":{"code":500,"message":"m"}}', 'junk', middle('z', 7));
     const cuts = fc.array(fc.nat(2_000), { maxLength: 12 });
     fc.assert(
-      fc.property(payloads, ending, cuts, (texts, end, at) => {
+      fc.property(payloads, ending, cuts, (texts, end, places) => {
         const bytes = sse(...texts.map((text, index) => middle(text, index + 1)), end);
-        const edges = [0, ...at.map((cut) => cut % (bytes.length + 1)).sort((a, b) => a - b), bytes.length];
-        const chunks = edges.slice(1).map((edge, index) => bytes.subarray(edges[index], edge));
-        expect(readAll(chunks)).toEqual(readAll([bytes]));
+        expect(readAll(cutAt(bytes, places))).toEqual(readAll([bytes]));
       }),
     );
   });

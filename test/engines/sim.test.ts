@@ -1,9 +1,17 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseSimArgs } from '../../src/engines/sim/cli.js';
+import { type Completion, SimEngine } from '../../src/engines/sim/engine.js';
 import { FaultSet } from '../../src/engines/sim/faults.js';
-import { detokenize, Generator, tokenize } from '../../src/engines/sim/model.js';
+import { createSimServer } from '../../src/engines/sim/http.js';
+import { detokenize, embed, Generator, rerankScore, TokenReader, tokenize } from '../../src/engines/sim/model.js';
 import { SlotPool } from '../../src/engines/sim/slots.js';
+import { type StreamFrames, streamCompletion } from '../../src/engines/sim/stream.js';
+import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
 const SAMPLING = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05 };
 const never = new AbortController().signal;
@@ -40,6 +48,28 @@ describe('model', () => {
   });
 });
 
+describe('split characters', () => {
+  it('hold the text back until the character is whole, and lose nothing', () => {
+    const generator = new Generator('m', 'p', 1, SAMPLING, true);
+    const reader = new TokenReader(true);
+    const ids = Array.from({ length: 200 }, () => generator.next());
+    const texts = ids.map((id) => reader.read(id).text);
+    expect(texts.filter((text) => text === '').length).toBeGreaterThan(5);
+    expect(texts.join('')).toBe(detokenize(ids));
+    expect(texts.join('')).not.toContain('\uFFFD');
+  });
+});
+
+describe('vectors', () => {
+  it('are of length 1 and belong to model and text; reranking prefers shared words', () => {
+    expect(Math.hypot(...embed('m', 'a'))).toBeCloseTo(1);
+    expect(embed('m', 'a')).toEqual(embed('m', 'a'));
+    expect(embed('m', 'a')).not.toEqual(embed('n', 'a'));
+    const [near, far] = [' the river', ' silent morning'].map((text) => rerankScore('m', ' river', text));
+    expect(near).toBeGreaterThan(far ?? 1);
+  });
+});
+
 describe('slots', () => {
   it('give a freed slot to the longest deferred that may have it', async () => {
     const pool = new SlotPool(2);
@@ -72,13 +102,274 @@ describe('slots', () => {
 
 describe('arguments', () => {
   it('name what is wrong', () => {
-    expect(() => parseSimArgs(['--protocol', 'vllm'])).toThrow("protocol 'vllm' is not built yet");
+    expect(() => parseSimArgs(['--protocol', 'sglang'])).toThrow("protocol 'sglang' is not built yet");
     expect(() => parseSimArgs(['--slots', '0'])).toThrow('--slots must be a whole number of at least 1');
     expect(() => new FaultSet().set(['sulk'])).toThrow("unknown fault 'sulk'");
     expect(() => new FaultSet().set(['hang-at-token'])).toThrow('hang-at-token:N');
+    expect(() => new FaultSet().set(['slow-load:-1'])).toThrow('slow-load:MS');
   });
 
   it('take the key from the environment, as the real server does', () => {
-    expect(parseSimArgs(['--protocol', 'llamacpp'], { LLAMA_API_KEY: 'k' })).toMatchObject({ apiKey: 'k', slots: 1 });
+    const { config } = parseSimArgs(['--protocol', 'llamacpp'], { LLAMA_API_KEY: 'k' });
+    expect(config).toMatchObject({ apiKey: 'k', slots: 1, port: 8080 });
   });
 });
+
+describe('faults', () => {
+  it('are listed as they were set, and survive a bad one', () => {
+    const faults = new FaultSet();
+    faults.set(['clock-skew:-5', 'eof-at-token:3', 'wrong-usage']);
+    expect(() => faults.set(['none', 'sulk'])).toThrow();
+    expect(faults.list()).toEqual(['clock-skew:-5', 'eof-at-token:3', 'wrong-usage']);
+    expect([faults.ms('clock-skew'), faults.ms('slow-load')]).toEqual([-5, 0]);
+    expect([faults.tokensUntilStrike(1), faults.tokensUntilStrike(3)]).toEqual([2, Number.POSITIVE_INFINITY]);
+  });
+});
+
+const DEADLINE_MS = 10_000;
+
+async function withSim(args: readonly string[], test: (sim: RunningSim) => Promise<void>): Promise<void> {
+  const sim = await startEngineSim({ args: ['--tokens-per-second', '0', ...args] });
+  try {
+    await test(sim);
+  } finally {
+    await sim[Symbol.asyncDispose]();
+  }
+}
+
+function post(sim: RunningSim, path: string, body: unknown, signal = AbortSignal.timeout(DEADLINE_MS)) {
+  return fetch(`${sim.baseUrl}${path}`, { method: 'POST', body: JSON.stringify(body), signal });
+}
+
+/** The bytes of a stream of 8 tokens. */
+async function streamed(sim: RunningSim): Promise<Buffer> {
+  const answer = await post(sim, '/completion', { prompt: 'p', n_predict: 8, seed: 1, stream: true });
+  return Buffer.from(await answer.arrayBuffer());
+}
+
+const eventsOf = (bytes: Buffer): string[] => bytes.toString('utf8').split('\n\n').slice(0, -1);
+const countsOf = (bytes: Buffer): number[] =>
+  eventsOf(bytes).map((event) => Number(/"tokens_predicted":(\d+)/.exec(event)?.[1] ?? Number.NaN));
+
+describe('faults of the wire', () => {
+  let sim: RunningSim;
+  let healthy: string[];
+  beforeAll(async () => {
+    sim = await startEngineSim({ args: ['--tokens-per-second', '0', '--model', 'm'] });
+    healthy = eventsOf(await streamed(sim));
+  });
+  afterAll(() => sim[Symbol.asyncDispose]());
+
+  it('strike one event and leave the others', async () => {
+    expect(healthy).toHaveLength(9);
+    const struck: Readonly<Record<string, (event: string) => void>> = {
+      'bad-json-at-token:2': (event) => expect(() => JSON.parse(event.slice('data: '.length))).toThrow(SyntaxError),
+      'bad-sse-at-token:2': (event) => expect(event).toMatch(/^<html>/),
+      'long-line-at-token:2': (event) => expect(event.length).toBeGreaterThan(10_000_000),
+      'bad-utf8-at-token:2': (event) => expect(event).toContain('\uFFFD'),
+    };
+    for (const [fault, check] of Object.entries(struck)) {
+      await sim.control(fault);
+      const bytes = await streamed(sim);
+      const events = eventsOf(bytes);
+      check(events[2] ?? '');
+      expect([...events.slice(0, 2), ...events.slice(3, 8)]).toEqual([...healthy.slice(0, 2), ...healthy.slice(3, 8)]);
+      expect(bytes.includes(0xff)).toBe(fault.startsWith('bad-utf8'));
+    }
+  });
+
+  it('send an event twice or not at all, the closing one too', async () => {
+    await sim.control('duplicate-at-token:0');
+    expect(countsOf(await streamed(sim))).toEqual([1, 1, 2, 3, 4, 5, 6, 7, 8, 8]);
+    await sim.control('missing-at-token:3');
+    expect(countsOf(await streamed(sim))).toEqual([1, 2, 3, 5, 6, 7, 8, 8]);
+    await sim.control('missing-at-token:8');
+    expect(countsOf(await streamed(sim))).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  it.each([0, 2, 8])('end the stream after %i tokens, with an error or in mid-body', async (count) => {
+    await sim.control(`error-frame-at-token:${count}`);
+    const events = eventsOf(await streamed(sim));
+    expect(events).toEqual([...healthy.slice(0, count), expect.stringMatching(/^data: \{"error":\{"code":500,/)]);
+    await sim.control(`eof-at-token:${count}`);
+    await expect(streamed(sim)).rejects.toThrow('terminated');
+  });
+
+  it('falsify what the answer says', async () => {
+    await sim.control(['wrong-usage', 'other-model', 'clock-skew:7200000']);
+    const body = await (await post(sim, '/completion', { prompt: 'p', n_predict: 8 })).json();
+    expect(body).toMatchObject({ model: 'not-m', tokens_predicted: 23, timings: { predicted_n: 23 } });
+    expect(body).toHaveProperty(
+      'timings.prompt_ms',
+      expect.toSatisfy((ms: number) => ms >= 7_200_000),
+    );
+    await sim.control('none');
+  });
+
+  it('hang after the head', async () => {
+    await sim.control('hang-after-headers');
+    const answer = await post(sim, '/completion', { prompt: 'p', n_predict: 8, seed: 1, stream: true });
+    expect([answer.status, (await sim.inspect()).busySlots]).toEqual([200, 1]);
+    await sim.control('none');
+    expect(eventsOf(Buffer.from(await answer.arrayBuffer())).slice(0, 8)).toEqual(healthy.slice(0, 8));
+  });
+});
+
+describe('the control port', () => {
+  it('counts requests, connections and completions', async () => {
+    await withSim([], async (sim) => {
+      const socket = connect(Number(new URL(sim.baseUrl).port), '127.0.0.1');
+      await expect.poll(() => sim.inspect()).toMatchObject({ connections: 1 });
+      socket.destroy();
+      await expect.poll(() => sim.inspect()).toMatchObject({ connections: 0 });
+      await streamed(sim);
+      const refused = await post(sim, '/sim/control', { fault: 'sulk' });
+      expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining("unknown fault 'sulk'")]);
+      const completions = { started: 1, finished: 1, abandoned: 0 };
+      const counts = { faults: [], busySlots: 0, deferred: 0, requests: 1, completions };
+      expect(await sim.inspect()).toMatchObject(counts);
+      const onMainPort = await fetch(`${sim.baseUrl}/sim/control`);
+      expect(await onMainPort.json()).toMatchObject(counts);
+    });
+  });
+});
+
+describe('a client that goes', () => {
+  it('is not noticed when told so: the completion keeps its slot to its end', async () => {
+    await withSim(['--fault', 'hang-at-token:1', '--fault', 'ignore-cancel'], async (sim) => {
+      // Not fetch: it opens a connection anew after an abort.
+      const client = request(`${sim.baseUrl}/completion`, { method: 'POST', agent: false });
+      client.end(JSON.stringify({ prompt: 'p', n_predict: 500, stream: true }));
+      const [answer] = (await once(client, 'response')) as [IncomingMessage];
+      await once(answer, 'data');
+      client.destroy();
+      await expect.poll(() => sim.inspect()).toMatchObject({ connections: 0, busySlots: 1 });
+      await sim.control('ignore-cancel');
+      const completions = { started: 1, finished: 1, abandoned: 0 };
+      await expect.poll(() => sim.inspect()).toMatchObject({ busySlots: 0, completions });
+    });
+  });
+});
+
+describe('llama.cpp', () => {
+  it('sends no event for half a character: the next one has the text, the last id and a count that has jumped', async () => {
+    await withSim(['--split-characters'], async (sim) => {
+      const answer = await post(sim, '/completion', { prompt: 'p', n_predict: 200, seed: 1, stream: true });
+      const counts = countsOf(Buffer.from(await answer.arrayBuffer()));
+      const jumps = counts.filter((count, index) => count - (counts[index - 1] ?? 0) === 2).length;
+      expect(jumps).toBeGreaterThan(5);
+      expect(counts.length).toBeLessThan(201);
+      expect(counts.at(-1)).toBe(200);
+    });
+  });
+
+  it('serves embeddings and reranking only when started for them', async () => {
+    await withSim(['--embedding', '--model', 'm'], async (sim) => {
+      const input = ['a', 'b'];
+      const usage = { prompt_tokens: 4, total_tokens: 4 };
+      const data = input.map((text, index) => ({ embedding: embed('m', text), index, object: 'embedding' }));
+      const openAi = await post(sim, '/v1/embeddings', { input });
+      expect(await openAi.json()).toEqual({ model: 'm', object: 'list', usage, data });
+      const native = await post(sim, '/embedding', { content: 'a' });
+      expect(await native.json()).toEqual([{ index: 0, embedding: [embed('m', 'a')] }]);
+      const asked = { query: ' river', documents: [' morning', ' the river'], top_n: 1 };
+      const ranked = await post(sim, '/v1/rerank', asked);
+      expect(await ranked.json()).toMatchObject({ results: [{ index: 1 }] });
+    });
+    await withSim([], async (sim) => {
+      expect((await post(sim, '/v1/embeddings', { input: 'a' })).status).toBe(501);
+    });
+  });
+});
+
+describe('an engine that tells its clients that it fails', () => {
+  it('sends each its error: in mid-stream an event, before the head a status', async () => {
+    const { config } = parseSimArgs(['--slots', '2', '--tokens-per-second', '0']);
+    const faults = new FaultSet();
+    faults.set(['hang-at-token:3']);
+    const death = { lines: [], toldError: 'dead', end: 'serves on' } as const;
+    const engine = new SimEngine(config, faults, { crash: death, cudaError: death, runtimeOom: death }, () => {});
+    const frames: StreamFrames = {
+      headers: { 'Content-Type': 'text/event-stream' },
+      headWaitsFor: 'event',
+      keepAlive: null,
+      token: ({ count }) => `data: ${count}\n\n`,
+      last: () => '',
+      error: (message) => `data: ${message}\n\n`,
+    };
+    const server = createSimServer(engine, {
+      routeOf: () => (call) => streamCompletion(call, COMPLETION, frames),
+      refuse: ({ response }, error) => response.writeHead(500).end(String(error)),
+      ...{ noticesGoneClient: 'at once', keepAliveMs: 1, requestsPerConnection: 0 },
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const [one, two] = await Promise.all([fetch(url), fetch(url)]);
+    const deferred = fetch(url);
+    await expect.poll(() => engine.slots.deferredCount).toBe(1);
+    faults.set(['crash-at-token:3']);
+    for (const answer of [one, two]) expect(await answer.text()).toMatch(/^(data: \d\n\n)+data: dead\n\n$/);
+    expect([(await deferred).status, await (await deferred).text()]).toEqual([500, 'Error: dead']);
+    expect(engine.completions).toEqual({ started: 2, finished: 0, abandoned: 2 });
+    server.close();
+  });
+});
+
+const COMPLETION: Completion = {
+  ...{ prompt: 'p', promptTokens: 1, maxTokens: 8, seed: 1, idSlot: -1, settings: {} },
+  sampling: SAMPLING,
+};
+
+describe('the process', () => {
+  it.each([
+    ['--fault', 'oom-at-load'],
+    ['--vram-bytes', '2097152', '--vram-free-bytes', '1'],
+  ])('ends with 1 and the engine’s lines when the model does not fit (%s %s)', async (...args) => {
+    const sim = await startEngineSim({ args, until: 'control' });
+    expect(await sim.exited).toEqual({ code: 1, signal: null });
+    expect(sim.lines.join('\n')).toMatch(/allocating \S+ MiB on device 0: cudaMalloc failed: out of memory/);
+    expect(sim.lines.join('\n')).not.toContain('listening on');
+  });
+
+  it('loads as much longer as it is told', async () => {
+    const sim = await startEngineSim({ args: ['--fault', 'slow-load:600000'], until: 'bound' });
+    expect((await fetch(`${sim.baseUrl}/health`)).status).toBe(503);
+    await sim[Symbol.asyncDispose]();
+  });
+
+  it('serves on the CPU without a word but its log', async () => {
+    await withSim(['--fault', 'cpu-fallback'], async (sim) => {
+      expect(sim.lines.join('\n')).toContain('ggml_cuda_init: failed to initialize CUDA');
+      expect(countsOf(await streamed(sim)).at(-1)).toBe(8);
+    });
+  });
+
+  it.each(['cuda-error-at-token:1', 'oom-at-token:1'])('aborts on %s', async (fault) => {
+    await withSim(['--fault', fault], async (sim) => {
+      await expect(streamed(sim)).rejects.toThrow('terminated');
+      expect(await sim.exited).toEqual({ code: null, signal: 'SIGABRT' });
+      const text = fault.startsWith('oom') ? 'out of memory' : 'an illegal memory access was encountered';
+      expect(sim.lines.join('\n')).toContain(`CUDA error: ${text}`);
+    });
+  });
+
+  it('leaves a child that ignores SIGTERM and outlives it, in the same group', async () => {
+    const sim = await startEngineSim({ args: ['--fault', 'orphan-child'] });
+    const child = Number(/^engine-sim: child (\d+)/m.exec(sim.lines.join('\n'))?.[1]);
+    process.kill(-sim.pid, 'SIGTERM');
+    expect(await sim.exited).toEqual({ code: 0, signal: null });
+    expect(commandOf(child)).toContain('sleep');
+    await sim[Symbol.asyncDispose]();
+    await expect.poll(() => commandOf(child)).toBe('');
+  });
+});
+
+/** '' for a process that is gone or only waits to be reaped. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
+}

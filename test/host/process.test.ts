@@ -108,6 +108,14 @@ describe('engine process', () => {
     expect(readStat(child)?.state ?? 'gone').toMatch(/^(Z|gone)$/);
   });
 
+  test.each([[[]], [['crash']]])('takes along the children that lead groups of their own (%s)', async (how) => {
+    const engine = await start('family.mjs', ['apart', ...how]);
+    const child = Number((await line(engine, /^child /)).slice(6));
+    expect(groupMembers(child)).toEqual([child]);
+    expect(await engine.stop({ graceMs: 200 })).toEqual({ forced: true });
+    expect(groupMembers(child)).toEqual([]);
+  });
+
   test('is cleared of its children after a crash', async () => {
     const engine = await start('family.mjs', ['crash']);
     expect(await engine.exited).toEqual({ code: 3, signal: null });
@@ -131,6 +139,15 @@ describe('engine process', () => {
 });
 
 describe('orphans', () => {
+  test('are reaped with their children when only those are left, wherever they went', async () => {
+    const engine = await start('family.mjs', ['apart', 'crash']);
+    const child = Number((await line(engine, /^child /)).slice(6));
+    const { pid, startTimeTicks } = engine;
+    await engine.exited;
+    expect(await reapOrphan({ pid, startTimeTicks, mark: 'test/replica-1', graceMs: 50 })).toBe('reaped');
+    expect(groupMembers(child)).toEqual([]);
+  });
+
   test('are reaped by pid, start time and mark', async () => {
     const engine = await start('stubborn.mjs');
     await line(engine, /^ready$/);

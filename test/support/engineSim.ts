@@ -1,6 +1,7 @@
 /** Starts the engine simulator as the child process it is in real life, and ends it with the test. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -14,59 +15,118 @@ export interface SimExit {
   readonly signal: NodeJS.Signals | null;
 }
 
+/** GET /sim/control. */
+export interface SimInspection {
+  readonly faults: readonly string[];
+  /** Open ones of the engine's own ports. */
+  readonly connections: number;
+  readonly busySlots: number;
+  readonly deferred: number;
+  readonly completions: { readonly started: number; readonly finished: number; readonly abandoned: number };
+  readonly requests: number;
+}
+
 export interface RunningSim extends AsyncDisposable {
   readonly baseUrl: string;
+  readonly controlUrl: string;
+  /** Of the engine's second listener, where it has one and is ready. */
+  readonly metricsUrl: string | null;
   readonly pid: number;
-  /** Resolves when the process is gone, however it went. */
+  /** Resolves when the process is gone, however it went, and all its lines are there. */
   readonly exited: Promise<SimExit>;
-  /** The last log lines, for a failing test to show. */
+  /** The last log lines, for a test to read or to show. */
   readonly lines: readonly string[];
   /** Sets the faults: `hang-at-token:5`, several, or `none`. */
   control(fault: string | readonly string[]): Promise<void>;
+  inspect(): Promise<SimInspection>;
+  /** Signals the process alone, not its group. */
   kill(signal: NodeJS.Signals): void;
 }
 
 export interface SimOptions {
+  readonly protocol?: 'llamacpp' | 'vllm' | 'tgi' | 'triton';
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** `ready`: the model is loaded. `bound`: the port is open and every route answers 503. */
-  readonly until?: 'ready' | 'bound';
+  /**
+   * `ready`: the model is loaded. `bound`: the port is open and every route answers 503 (llama.cpp only).
+   * `control`: only the control port is surely up; the engine's own may still refuse connections.
+   */
+  readonly until?: 'ready' | 'bound' | 'control';
 }
 
+const ANNOUNCEMENTS = {
+  control: /^engine-sim: control on (http:\S+)/,
+  metrics: /^engine-sim: metrics on (http:\S+)/,
+  bound: /bound to (http:\S+)/,
+  ready: /^engine-sim: ready on (http:\S+)/,
+} as const;
+type Announced = Partial<Record<keyof typeof ANNOUNCEMENTS, string>>;
+
 /** Resolves once the simulator has logged that it is there. Rejects when it ends before, or says nothing in time. */
-export async function startEngineSim({ args = [], env = {}, until = 'ready' }: SimOptions = {}): Promise<RunningSim> {
-  const child = spawn(process.execPath, [ENTRY, '--protocol', 'llamacpp', '--port', '0', ...args], {
+export async function startEngineSim(options: SimOptions = {}): Promise<RunningSim> {
+  const { protocol = 'llamacpp', args = [], env = {}, until = 'ready' } = options;
+  // Where it does not tell its port in time, the port is chosen for it.
+  const port = until === 'control' ? await freePort() : 0;
+  const ports = ['--port', String(port), '--metrics-port', '0', '--control-port', '0'];
+  const child = spawn(process.execPath, [ENTRY, '--protocol', protocol, ...ports, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...env },
+    detached: true, // a process group of its own, which ends with it
   });
-  const exited = once(child, 'exit').then(([code, signal]): SimExit => ({ code, signal }));
+  const exited = once(child, 'close').then(([code, signal]): SimExit => ({ code, signal }));
   const lines: string[] = [];
+  const pid = child.pid ?? 0;
+  const dispose = async (): Promise<void> => {
+    killGroup(pid);
+    await exited;
+  };
   try {
-    const baseUrl = await waitForUrl(child, lines, until === 'ready' ? 'listening on' : 'bound to');
+    const announced = await waitFor(child, lines, until);
+    const controlUrl = announced.control ?? '';
     return {
-      baseUrl,
-      pid: child.pid ?? 0,
+      baseUrl: announced.ready ?? announced.bound ?? `http://127.0.0.1:${port}`,
+      controlUrl,
+      metricsUrl: announced.metrics ?? null,
+      pid,
       exited,
       lines,
-      control: (fault) => setFault(baseUrl, fault),
+      control: async (fault) =>
+        void (await askControl(controlUrl, { method: 'POST', body: JSON.stringify({ fault }) })),
+      inspect: async () => (await askControl(controlUrl, {})) as SimInspection,
       kill: (signal) => void child.kill(signal),
-      [Symbol.asyncDispose]: async () => {
-        child.kill('SIGKILL');
-        await exited;
-      },
+      [Symbol.asyncDispose]: dispose,
     };
   } catch (error) {
-    child.kill('SIGKILL');
+    killGroup(pid);
     throw error;
   }
 }
 
-function waitForUrl(
+/** Also what outlives the leader. */
+function killGroup(pid: number): void {
+  if (pid === 0) return; // never started
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // The whole group is gone.
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+function waitFor(
   child: ChildProcessByStdio<null, null, Readable>,
   lines: string[],
-  announcement: string,
-): Promise<string> {
-  const pattern = new RegExp(`${announcement} (http://\\S+)`);
+  until: 'ready' | 'bound' | 'control',
+): Promise<Announced> {
+  const announced: Announced = {};
   return new Promise((resolve, reject) => {
     const fail = (what: string): void => reject(new Error(`engine-sim ${what}; it said:\n${lines.join('\n')}`));
     const timer = setTimeout(() => fail('did not start in time'), START_TIMEOUT_MS);
@@ -74,10 +134,13 @@ function waitForUrl(
     createInterface({ input: child.stderr }).on('line', (line) => {
       lines.push(line);
       if (lines.length > MAX_KEPT_LINES) lines.shift();
-      const url = pattern.exec(line)?.[1];
-      if (url === undefined) return;
+      for (const [name, pattern] of Object.entries(ANNOUNCEMENTS)) {
+        const url = pattern.exec(line)?.[1];
+        if (url !== undefined) announced[name as keyof Announced] = url;
+      }
+      if (announced[until] === undefined) return;
       clearTimeout(timer);
-      resolve(url);
+      resolve(announced);
     });
     child.once('error', reject);
     child.once('close', () => {
@@ -87,12 +150,8 @@ function waitForUrl(
   });
 }
 
-async function setFault(baseUrl: string, fault: string | readonly string[]): Promise<void> {
-  const answer = await fetch(`${baseUrl}/sim/control`, {
-    method: 'POST',
-    body: JSON.stringify({ fault }),
-    signal: AbortSignal.timeout(START_TIMEOUT_MS),
-  });
+async function askControl(controlUrl: string, init: RequestInit): Promise<unknown> {
+  const answer = await fetch(`${controlUrl}/sim/control`, { ...init, signal: AbortSignal.timeout(START_TIMEOUT_MS) });
   if (!answer.ok) throw new Error(`/sim/control: ${answer.status} ${await answer.text()}`);
-  await answer.arrayBuffer();
+  return answer.json();
 }

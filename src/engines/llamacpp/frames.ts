@@ -1,22 +1,26 @@
 /**
- * The frames of `POST /completion` with `stream: true`, told in our words. Pure: payloads in, EngineFrames out.
+ * The frames of `POST /completion` with `stream: true`.
  *
  * A middle frame is `{"content":" She","stop":false,"tokens_predicted":1,…}`, the last one is
  * `{"content":"","stop":true,"stop_type":"limit","tokens_predicted":8,"tokens_evaluated":18,"timings":{…},…}`, and only
- * that one ends a stream: an EOF before it, an error frame or anything unreadable is an EngineError.
+ * that one ends a stream. Bytes of an unfinished character send no frame: they come with the token that completes it,
+ * and `tokens_predicted` has leapt by then.
  */
-import type { EngineError, EngineFrame } from '../adapter.js';
-import { envelopeError, type Phase, readEnvelope, transportError } from './errors.js';
+import type { Failures } from '../failure.js';
+import { FrameReader, isCount, isRecord } from '../frames.js';
+import { RunningCount } from '../usage.js';
 
-interface MiddleFrame {
+interface Frame {
   readonly content: string;
   readonly stop: boolean;
+  readonly tokens_predicted?: unknown;
 }
 
-interface LastFrame extends MiddleFrame {
+interface LastFrame extends Frame {
   readonly stop_type: string;
   readonly tokens_predicted: number;
   readonly tokens_evaluated: number;
+  readonly model?: string;
   readonly timings: { readonly predicted_ms: number };
 }
 
@@ -25,98 +29,63 @@ interface LastFrame extends MiddleFrame {
  * whole shape, it gives its text at a tenth of what JSON.parse costs. Anything else goes the long way.
  */
 const PLAIN_MIDDLE_FRAME =
-  /^\{"index":0,"content":"([^"\\\p{Cc}]+)","tokens":\[(?:\d+(?:,\d+)*)?\],"stop":false,"id_slot":-?\d+,"tokens_predicted":\d+,"tokens_evaluated":\d+\}$/u;
+  /^\{"index":0,"content":"([^"\\\p{Cc}]+)","tokens":\[(?:\d+(?:,\d+)*)?\],"stop":false,"id_slot":-?\d+,"tokens_predicted":(\d+),"tokens_evaluated":\d+\}$/u;
 
-export class CompletionFrames {
-  #phase: Phase = 'before_first_token';
-  #ended = false;
-  #failure: EngineError | null = null;
+export class LlamaCppFrames extends FrameReader {
+  readonly #expectedModelId: string | undefined;
+  readonly #count = new RunningCount();
 
-  get phase(): Phase {
-    return this.#phase;
+  constructor(failures: Failures, expectedModelId?: string) {
+    super(failures);
+    this.#expectedModelId = expectedModelId;
   }
 
-  /** The last frame has been read; nothing after it counts. */
-  get ended(): boolean {
-    return this.#ended;
+  protected readOne(payload: string): void {
+    const [, text, predicted] = PLAIN_MIDDLE_FRAME.exec(payload) ?? [];
+    if (text !== undefined) return this.#middle(text, Number(predicted));
+    const frame = this.json(payload, isFrame);
+    if (frame === undefined) return;
+    if (frame.stop) this.#last(frame);
+    else this.#middle(frame.content, frame.tokens_predicted);
   }
 
-  /** Why the stream is broken; set only after every frame that came before the break has been returned. */
-  get failure(): EngineError | null {
-    return this.#failure;
+  #middle(text: string, predicted: unknown): void {
+    // A progress report about the prompt counts no token yet. A text held back as a possible stop word counts one.
+    if (text === '' && predicted === 0) return;
+    if (isCount(predicted)) {
+      const verdict = this.#count.next(predicted, !isAsciiText(text));
+      if (verdict !== 'ok') return this.malformed(`a token is ${verdict} before number ${predicted + 1}`);
+    }
+    if (text !== '') this.token(text);
   }
 
-  /** Reads payloads in order, up to the end or the first broken one. Look at `failure` after passing the result on. */
-  read(payloads: readonly string[]): readonly EngineFrame[] {
-    const frames: EngineFrame[] = [];
-    for (const payload of payloads) {
-      if (this.#ended || this.#failure !== null) break;
-      this.#readOne(payload, frames);
+  #last(frame: Frame): void {
+    if (!isLastFrame(frame)) return this.malformed('the last frame of unknown shape');
+    if (this.#expectedModelId !== undefined && frame.model !== undefined && frame.model !== this.#expectedModelId) {
+      return this.malformed(`it answers as model '${frame.model}', not '${this.#expectedModelId}'`);
     }
-    return frames;
-  }
-
-  /** The error an EOF at this point is, or null when the stream had ended. */
-  atEof(): EngineError | null {
-    if (this.#ended) return null;
-    return this.#failure ?? transportError('reset', 'the stream ends without its last frame', this.#phase);
-  }
-
-  #readOne(payload: string, frames: EngineFrame[]): void {
-    const plain = PLAIN_MIDDLE_FRAME.exec(payload)?.[1];
-    if (plain !== undefined) {
-      this.#phase = 'streaming';
-      frames.push({ kind: 'token', text: plain });
-      return;
-    }
-    let value: unknown;
-    try {
-      value = JSON.parse(payload);
-    } catch (cause) {
-      this.#failure = transportError('malformed', 'a frame is not JSON', this.#phase, cause);
-      return;
-    }
-    if (!isMiddleFrame(value)) {
-      const envelope = readEnvelope(value);
-      this.#failure =
-        envelope === null
-          ? transportError('malformed', 'a frame of unknown shape', this.#phase)
-          : envelopeError(envelope, this.#phase);
-      return;
-    }
-    // Empty content stands for no token of ours: a prompt progress report, or text held back as a possible stop word.
-    // Text held back as incomplete UTF-8 sends no frame at all and comes with the token that completes it.
-    if (value.content !== '') {
-      this.#phase = 'streaming';
-      frames.push({ kind: 'token', text: value.content });
-    }
-    if (value.stop) this.#readLast(value, frames);
-  }
-
-  #readLast(value: MiddleFrame, frames: EngineFrame[]): void {
-    if (!isLastFrame(value)) {
-      this.#failure = transportError('malformed', 'the last frame of unknown shape', this.#phase);
-      return;
-    }
-    this.#ended = true;
-    frames.push({
-      kind: 'end',
-      finishReason: value.stop_type === 'limit' ? 'length' : 'stop',
-      tokensIn: value.tokens_evaluated,
-      tokensOut: value.tokens_predicted,
-      decodeMs: value.timings.predicted_ms,
+    if (frame.content !== '') this.token(frame.content);
+    const verdict = this.#count.end(frame.tokens_predicted);
+    if (verdict === 'missing') return this.malformed('a token is missing before the end');
+    this.end({
+      finishReason: frame.stop_type === 'limit' ? 'length' : 'stop',
+      tokensIn: frame.tokens_evaluated,
+      tokensOut: frame.tokens_predicted,
+      decodeMs: frame.timings.predicted_ms,
     });
   }
 }
 
-// Checked by hand, not by a schema: this runs once per token.
-function isMiddleFrame(value: unknown): value is MiddleFrame {
-  if (typeof value !== 'object' || value === null) return false;
-  const frame = value as Partial<MiddleFrame>;
-  return typeof frame.content === 'string' && typeof frame.stop === 'boolean';
+function isAsciiText(text: string): boolean {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the range is ASCII, of which these are part
+  return /^[\x00-\x7f]*$/.test(text);
 }
 
-function isLastFrame(value: MiddleFrame): value is LastFrame {
+function isFrame(value: unknown): value is Frame {
+  return isRecord(value) && typeof value.content === 'string' && typeof value.stop === 'boolean';
+}
+
+function isLastFrame(value: Frame): value is LastFrame {
   const frame = value as Partial<LastFrame>;
   return (
     typeof frame.stop_type === 'string' &&
@@ -124,8 +93,4 @@ function isLastFrame(value: MiddleFrame): value is LastFrame {
     isCount(frame.tokens_evaluated) &&
     typeof frame.timings?.predicted_ms === 'number'
   );
-}
-
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }

@@ -1,39 +1,80 @@
 /**
  * The ways a simulated engine can misbehave. A fault is one row of FAULTS and one question that the code at the
  * affected place asks of FaultSet; `--fault` sets them at start, `POST /sim/control` at run time.
+ *
+ * `NAME:N` of a fault that takes tokens: it strikes a completion once N of its tokens have been sent. A fault of one
+ * event strikes the next event after that, so the one of token N+1, or the closing events when there is no such token.
  */
 import { EventEmitter, once } from 'node:events';
 
 interface FaultKind {
-  readonly takesCount: boolean;
+  /** What stands behind the colon; `signed ms` may be negative. */
+  readonly takes: 'nothing' | 'tokens' | 'ms' | 'signed ms';
   readonly effect: string;
 }
 
 export const FAULTS = {
-  'crash-at-token': { takesCount: true, effect: 'the process aborts once a completion has sent this many tokens' },
-  'hang-at-token': { takesCount: true, effect: 'completions stop after this many tokens; /health stays 200' },
-  'never-ready': { takesCount: false, effect: 'the model never finishes loading: 503 on every route' },
-  'ignore-sigterm': { takesCount: false, effect: 'SIGTERM has no effect' },
+  // The process.
+  'never-ready': { takes: 'nothing', effect: 'the model never finishes loading' },
+  'slow-load': { takes: 'ms', effect: 'loading takes so much longer (at start)' },
+  'oom-at-load': { takes: 'nothing', effect: 'loading ends in the engine’s out-of-memory lines and exit code 1' },
+  'cpu-fallback': {
+    takes: 'nothing',
+    effect: 'no GPU (at start): serves on the CPU, or exits with 1, as the engine does',
+  },
+  'crash-at-token': { takes: 'tokens', effect: 'the process dies by a failed assertion' },
+  'cuda-error-at-token': { takes: 'tokens', effect: 'an illegal memory access ends it the way the engine ends' },
+  'oom-at-token': { takes: 'tokens', effect: 'the GPU is out of memory, with the engine’s lines and end' },
+  'ignore-sigterm': { takes: 'nothing', effect: 'SIGTERM has no effect' },
+  'orphan-child': {
+    takes: 'nothing',
+    effect: 'a child (at start) ignores SIGTERM and outlives the process, 10 minutes',
+  },
+  'clock-skew': { takes: 'signed ms', effect: 'every time and duration the engine tells is off by so much' },
+  // A completion.
+  'hang-at-token': { takes: 'tokens', effect: 'completions stop; health stays good' },
+  'hang-after-headers': { takes: 'nothing', effect: 'a stream sends its head and then nothing; health stays good' },
+  'ignore-cancel': { takes: 'nothing', effect: 'a client that goes is not noticed: its completion keeps its slot' },
+  // The bytes of a stream.
+  'error-frame-at-token': { takes: 'tokens', effect: 'the stream ends with the protocol’s error event' },
+  'eof-at-token': { takes: 'tokens', effect: 'the connection is cut in mid-body' },
+  'bad-utf8-at-token': { takes: 'tokens', effect: 'the next event’s text has a byte 0xFF' },
+  'bad-json-at-token': { takes: 'tokens', effect: 'the next event breaks off in the middle' },
+  'bad-sse-at-token': { takes: 'tokens', effect: 'a proxy’s HTML comes instead of the next event' },
+  'duplicate-at-token': { takes: 'tokens', effect: 'the next event is sent twice' },
+  'missing-at-token': { takes: 'tokens', effect: 'the next event is not sent' },
+  'long-line-at-token': { takes: 'tokens', effect: 'a data line of 10 MB comes instead of the next event' },
+  // What an answer says.
+  'wrong-usage': { takes: 'nothing', effect: 'the token counts of an answer are doubled plus 7' },
+  'other-model': { takes: 'nothing', effect: 'every answer names another model' },
 } as const satisfies Record<string, FaultKind>;
 
 export type FaultName = keyof typeof FAULTS;
+type Named<Takes> = { [N in FaultName]: (typeof FAULTS)[N]['takes'] extends Takes ? N : never }[FaultName];
+/** A fault that strikes at a token. */
+export type TokenFault = Named<'tokens'>;
+type MsFault = Named<'ms' | 'signed ms'>;
 
-/** Thrown for a fault nobody knows or a count that is none. */
+/** Thrown for a fault nobody knows or a number that is none. */
 export class UnknownFault extends Error {}
+
+const PARAMETER = { nothing: '', tokens: ':N', ms: ':MS', 'signed ms': ':MS' } as const;
 
 export function describeFaults(): string {
   return Object.entries(FAULTS)
-    .map(([name, { takesCount, effect }]) => `  ${takesCount ? `${name}:N` : name}  ${effect}`)
+    .map(([name, { takes, effect }]) => `  ${name}${PARAMETER[takes]}  ${effect}`)
     .join('\n');
 }
 
 function parseFault(text: string): [FaultName, number] {
-  const [name = '', count] = text.split(':', 2);
+  const [name = '', parameter] = text.split(':', 2);
   if (!isFaultName(name)) throw new UnknownFault(`unknown fault '${text}'; known:\n${describeFaults()}`);
-  if (!FAULTS[name].takesCount) return [name, 0];
-  const parsed = Number(count);
-  if (count === undefined || count === '' || !Number.isSafeInteger(parsed) || parsed < 0) {
-    throw new UnknownFault(`fault '${name}' needs a count: ${name}:N`);
+  const { takes } = FAULTS[name];
+  if (takes === 'nothing') return [name, 0];
+  const parsed = Number(parameter);
+  const least = takes === 'signed ms' ? Number.MIN_SAFE_INTEGER : 0;
+  if (parameter === undefined || parameter === '' || !Number.isSafeInteger(parsed) || parsed < least) {
+    throw new UnknownFault(`fault '${name}' needs a whole number: ${name}${PARAMETER[takes]}`);
   }
   return [name, parsed];
 }
@@ -53,23 +94,27 @@ export class FaultSet {
   }
 
   list(): string[] {
-    return [...this.#active].map(([name, count]) => (FAULTS[name].takesCount ? `${name}:${count}` : name));
+    return [...this.#active].map(([name, value]) => (FAULTS[name].takes === 'nothing' ? name : `${name}:${value}`));
   }
 
   has(name: FaultName): boolean {
     return this.#active.has(name);
   }
 
-  /** Whether a counted fault strikes after `count` tokens of a completion. */
-  strikesAt(name: FaultName, count: number): boolean {
-    return this.#active.get(name) === count;
+  /** The milliseconds of a fault; 0 when it is not set. */
+  ms(name: MsFault): number {
+    return this.#active.get(name) ?? 0;
   }
 
-  /** Tokens that may still be sent before some counted fault strikes; Infinity when none will. */
-  tokensUntilStrike(sent: number): number {
+  strikesAt(name: TokenFault, sentTokens: number): boolean {
+    return this.#active.get(name) === sentTokens;
+  }
+
+  /** Tokens that may be sent before some fault has to be asked about again; Infinity when none will strike. */
+  tokensUntilStrike(sentTokens: number): number {
     let nearest = Number.POSITIVE_INFINITY;
     for (const [name, count] of this.#active) {
-      if (FAULTS[name].takesCount && count >= sent) nearest = Math.min(nearest, count - sent);
+      if (FAULTS[name].takes === 'tokens' && count > sentTokens) nearest = Math.min(nearest, count - sentTokens);
     }
     return nearest;
   }

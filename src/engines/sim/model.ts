@@ -7,6 +7,7 @@
  * every token id can be turned back into bytes.
  */
 import { createHash } from 'node:crypto';
+import { StringDecoder } from 'node:string_decoder';
 
 export interface Sampling {
   readonly temperature: number;
@@ -85,6 +86,34 @@ export function pieceOf(id: number): string {
   return PIECES[id - FIRST_WORD] ?? '';
 }
 
+export interface SimToken {
+  readonly id: number;
+  /** What the token completes: '' while a character is incomplete, then the whole character. */
+  readonly text: string;
+  /** Its place in the completion, from 1. */
+  readonly count: number;
+}
+
+/** Gives the tokens of one completion their texts, in order. */
+export class TokenReader {
+  readonly #decoder: StringDecoder | null;
+  #count = 0;
+
+  /** Without split characters every token is a piece of the vocabulary, and nothing is ever held back. */
+  constructor(splitsCharacters: boolean) {
+    this.#decoder = splitsCharacters ? new StringDecoder('utf8') : null;
+  }
+
+  read(id: number): SimToken {
+    this.#count += 1;
+    const text = this.#decoder === null ? pieceOf(id) : this.#decoder.write(tokenBytes(id));
+    return { id, text, count: this.#count };
+  }
+}
+
+/** Four bytes each in UTF-8. */
+const EMOJI = ['😀', '🌍', '🎉', '🦙', '🚀'];
+
 /** An endless text: each `next()` is the id of one more token. Sampling at temperature 0 takes no notice of the seed. */
 export class Generator {
   #a: number;
@@ -92,8 +121,12 @@ export class Generator {
   #c: number;
   #counter = 1;
   #sinceStop = 0;
+  readonly #splitsCharacters: boolean;
+  /** The second token of a character that was split. */
+  #secondHalf: number | null = null;
 
-  constructor(model: string, prompt: string, seed: number, sampling: Sampling) {
+  constructor(model: string, prompt: string, seed: number, sampling: Sampling, splitsCharacters = false) {
+    this.#splitsCharacters = splitsCharacters;
     const key = sampling.temperature > 0 ? [model, seed, sampling] : [model, 'greedy'];
     const state = createHash('sha256').update(JSON.stringify(key)).update('\0').update(prompt).digest();
     this.#a = state.readInt32LE(0);
@@ -102,7 +135,13 @@ export class Generator {
   }
 
   next(): number {
+    if (this.#secondHalf !== null) {
+      const half = this.#secondHalf;
+      this.#secondHalf = null;
+      return half;
+    }
     const random = this.#random();
+    if (this.#splitsCharacters && (random >>> 16) % 8 === 0) return this.#splitEmoji(random);
     this.#sinceStop += 1;
     // Every few words some punctuation, so that the text reads as sentences.
     if (this.#sinceStop > 5 && random % 7 === 0) {
@@ -110,6 +149,12 @@ export class Generator {
       return FIRST_WORD + ((random >>> 8) % PUNCTUATION.length);
     }
     return FIRST_PLAIN_WORD + (random % WORDS.length);
+  }
+
+  #splitEmoji(random: number): number {
+    const bytes = Buffer.from(EMOJI[random % EMOJI.length] ?? '', 'utf8');
+    this.#secondHalf = BYTE_RUNS[2] + bytes.readUInt16BE(2);
+    return BYTE_RUNS[2] + bytes.readUInt16BE(0);
   }
 
   // sfc32, a small fast counter-based generator: 32 bits per call.
@@ -121,4 +166,28 @@ export class Generator {
     this.#c = (((this.#c << 21) | (this.#c >>> 11)) + mixed) | 0;
     return mixed >>> 0;
   }
+}
+
+export const EMBEDDING_DIMENSIONS = 16;
+
+/** A vector of length 1, by the text's hash: equal texts have equal vectors, and similar texts nothing in common. */
+export function embed(model: string, text: string): readonly number[] {
+  const hash = createHash('sha512')
+    .update(JSON.stringify([model, text]))
+    .digest();
+  const raw = Array.from({ length: EMBEDDING_DIMENSIONS }, (_, index) => hash.readInt32LE(index * 4));
+  const length = Math.hypot(...raw);
+  return raw.map((value) => value / length);
+}
+
+/** Between 0 and 1: the share of the query's tokens that the document has, and a little of its hash against ties. */
+export function rerankScore(model: string, query: string, document: string): number {
+  const wanted = new Set(tokenize(query));
+  const has = new Set(tokenize(document));
+  const shared = [...wanted].filter((id) => has.has(id)).length;
+  const tieBreak = createHash('sha256')
+    .update(JSON.stringify([model, query, document]))
+    .digest()
+    .readUInt32LE(0);
+  return (0.9 * shared) / Math.max(wanted.size, 1) + (0.1 * tieBreak) / 2 ** 32;
 }

@@ -3,15 +3,23 @@ import { isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { PoolConfig } from '../../config/schema.js';
 import type { Reason } from '../../core/pool.js';
-import type { EngineAdapter, LaunchSpec } from '../../engines/adapter.js';
-import { createLlamaCppAdapter } from '../../engines/llamacpp/adapter.js';
-import { llamaCppLaunch } from '../../engines/llamacpp/launch.js';
+import type { EngineAdapter } from '../../engines/adapter.js';
+import { DIALECTS, type Dialect } from '../../engines/dialects.js';
+import type { DeterminismClaim, EngineLaunch, LaunchSpec } from '../../engines/launch.js';
 
 export interface LaunchFacts {
   readonly modelRef: string;
-  readonly port: number;
+  /** As many as `portCount`; the first is the one that completions go to. */
+  readonly ports: readonly number[];
   readonly apiKey: string;
   readonly gpuUuids: readonly string[];
+}
+
+export interface AdapterFacts {
+  readonly baseUrl: string;
+  readonly ports: readonly number[];
+  readonly modelRef: string;
+  readonly apiKey: string | null;
 }
 
 export interface Recipe {
@@ -20,10 +28,14 @@ export interface Recipe {
   readonly endpoint: string | null;
   readonly simulated: boolean;
   readonly vramBytes: number;
+  readonly portCount: number;
+  readonly determinism: DeterminismClaim;
+  /** The name by which the engine must call itself; null where somebody else chose it. */
+  modelId(modelRef: string): string | null;
   /** Says what stands in the way of a start, before anything is started. */
   check(modelRef: string): Reason | null;
   launch(facts: LaunchFacts): LaunchSpec;
-  adapter(facts: { readonly baseUrl: string; readonly apiKey: string | null }): EngineAdapter;
+  adapter(facts: AdapterFacts): EngineAdapter;
 }
 
 export interface RecipeEnvironment {
@@ -31,129 +43,207 @@ export interface RecipeEnvironment {
   readonly simEntry: string;
   readonly nodeBinary: string;
   readonly configDir: string;
+  /** GPUs are pretended: a real engine may then run without one. */
+  readonly simulatedGpus: boolean;
   readonly fileExists: (path: string) => boolean;
 }
 
+type Provision = Omit<Recipe, 'adapter' | 'portCount'>;
+
 /** Extra connections beside one per slot: health, metrics, token counts. */
 const PROBE_CONNECTIONS = 8;
-const SIM_STOP_GRACE_MS = 2_000;
+const SIM_DRAIN_WINDOW_MS = 2_000;
+const SIM_DEFAULTS = { tokens_per_second: 40, first_token_ms: 50, load_ms: 200, vram_bytes: 0 };
 
 export function recipeFor(pool: PoolConfig, env: RecipeEnvironment): Recipe {
-  const base = {
-    endpoint: null,
-    simulated: false,
-    vramBytes: 0,
-    adapter: ({ baseUrl, apiKey }: { baseUrl: string; apiKey: string | null }) =>
-      createLlamaCppAdapter({
+  const dialect = DIALECTS[pool.engine];
+  const provision = provisionFor(pool, dialect, env);
+  return {
+    ...provision,
+    portCount: dialect.portCount,
+    adapter: ({ baseUrl, ports, modelRef, apiKey }) => {
+      const [, ...otherPorts] = ports;
+      const expectedModelId = provision.modelId(modelRef);
+      return dialect.adapter({
         baseUrl,
-        ...(apiKey === null ? {} : { apiKey }),
+        ...(apiKey !== null && { apiKey }),
         idleTimeoutMs: pool.timeouts.idle_ms,
         connections: pool.slots + PROBE_CONNECTIONS,
-      }),
+        servedModel: modelRef,
+        ...(expectedModelId !== null && { expectedModelId }),
+        slots: pool.slots,
+        contextLength: pool.ctx,
+        otherUrls: provision.spawns ? otherPorts.map(loopbackUrl) : metricsEndpoint(pool),
+      });
+    },
   };
-  if (pool.engine !== 'llamacpp') return unbuilt(base, `the ${pool.engine} adapter is not built yet`);
+}
+
+export function loopbackUrl(port: number): string {
+  return `http://127.0.0.1:${port}`;
+}
+
+function metricsEndpoint(pool: PoolConfig): readonly string[] {
+  return pool.metrics_endpoint === undefined ? [] : [pool.metrics_endpoint];
+}
+
+function provisionFor(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Provision {
   switch (pool.provisioning.mode) {
     case 'simulated':
-      return { ...base, ...simulatedRecipe(pool, env) };
+      return simulated(pool, dialect, env);
     case 'binary':
-      return { ...base, ...binaryRecipe(pool, env) };
+      return binary(pool, dialect, env);
     case 'external':
-      return {
-        ...base,
-        spawns: false,
-        endpoint: pool.endpoint ?? null,
-        check: () => null,
-        launch: () => nothingToLaunch(),
-      };
+      return external(pool, dialect);
     default:
-      return unbuilt(base, `provisioning mode ${pool.provisioning.mode} is not built yet`);
+      return unbuilt(`provisioning mode ${pool.provisioning.mode} is not built yet`);
   }
 }
 
 function nothingToLaunch(): never {
-  throw new Error('an external engine is not launched');
+  throw new Error('an engine of this pool is not launched');
 }
 
-function unbuilt(base: Pick<Recipe, 'endpoint' | 'simulated' | 'vramBytes' | 'adapter'>, message: string): Recipe {
-  const reason = {
-    code: 'NOT_BUILT',
-    message,
-    fix: 'Use engine llamacpp with provisioning mode simulated, binary or external.',
+function external(pool: PoolConfig, dialect: Dialect): Provision {
+  return {
+    spawns: false,
+    endpoint: pool.endpoint ?? null,
+    simulated: false,
+    vramBytes: 0,
+    determinism: dialect.determinism(null),
+    modelId: () => null,
+    check: () => null,
+    launch: nothingToLaunch,
   };
-  return { ...base, spawns: true, check: () => reason, launch: () => nothingToLaunch() };
 }
 
-function simulatedRecipe(pool: PoolConfig, env: RecipeEnvironment) {
-  const sim = pool.provisioning.simulated ?? { tokens_per_second: 40, first_token_ms: 50, load_ms: 200, vram_bytes: 0 };
+function unbuilt(message: string): Provision {
+  const reason = { code: 'NOT_BUILT', message, fix: 'Use provisioning mode simulated, binary or external.' };
   return {
     spawns: true,
-    simulated: true,
-    vramBytes: sim.vram_bytes,
-    check: () => null,
-    launch: (facts: LaunchFacts): LaunchSpec => ({
-      file: env.nodeBinary,
-      args: [
-        env.simEntry,
-        ...['--protocol', pool.engine, '--port', String(facts.port), '--model', facts.modelRef],
-        ...['--ctx', String(pool.ctx), '--slots', String(pool.slots)],
-        ...['--tokens-per-second', String(sim.tokens_per_second), '--first-token-ms', String(sim.first_token_ms)],
-        ...['--load-ms', String(sim.load_ms)],
-        ...pool.provisioning.flags,
-      ],
-      env: { ...pool.provisioning.env, LLAMA_API_KEY: facts.apiKey },
-      stopGraceMs: SIM_STOP_GRACE_MS,
-    }),
+    endpoint: null,
+    simulated: false,
+    vramBytes: 0,
+    determinism: { claim: 'none', because: message },
+    modelId: () => null,
+    check: () => reason,
+    launch: nothingToLaunch,
   };
 }
 
-function binaryRecipe(pool: PoolConfig, env: RecipeEnvironment) {
+function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Provision {
+  const sim = pool.provisioning.simulated ?? SIM_DEFAULTS;
+  return {
+    spawns: true,
+    endpoint: null,
+    simulated: true,
+    vramBytes: sim.vram_bytes,
+    determinism: { claim: 'byte_exact', because: 'the simulator depends on model, prompt, seed and sampling alone' },
+    modelId: (modelRef) => modelRef,
+    check: () => null,
+    launch: ({ modelRef, ports, apiKey }): LaunchSpec => {
+      const [port = 0, ...others] = ports;
+      const real = dialect.launch(launchOf(pool, { binaryPath: '', model: modelRef, modelRef, ports, gpuUuids: [] }));
+      return {
+        file: env.nodeBinary,
+        args: [
+          env.simEntry,
+          ...['--protocol', pool.engine, '--port', String(port), '--model', modelRef],
+          ...(dialect.metricsPort === null ? [] : ['--metrics-port', String(others[dialect.metricsPort - 1] ?? 0)]),
+          ...['--ctx', String(pool.ctx), '--slots', String(pool.slots)],
+          ...['--tokens-per-second', String(sim.tokens_per_second), '--first-token-ms', String(sim.first_token_ms)],
+          ...['--load-ms', String(sim.load_ms)],
+          ...pool.provisioning.flags,
+        ],
+        env: {
+          ...pool.provisioning.env,
+          ...(dialect.apiKeyVariable !== null && { [dialect.apiKeyVariable]: apiKey }),
+        },
+        ready: real.ready,
+        logPatterns: real.logPatterns,
+        stop: { ...real.stop, drainWindowMs: SIM_DRAIN_WINDOW_MS },
+      };
+    },
+  };
+}
+
+function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Provision {
   const url = pool.provisioning.binary?.url ?? '';
   const binaryPath = url.startsWith('file:') ? fileURLToPath(url) : null;
   return {
     spawns: true,
-    check: (modelRef: string): Reason | null => {
-      if (binaryPath === null) {
-        return {
-          code: 'NOT_BUILT',
-          message: 'downloading an engine binary is not built yet',
-          fix: 'Give provisioning.binary.url as file:///path.',
-        };
-      }
-      if (!env.fileExists(binaryPath)) {
-        return {
-          code: 'ENGINE_MISSING',
-          message: `the engine binary ${binaryPath} does not exist`,
-          fix: 'Install it there, or correct provisioning.binary.url.',
-        };
-      }
-      const modelPath = modelFile(modelRef, env.configDir);
-      if (!env.fileExists(modelPath)) {
-        return {
-          code: 'MODEL_MISSING',
-          message: `the model file ${modelPath} does not exist`,
-          fix: 'Put the model there, or correct the model reference.',
-        };
-      }
-      return null;
+    endpoint: null,
+    simulated: false,
+    vramBytes: 0,
+    determinism: dialect.determinism({
+      slots: pool.slots,
+      extraArgs: pool.provisioning.flags,
+      extraEnv: pool.provisioning.env,
+    }),
+    modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, dialect, env, modelRef) : modelRef),
+    check: (modelRef) => binaryObstacle(binaryPath, env) ?? modelObstacle(pool, dialect, env, modelRef),
+    launch: ({ modelRef, ports, apiKey, gpuUuids }): LaunchSpec => {
+      const model = modelSource(pool, dialect, env, modelRef);
+      const facts = { binaryPath: binaryPath ?? '', model, modelRef, ports, gpuUuids, apiKey };
+      const spec = dialect.launch(launchOf(pool, facts));
+      if (!env.simulatedGpus) return spec;
+      // Whoever pretends GPUs has chosen to run without: an engine on the CPU is what was asked for.
+      return { ...spec, logPatterns: spec.logPatterns.filter(({ fault }) => fault !== 'CPU_FALLBACK') };
     },
-    launch: (facts: LaunchFacts): LaunchSpec =>
-      llamaCppLaunch({
-        binaryPath: binaryPath ?? '',
-        modelPath: modelFile(facts.modelRef, env.configDir),
-        port: facts.port,
-        contextPerSlot: pool.ctx,
-        slots: pool.slots,
-        gpuUuids: facts.gpuUuids,
-        apiKey: facts.apiKey,
-        extraArgs: ['--alias', facts.modelRef, ...pool.provisioning.flags],
-        extraEnv: pool.provisioning.env,
-      }),
   };
 }
 
-/** `file:/abs`, `file:rel` and plain paths; relative ones start at the configuration file. */
-function modelFile(modelRef: string, configDir: string): string {
-  if (modelRef.startsWith('file://')) return fileURLToPath(modelRef);
-  const path = modelRef.startsWith('file:') ? modelRef.slice('file:'.length) : modelRef;
-  return isAbsolute(path) ? path : resolve(configDir, path);
+function launchOf(
+  pool: PoolConfig,
+  facts: Pick<EngineLaunch, 'binaryPath' | 'model' | 'ports' | 'gpuUuids'> & { modelRef: string; apiKey?: string },
+): EngineLaunch {
+  const { modelRef, ...rest } = facts;
+  return {
+    ...rest,
+    servedName: modelRef,
+    contextPerSlot: pool.ctx,
+    slots: pool.slots,
+    extraArgs: pool.provisioning.flags,
+    extraEnv: pool.provisioning.env,
+  };
+}
+
+function binaryObstacle(binaryPath: string | null, env: RecipeEnvironment): Reason | null {
+  if (binaryPath === null) {
+    return {
+      code: 'NOT_BUILT',
+      message: 'downloading an engine binary is not built yet',
+      fix: 'Give provisioning.binary.url as file:///path.',
+    };
+  }
+  if (env.fileExists(binaryPath)) return null;
+  return {
+    code: 'ENGINE_MISSING',
+    message: `the engine binary ${binaryPath} does not exist`,
+    fix: 'Install it there, or correct provisioning.binary.url.',
+  };
+}
+
+function modelObstacle(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): Reason | null {
+  const model = modelSource(pool, dialect, env, modelRef);
+  if (!isAbsolute(model) || env.fileExists(model)) return null;
+  return {
+    code: 'MODEL_MISSING',
+    message: `the model ${model} does not exist`,
+    fix: 'Put the model there, or correct the model reference.',
+  };
+}
+
+/**
+ * Where the engine finds a model: `provisioning.model.ref` for the model of the configuration, else the reference
+ * itself. `file:/abs`, `file:rel` and, where the engine reads files only, plain paths; relative ones start at the
+ * configuration file. Anything else is a name that the engine resolves.
+ */
+function modelSource(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): string {
+  const { ref } = pool.provisioning.model ?? {};
+  // A repository holds many models, so it stays when another of them is loaded.
+  const source = ref !== undefined && (dialect.servesRepository || modelRef === pool.model) ? ref : modelRef;
+  if (source.startsWith('file://')) return fileURLToPath(source);
+  if (source.startsWith('file:')) return resolve(env.configDir, source.slice('file:'.length));
+  return dialect.readsFilesOnly ? resolve(env.configDir, source) : source;
 }

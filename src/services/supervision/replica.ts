@@ -7,17 +7,20 @@ import type { Engine } from '../../core/errors.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
-import type { EngineAdapter } from '../../engines/adapter.js';
-import { type EngineProcess, type ExitFacts, freePort, spawnEngineProcess } from '../../host/process.js';
+import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
+import type { LaunchSpec } from '../../engines/launch.js';
+import { maskSecrets } from '../../engines/redact.js';
+import { type EngineProcess, freePort, spawnEngineProcess } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
-import type { ReadyReplica } from '../fleet.js';
-import type { Recipe } from './recipe.js';
+import type { EngineRun, ReadyReplica } from '../fleet.js';
+import { cpuGate, decodeGate, type EngineLog, exitReason, propsGate, readyGate } from './gates.js';
+import { loopbackUrl, type Recipe } from './recipe.js';
 
-const HEALTH_EVERY_MS = 25;
-const START_DEADLINE_MS = 120_000;
+/** For an engine that somebody else starts. */
+const ATTACH_DEADLINE_MS = 120_000;
 const SELF_TEST_DEADLINE_MS = 30_000;
 const HEARTBEAT_EVERY_MS = 2_000;
 const HEARTBEAT_DEADLINE_MS = 5_000;
@@ -64,12 +67,13 @@ export class Replica {
   #asked = new AbortController();
   #life: Promise<void> | null = null;
   #process: EngineProcess | null = null;
-  #stopGraceMs = 0;
+  #spec: LaunchSpec | null = null;
+  #ports: readonly number[] = [];
   #adapter: EngineAdapter | null = null;
   #endpoint: string | null = null;
   #mark: string | null = null;
   #engineVersion: string | null = null;
-  #modelId: string | null = null;
+  #props: EngineProps | null = null;
   #lastError: Reason | null = null;
   #failures = 0;
   #restarts = 0;
@@ -184,8 +188,20 @@ export class Replica {
       engine,
       slots,
       engineVersion: this.#engineVersion ?? '',
+      run: this.#engineRun(),
       vramFreeBytes: this.#deps.vramFreeBytes(),
       adapter: this.#adapter,
+    };
+  }
+
+  #engineRun(): EngineRun {
+    return {
+      engineVersion: this.#engineVersion ?? '',
+      modelId: this.#props?.modelId ?? null,
+      modelDigest: this.#props?.modelDigest ?? null,
+      launchArgs: this.#spec === null ? null : maskSecrets(this.#spec.args),
+      gpuUuids: this.facts.gpuUuids,
+      determinism: this.#deps.recipe.determinism,
     };
   }
 
@@ -244,7 +260,7 @@ export class Replica {
     const ended = recipe.spawns ? (await this.#spawn(apiKey ?? '')).ended : new Promise<Reason>(() => {});
     this.#endpoint ??= recipe.endpoint;
     const baseUrl = this.#endpoint ?? '';
-    const adapter = recipe.adapter({ baseUrl, apiKey });
+    const adapter = recipe.adapter({ baseUrl, ports: this.#ports, modelRef: this.#modelRef, apiKey });
     this.#adapter = adapter;
     const over = new AbortController();
     const stop = AbortSignal.any([signal, over.signal]);
@@ -264,9 +280,10 @@ export class Replica {
 
   /** `ended` resolves with how the process ended; wrapped, since an async function would wait for it. */
   async #spawn(apiKey: string): Promise<{ ended: Promise<Reason> }> {
-    const port = await freePort();
-    const spec = this.#deps.recipe.launch({ modelRef: this.#modelRef, port, apiKey, gpuUuids: this.facts.gpuUuids });
-    this.#mark = `${this.facts.nodeId}/${this.facts.id}`;
+    const { recipe } = this.#deps;
+    const ports = await Promise.all(Array.from({ length: recipe.portCount }, freePort));
+    const spec = recipe.launch({ modelRef: this.#modelRef, ports, apiKey, gpuUuids: this.facts.gpuUuids });
+    this.#mark = `${this.facts.nodeId}/${this.facts.id}/${randomUUID()}`;
     const child = spawnEngineProcess({
       file: spec.file,
       args: spec.args,
@@ -276,45 +293,29 @@ export class Replica {
       mark: this.#mark,
     });
     this.#process = child;
-    this.#endpoint = `http://127.0.0.1:${port}`;
-    this.#stopGraceMs = spec.stopGraceMs;
+    this.#ports = ports;
+    this.#endpoint = loopbackUrl(ports[0] ?? 0);
+    this.#spec = spec;
     // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
     this.#changed(null);
-    return { ended: child.exited.then((exit) => this.#exitReason(child, exit)) };
+    return { ended: child.exited.then((exit) => exitReason(exit, this.#engineLog(child), LOG_TAIL_LINES)) };
   }
 
-  async #exitReason(child: EngineProcess, exit: ExitFacts): Promise<Reason> {
-    const tail = await child.tail(LOG_TAIL_LINES);
-    const how = exit.signal === null ? `with code ${exit.code}` : `by ${exit.signal}`;
-    const last = tail.length === 0 ? '' : ` Last lines: ${tail.join(' | ')}`;
-    return {
-      code: 'ENGINE_EXITED',
-      message: `the engine process ended ${how}.${last}`,
-      fix: `Look at ${this.facts.logFile}.`,
-    };
+  #engineLog(child: EngineProcess): EngineLog {
+    return { file: this.facts.logFile, patterns: this.#spec?.logPatterns ?? [], tail: (lines) => child.tail(lines) };
   }
 
   /** Every gate between a started process and Ready, in order. */
   async #preload(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
-    const signal = AbortSignal.any([stop, AbortSignal.timeout(START_DEADLINE_MS)]);
-    for (;;) {
-      const health = await adapter.health(signal);
-      if (health.state !== 'unreachable' && this.#state === 'STARTING')
-        this.#move('answers', 'the engine answers; its model is loading');
-      if (health.state === 'ready') break;
-      await delay(HEALTH_EVERY_MS, signal);
-      if (stop.aborted) return null;
-      if (signal.aborted) {
-        return {
-          code: 'START_TIMEOUT',
-          message: `not ready after ${START_DEADLINE_MS} ms: ${health.detail ?? health.state}`,
-          fix: `Look at ${this.facts.logFile}.`,
-        };
-      }
-    }
+    const onAnswer = () => this.#move('answers', 'the engine answers; its model is loading');
+    const deadlineMs = this.#spec?.ready.deadlineMs ?? ATTACH_DEADLINE_MS;
+    const late = await readyGate(adapter, { deadlineMs, logFile: this.facts.logFile, onAnswer }, stop);
+    if (late !== null || stop.aborted) return late;
+    const onCpu = this.#process === null ? null : await cpuGate(this.#engineLog(this.#process));
+    if (onCpu !== null) return onCpu;
     this.#move('healthy', 'the engine reports ready; decoding one token');
-    await this.#selfTest(adapter, AbortSignal.any([stop, AbortSignal.timeout(SELF_TEST_DEADLINE_MS)]));
-    if (stop.aborted) return null;
+    const broken = await this.#selfTest(adapter, AbortSignal.any([stop, AbortSignal.timeout(SELF_TEST_DEADLINE_MS)]));
+    if (broken !== null || stop.aborted) return broken;
     this.#readySinceMs = this.#deps.clock.monotonicMs();
     this.#heartbeatMs = this.#deps.clock.nowMs();
     this.#lastError = null;
@@ -323,20 +324,14 @@ export class Replica {
     return null;
   }
 
-  async #selfTest(adapter: EngineAdapter, signal: AbortSignal): Promise<void> {
+  async #selfTest(adapter: EngineAdapter, signal: AbortSignal): Promise<Reason | null> {
     const props = await adapter.props(signal);
     this.#engineVersion = props.version;
-    this.#modelId = props.modelId;
-    if (props.slotsTotal < this.facts.slots) {
-      throw new StartupError(
-        `the engine has ${props.slotsTotal} slots, the pool wants ${this.facts.slots}`,
-        'Give the engine more slots, or the pool fewer.',
-      );
-    }
-    const request = { prompt: 'self-test', maxTokens: 1, seed: 1n, strict: true, slot: 0 };
-    for await (const frames of adapter.stream(request, signal)) {
-      if (frames.some((frame) => frame.kind === 'end')) return;
-    }
+    this.#props = props;
+    const modelId = this.#deps.recipe.modelId(this.#modelRef);
+    const wrong = propsGate(props, { slots: this.facts.slots, modelId });
+    if (wrong === null) await decodeGate(adapter, signal);
+    return wrong;
   }
 
   /** Asks for a sign of life until the engine gives none, or the run is over. */
@@ -349,7 +344,7 @@ export class Replica {
       const health = await adapter
         .health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)]))
         .catch(() => null);
-      if (health?.state === 'ready') {
+      if (health?.ready === true) {
         missed = 0;
         // Unless the doubt is younger than the question.
         if (!this.#look.signal.aborted) this.#doubted = false;
@@ -374,7 +369,8 @@ export class Replica {
     if (aborted) this.#move('stop', 'stopping the engine');
     await this.#adapter?.close().catch(() => {});
     this.#adapter = null;
-    await this.#process?.stop({ graceMs: aborted ? this.#stopGraceMs : 0 });
+    // The connections are closed by now: some engines wait for them before they end.
+    await this.#process?.stop({ graceMs: aborted ? (this.#spec?.stop.drainWindowMs ?? 0) : 0 });
     this.#process = null;
     this.#endpoint = null;
     // Looked at again: it may have been asked to stop while it was ending by itself.
@@ -454,7 +450,7 @@ export class Replica {
       pidStartTicks: ticks,
       mark: this.#process === null ? null : this.#mark,
       engineVersion: this.#engineVersion,
-      modelId: this.#modelId,
+      modelId: this.#props?.modelId ?? null,
       restartCount: this.#restarts,
       backoffUntilMs: this.#backoffUntilMs,
       lastError: this.#lastError,

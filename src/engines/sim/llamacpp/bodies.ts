@@ -1,7 +1,7 @@
 /** The JSON bodies and texts of llama-server's protocol, as build 11669 sends them. Pure. */
 import { z } from 'zod';
-import type { Completion, DecodeReport, SimEngine } from './engine.js';
-import { BOS, detokenize, LAST_VOCABULARY_ID, pieceOf, tokenize, VOCABULARY_SIZE } from './model.js';
+import type { Completion, DecodeReport, SimEngine } from '../engine.js';
+import { BOS, detokenize, LAST_VOCABULARY_ID, pieceOf, type SimToken, tokenize, VOCABULARY_SIZE } from '../model.js';
 
 const BUILD_INFO = 'b11669-sim';
 /** What a seed of -1 reads back as: a random one. */
@@ -91,6 +91,7 @@ export function completionOf(body: CompletionBody, randomSeed: () => number): Co
   };
 }
 
+/** As the status pages show them; the last frame of a completion also tells its stop words. */
 function generationSettings(body: CompletionBody): Readonly<Record<string, unknown>> {
   const maxTokens = body.n_predict ?? body.max_tokens ?? -1;
   return {
@@ -100,7 +101,6 @@ function generationSettings(body: CompletionBody): Readonly<Record<string, unkno
     top_p: Math.fround(body.top_p),
     min_p: Math.fround(body.min_p),
     repeat_penalty: 1,
-    stop: [],
     max_tokens: maxTokens,
     n_predict: maxTokens,
     n_keep: 0,
@@ -116,20 +116,27 @@ function generationSettings(body: CompletionBody): Readonly<Record<string, unkno
 /**
  * Middle frames of one completion. Each differs from the next only in three places, so the text around them is made
  * once: `data: {"index":0,"content":" She","tokens":[300],"stop":false,…,"tokens_predicted":1,"tokens_evaluated":18}`.
+ * A token that completes no character has no frame; the frame of the one that does has all the text, one id, and a
+ * `tokens_predicted` that has jumped.
  */
-export function frameWriter(promptTokens: number): (id: number, tokensPredicted: number) => string {
+export function frameWriter(promptTokens: number): (token: SimToken) => string {
   const tail = `,"tokens_evaluated":${promptTokens}}\n\n`;
-  return (id, tokensPredicted) => `${headOf(id)}${tokensPredicted}${tail}`;
+  return (token) => (token.text === '' ? '' : `${headOf(token)}${token.count}${tail}`);
 }
 
 const heads: string[] = [];
-function headOf(id: number): string {
+function headOf({ id, text }: SimToken): string {
+  if (text !== pieceOf(id)) return makeHead(id, text);
   const known = heads[id];
   if (known !== undefined) return known;
-  const content = JSON.stringify(pieceOf(id));
-  const made = `data: {"index":0,"content":${content},"tokens":[${id}],"stop":false,"id_slot":-1,"tokens_predicted":`;
+  const made = makeHead(id, text);
   heads[id] = made; // ids come from the vocabulary, a few hundred
   return made;
+}
+
+function makeHead(id: number, text: string): string {
+  const content = JSON.stringify(text);
+  return `data: {"index":0,"content":${content},"tokens":[${id}],"stop":false,"id_slot":-1,"tokens_predicted":`;
 }
 
 /** The last frame of a stream (`content` empty), or the whole answer without streaming. */
@@ -140,18 +147,22 @@ export function lastFrame(
   content: string,
 ): Readonly<Record<string, unknown>> {
   const { tokens, truncated } = engine.plan(completion);
-  const perToken = tokens > 0 ? report.decodeMs / tokens : 0;
   const { promptTokens } = completion;
+  const toldTokens = engine.toldTokens(tokens);
+  const toldPromptTokens = engine.toldTokens(promptTokens);
+  const promptMs = engine.toldMs(report.promptMs);
+  const decodeMs = engine.toldMs(report.decodeMs);
+  const perToken = tokens > 0 ? decodeMs / tokens : 0;
   return {
     index: 0,
     content,
     tokens: [],
     id_slot: report.slotId,
     stop: true,
-    model: engine.config.model,
-    tokens_predicted: tokens,
-    tokens_evaluated: promptTokens,
-    generation_settings: completion.settings,
+    model: engine.toldModel,
+    tokens_predicted: toldTokens,
+    tokens_evaluated: toldPromptTokens,
+    generation_settings: { ...completion.settings, stop: [] },
     prompt: `<s> ${completion.prompt}`,
     has_new_line: false,
     truncated,
@@ -160,12 +171,12 @@ export function lastFrame(
     tokens_cached: Math.max(promptTokens + tokens - 1, 0),
     timings: {
       cache_n: 0,
-      prompt_n: promptTokens,
-      prompt_ms: report.promptMs,
-      prompt_per_token_ms: report.promptMs / promptTokens,
-      prompt_per_second: report.promptMs > 0 ? (promptTokens * 1000) / report.promptMs : 0,
-      predicted_n: tokens,
-      predicted_ms: report.decodeMs,
+      prompt_n: toldPromptTokens,
+      prompt_ms: promptMs,
+      prompt_per_token_ms: promptMs / promptTokens,
+      prompt_per_second: promptMs > 0 ? (promptTokens * 1000) / promptMs : 0,
+      predicted_n: toldTokens,
+      predicted_ms: decodeMs,
       predicted_per_token_ms: perToken,
       predicted_per_second: perToken > 0 ? 1000 / perToken : 0,
     },
@@ -174,13 +185,13 @@ export function lastFrame(
 
 const DEFAULT_BODY: CompletionBody = completionSchema.parse({ prompt: '' });
 
-export function propsBody({ config }: SimEngine): Readonly<Record<string, unknown>> {
+export function propsBody({ config, toldModel }: SimEngine): Readonly<Record<string, unknown>> {
   return {
     default_generation_settings: { params: generationSettings(DEFAULT_BODY), n_ctx: config.contextTokens },
     total_slots: config.slots,
-    model_alias: config.model,
+    model_alias: toldModel,
     model_ftype: 'all F32',
-    model_path: config.model,
+    model_path: toldModel,
     modalities: { vision: false, video: false, audio: false },
     endpoint_slots: true,
     endpoint_props: false,
@@ -218,18 +229,24 @@ export function slotsBody({ slots, config }: SimEngine): readonly unknown[] {
   }));
 }
 
-export function modelsBody({ config }: SimEngine, startedAtSeconds: number): Readonly<Record<string, unknown>> {
+/** When the process started, Unix seconds. */
+export function startedAtSeconds(engine: SimEngine): number {
+  return Math.floor(engine.toldMs(engine.startedAtMs) / 1000);
+}
+
+export function modelsBody(engine: SimEngine): Readonly<Record<string, unknown>> {
+  const { config, toldModel: model } = engine;
+  const created = startedAtSeconds(engine);
   const meta = {
     vocab_type: 1,
     n_vocab: VOCABULARY_SIZE,
     n_ctx: config.contextTokens,
     n_ctx_train: config.contextTokens,
   };
-  const { model } = config;
   return {
     models: [{ name: model, model, type: 'model', capabilities: ['completion'], details: { format: 'gguf' } }],
     object: 'list',
-    data: [{ id: model, aliases: [model], object: 'model', created: startedAtSeconds, owned_by: 'llamacpp', meta }],
+    data: [{ id: model, aliases: [model], object: 'model', created, owned_by: 'llamacpp', meta }],
   };
 }
 

@@ -1,0 +1,261 @@
+/**
+ * One engine endpoint: what all dialects do in the same way. Unary calls are repeated while that is harmless, streams
+ * are watched by deadlines and bounds, and the completions under way are known, so that health can tell whether they
+ * move and a cancel can tell whether what still runs is ours.
+ */
+import { performance } from 'node:perf_hooks';
+import type { z } from 'zod';
+import { ENGINE_RETRY, retryDelayMs } from '../core/backoff.js';
+import { delay } from '../runtime/wait.js';
+import type { CancelOutcome, CompletionRequest, EngineEnd, EngineFrame, EngineHealth, TokenFrame } from './adapter.js';
+import { EngineError, type ErrorTable, Failures } from './failure.js';
+import type { FrameReader } from './frames.js';
+import { CallScope, EngineHttpClient, explain, type HttpCall, release } from './http.js';
+import { DEFAULT_MAX_EVENT_CHARS, SseError, SseReader } from './sse.js';
+import { type ClaimedEnd, settleEnd } from './usage.js';
+
+export interface EngineEndpoint {
+  readonly baseUrl: string;
+  readonly apiKey?: string;
+  /** Longest silence inside a completion before the engine counts as hung; also the wait for its first token. */
+  readonly idleTimeoutMs?: number;
+  readonly unaryTimeoutMs?: number;
+  /** Most connections at once; at least the slots and a few more for probes. */
+  readonly connections?: number;
+  /** The model it is known to serve: a stream in another model's name is refused. */
+  readonly expectedModelId?: string;
+}
+
+const DEFAULT_IDLE_TIMEOUT_MS = 60_000;
+/** HTU-1001. */
+const DEFAULT_UNARY_TIMEOUT_MS = 30_000;
+const DEFAULT_CONNECTIONS = 136;
+/** A token frame is around 130 bytes; a piece of text escaped in JSON stays far below this. */
+const MAX_BYTES_PER_TOKEN = 4_096;
+/** Frames may repeat the prompt and the whole text; JSON writes one UTF-16 unit in at most six characters. */
+const MAX_ESCAPED_CHARS = 6;
+const MAX_TEXT_CHARS_PER_TOKEN = 16;
+/** A completion silent for this share of its idle timeout does not count as progressing. */
+const STALLED_SHARE = 0.5;
+const LOOK_EVERY_MS = 25;
+
+interface Run {
+  readonly abort: AbortController;
+  lastFrameAtMs: number;
+}
+
+/** What a look at the engine after a cancel showed. */
+export interface CancelLook {
+  /** null: the engine cannot be looked into. */
+  readonly free: boolean | null;
+  readonly saw: string;
+}
+
+export class EngineClient {
+  readonly failures: Failures;
+  readonly #http: EngineHttpClient;
+  readonly #idleTimeoutMs: number;
+  readonly #runs = new Map<string, Run>();
+
+  constructor(endpoint: EngineEndpoint, errors: ErrorTable) {
+    const { apiKey } = endpoint;
+    this.failures = new Failures(errors, apiKey === undefined ? [] : [apiKey]);
+    this.#idleTimeoutMs = endpoint.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
+    this.#http = new EngineHttpClient({
+      baseUrl: endpoint.baseUrl,
+      headers: apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` },
+      connections: endpoint.connections ?? DEFAULT_CONNECTIONS,
+      unaryTimeoutMs: endpoint.unaryTimeoutMs ?? DEFAULT_UNARY_TIMEOUT_MS,
+      translate: (failure, cause) => this.failures.http(failure, 'before_first_token', cause),
+    });
+  }
+
+  /** Completions under way. */
+  get running(): number {
+    return this.#runs.size;
+  }
+
+  /** A 2xx answer's JSON, checked. Repeated while the failure is one that may pass: use it for what changes nothing. */
+  json<T>(call: HttpCall, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
+    return this.#repeat(() => this.#http.json(call, schema, signal), signal);
+  }
+
+  text(call: HttpCall, signal: AbortSignal): Promise<string> {
+    return this.#repeat(() => this.#http.text(call, signal), signal);
+  }
+
+  /** Asked once: a health check wants to know about now. */
+  async health(path: string, loadingStatuses: readonly number[], signal: AbortSignal): Promise<EngineHealth> {
+    const progress = this.#progress();
+    try {
+      await this.#http.text({ method: 'GET', path }, signal);
+      return { state: 'ready', live: true, ready: true, ...progress };
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+      const { status, fault, message: detail } = error;
+      const answered = status !== null;
+      const waits = answered ? loadingStatuses.includes(status) : fault === 'refused';
+      const state = waits ? (answered ? 'loading' : 'unreachable') : 'failing';
+      return { state, live: answered, ready: false, ...progress, detail };
+    }
+  }
+
+  /** One completion; see EngineAdapter.stream. */
+  async *stream(
+    request: CompletionRequest,
+    call: HttpCall,
+    reader: FrameReader,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly EngineFrame[], void, void> {
+    const abort = new AbortController();
+    const either = AbortSignal.any([signal, abort.signal]);
+    const run: Run = { abort, lastFrameAtMs: performance.now() };
+    this.#runs.set(request.requestId, run);
+    const scope = new CallScope(either);
+    try {
+      yield* this.#read(request, call, reader, scope, run);
+    } catch (error) {
+      throw this.#streamError(error, reader, scope, either);
+    } finally {
+      scope.close();
+      if (this.#runs.get(request.requestId) === run) this.#runs.delete(request.requestId);
+    }
+  }
+
+  /**
+   * Closes the connection of a completion, if it is still there, and looks until it is seen to be gone. Never throws.
+   * @param told what stands for the engine having been told, when it cannot be looked into; null: nothing does.
+   */
+  async cancel(
+    requestId: string,
+    look: (signal: AbortSignal) => Promise<CancelLook>,
+    told: string | null,
+    signal: AbortSignal,
+  ): Promise<CancelOutcome> {
+    this.#runs.get(requestId)?.abort.abort(new Error('canceled'));
+    this.#runs.delete(requestId);
+    let saw = 'the engine gave no sign in time';
+    while (!signal.aborted) {
+      const seen = await look(signal).catch((error: unknown) => lookFailed(error));
+      saw = seen.saw;
+      if (seen.free === true) return { outcome: 'slot_free', verifiedBy: saw };
+      if (seen.free === null) return { outcome: told === null ? 'unknown' : 'acknowledged', verifiedBy: told ?? saw };
+      await delay(LOOK_EVERY_MS, signal);
+    }
+    return { outcome: 'unknown', verifiedBy: saw };
+  }
+
+  /** Drops every connection at once; calls under way fail as `closed` or `reset`. */
+  close(): Promise<void> {
+    return this.#http.close();
+  }
+
+  #progress(): { readonly progressing: boolean | null; readonly silentForMs: number } {
+    if (this.#runs.size === 0) return { progressing: null, silentForMs: 0 };
+    let oldestMs = Number.POSITIVE_INFINITY;
+    for (const { lastFrameAtMs } of this.#runs.values()) oldestMs = Math.min(oldestMs, lastFrameAtMs);
+    const silentForMs = Math.round(performance.now() - oldestMs);
+    return { progressing: silentForMs < this.#idleTimeoutMs * STALLED_SHARE, silentForMs };
+  }
+
+  /** HTU-1002. Every call that comes here is before the first token, because it has none. */
+  async #repeat<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!(error instanceof EngineError) || !error.retriable) throw error;
+        const waitMs = retryDelayMs(ENGINE_RETRY, attempt, Math.random(), error.retryAfterMs ?? 0);
+        if (waitMs === null) throw error;
+        await delay(waitMs, signal);
+        signal.throwIfAborted();
+      }
+    }
+  }
+
+  /**
+   * The idle deadline runs from one group of frames to the next, not from byte to byte: a hung engine keeps sending
+   * keep-alive comments. It stands still while the consumer holds a group.
+   */
+  async *#read(
+    request: CompletionRequest,
+    call: HttpCall,
+    reader: FrameReader,
+    scope: CallScope,
+    run: Run,
+  ): AsyncGenerator<readonly EngineFrame[], void, void> {
+    const seen = new StreamMeasure(request.maxTokens);
+    const { body } = await this.#http.open(call, scope, this.#idleTimeoutMs);
+    try {
+      const sse = new SseReader(limitsFor(request));
+      scope.arm(this.#idleTimeoutMs);
+      for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+        const group = seen.take(reader.read(sse.push(chunk)), reader.claimedEnd);
+        if (group.length > 0) {
+          run.lastFrameAtMs = performance.now();
+          scope.disarm();
+          yield group;
+          scope.arm(this.#idleTimeoutMs);
+          run.lastFrameAtMs = performance.now();
+        }
+        if (reader.claimedEnd !== null) return;
+        const failure = reader.failure ?? sse.failure;
+        if (failure !== null) throw failure;
+      }
+      sse.end();
+      if (sse.failure !== null) throw sse.failure;
+      const group = seen.take(reader.eof(), reader.claimedEnd);
+      if (reader.failure !== null) throw reader.failure;
+      if (group.length > 0) yield group;
+    } finally {
+      release(body, reader.claimedEnd !== null);
+    }
+  }
+
+  #streamError(error: unknown, reader: FrameReader, scope: CallScope, caller: AbortSignal): unknown {
+    if (error instanceof EngineError) return error;
+    const { phase } = reader;
+    if (error instanceof SseError) return this.failures.malformed(error.message, phase, error);
+    return explain(error, scope, caller, (failure, cause) => this.failures.http(failure, phase, cause));
+  }
+}
+
+/** Counts what comes and settles the engine's closing claims against it. */
+class StreamMeasure {
+  readonly #maxTokens: number;
+  readonly #startedMs = performance.now();
+  #firstTokenMs: number | null = null;
+  #tokens = 0;
+
+  constructor(maxTokens: number) {
+    this.#maxTokens = maxTokens;
+  }
+
+  take(tokens: readonly TokenFrame[], claimed: ClaimedEnd | null): readonly EngineFrame[] {
+    if (tokens.length > 0) this.#firstTokenMs ??= performance.now();
+    this.#tokens += tokens.length;
+    return claimed === null ? tokens : [...tokens, this.#settle(claimed)];
+  }
+
+  #settle(claimed: ClaimedEnd): EngineEnd {
+    const nowMs = performance.now();
+    return settleEnd(claimed, {
+      tokens: this.#tokens,
+      maxTokens: this.#maxTokens,
+      sinceRequestMs: nowMs - this.#startedMs,
+      sinceFirstTokenMs: nowMs - (this.#firstTokenMs ?? nowMs),
+    });
+  }
+}
+
+function limitsFor({ prompt, maxTokens }: CompletionRequest) {
+  const repeated = prompt.length + maxTokens * MAX_TEXT_CHARS_PER_TOKEN;
+  const maxEventChars = DEFAULT_MAX_EVENT_CHARS + repeated * MAX_ESCAPED_CHARS;
+  return { maxEventChars, maxTotalBytes: maxEventChars * 3 + maxTokens * MAX_BYTES_PER_TOKEN };
+}
+
+/** A dead engine runs nothing; any other failure to look is a look that showed nothing yet. */
+function lookFailed(error: unknown): CancelLook {
+  if (error instanceof EngineError && error.fault === 'refused') return { free: true, saw: 'the engine is gone' };
+  return { free: false, saw: error instanceof Error ? error.message : String(error) };
+}

@@ -1,0 +1,98 @@
+/** How an engine process is started, recognised as ready, understood when it goes, and stopped: data, no effects. */
+
+/** What a dialect is told to launch. */
+export interface EngineLaunch {
+  readonly binaryPath: string;
+  /** A file or folder, or a name the engine itself resolves. */
+  readonly model: string;
+  /** The name under which the engine shall serve it. */
+  readonly servedName: string;
+  /** As many as the dialect's `portCount`; the first is the one that completions go to. */
+  readonly ports: readonly number[];
+  /** Context of one slot, tokens. */
+  readonly contextPerSlot: number;
+  readonly slots: number;
+  /** GPUs the process may see, by NVML UUID; empty means none at all, never "all of them". */
+  readonly gpuUuids: readonly string[];
+  readonly apiKey?: string;
+  readonly extraArgs?: readonly string[];
+  readonly extraEnv?: Readonly<Record<string, string>>;
+}
+
+export interface LaunchSpec {
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly ready: {
+    /** What its port does until the model is loaded. */
+    readonly whileLoading: 'answers_503' | 'refuses';
+    /** Longest time from start to ready, ms. */
+    readonly deadlineMs: number;
+  };
+  /** What its log lines give away, most telling first. */
+  readonly logPatterns: readonly LogPattern[];
+  readonly stop: {
+    /** Pooled connections must be gone before the signal: the engine waits for them. */
+    readonly closeConnectionsFirst: boolean;
+    /** After SIGTERM, how long the engine may take before its process group is killed, ms. */
+    readonly drainWindowMs: number;
+  };
+}
+
+/** What a log line says has happened to the engine. */
+export type EngineFault =
+  | 'VRAM_OOM_LOAD'
+  | 'VRAM_OOM_RUNTIME'
+  | 'KV_OOM'
+  | 'CUDA_ERROR'
+  | 'CPU_FALLBACK'
+  | 'NO_GPU'
+  | 'MODEL_UNREADABLE'
+  | 'PORT_TAKEN'
+  | 'BAD_ARGUMENTS'
+  | 'ENGINE_CORE_DEAD';
+
+export interface LogPattern {
+  readonly fault: EngineFault;
+  readonly pattern: RegExp;
+  readonly fix: string;
+}
+
+export const GIVE_MORE_VRAM = 'Use a smaller model or context, fewer slots, or a GPU with more free memory.';
+
+/** The first pattern that some line matches, with that line. */
+export function readFault(
+  patterns: readonly LogPattern[],
+  lines: readonly string[],
+): { readonly pattern: LogPattern; readonly line: string } | null {
+  for (const pattern of patterns) {
+    const line = lines.find((text) => pattern.pattern.test(text));
+    if (line !== undefined) return { pattern, line };
+  }
+  return null;
+}
+
+/** GPUs by UUID in bus order; `-1` hides all of them, whereas an empty value would too but reads like a mistake. */
+export function gpuEnvironment(gpuUuids: readonly string[]): Readonly<Record<string, string>> {
+  return {
+    CUDA_DEVICE_ORDER: 'PCI_BUS_ID',
+    CUDA_VISIBLE_DEVICES: gpuUuids.length === 0 ? '-1' : gpuUuids.join(','),
+  };
+}
+
+/**
+ * Whether the same request gives the same bytes again. Claimed only where the engine can keep it in the way it was
+ * started; `because` says on what the claim rests, or what stands in its way.
+ */
+export interface DeterminismClaim {
+  readonly claim: 'byte_exact' | 'none';
+  readonly because: string;
+}
+
+/** How an engine was started, as far as a claim depends on it; null: somebody else started it. */
+export type LaunchedAs = Pick<EngineLaunch, 'slots' | 'extraArgs' | 'extraEnv'> | null;
+
+export const NOT_LAUNCHED_BY_US: DeterminismClaim = {
+  claim: 'none',
+  because: 'somebody else started the engine: its flags are not known',
+};

@@ -1,0 +1,42 @@
+/** Embeddings and rankings in the shapes that llama-server and vLLM share. */
+import { z } from 'zod';
+import type { Embeddings, Ranking } from './adapter.js';
+import type { Failures } from './failure.js';
+
+const usageSchema = z.object({ prompt_tokens: z.number().int().nonnegative() });
+
+export const embeddingsSchema = z.object({
+  data: z.array(z.object({ index: z.number().int(), embedding: z.array(z.number()) })),
+  usage: usageSchema,
+});
+
+export const rerankSchema = z.object({
+  results: z.array(z.object({ index: z.number().int(), relevance_score: z.number() })),
+  usage: usageSchema,
+});
+
+/** Vectors in the order of the inputs. Throws EngineError when one is missing or doubled, or their lengths differ. */
+export function orderedVectors(
+  answer: z.infer<typeof embeddingsSchema>,
+  inputs: number,
+  failures: Failures,
+): Embeddings {
+  const vectors = new Map(answer.data.map(({ index, embedding }) => [index, embedding]));
+  const ordered = Array.from({ length: inputs }, (_, index) => vectors.get(index) ?? []);
+  const dimensions = ordered[0]?.length ?? 0;
+  if (answer.data.length !== inputs || ordered.some((vector) => vector.length === 0 || vector.length !== dimensions)) {
+    throw failures.malformed(`${answer.data.length} embeddings for ${inputs} inputs`, 'before_first_token');
+  }
+  return { vectors: ordered, tokensIn: answer.usage.prompt_tokens };
+}
+
+/** Best first; ties in the order of the documents. Throws EngineError when an index is out of range or doubled. */
+export function rankingOf(answer: z.infer<typeof rerankSchema>, documents: number, failures: Failures): Ranking {
+  const results = answer.results.map(({ index, relevance_score: score }) => ({ index, score }));
+  const indices = new Set(results.map(({ index }) => index));
+  if (indices.size !== results.length || results.some(({ index }) => index < 0 || index >= documents)) {
+    throw failures.malformed(`a ranking of ${documents} documents with other indices`, 'before_first_token');
+  }
+  results.sort((a, b) => b.score - a.score || a.index - b.index);
+  return { results, tokensIn: answer.usage.prompt_tokens };
+}

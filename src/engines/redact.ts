@@ -1,0 +1,31 @@
+/** Keeps secrets and terminal escapes out of what an engine made us say. */
+
+const SECRET_SHAPES: readonly RegExp[] = [
+  /\bBearer\s+[\w.~+/=-]+/gi,
+  /\b(?:hf|sk|ghp|glpat|nvapi)[_-][A-Za-z0-9_-]{8,}/g,
+  /(?<=:\/\/)[^\s/@]+@/g,
+  /(?<=\b(?:api[_-]?key|token|password|authorization)["']?\s*[=:]\s*["']?)[^\s"',;&]{4,}/gi,
+];
+const MASK = '[redacted]';
+
+/** @param secrets exact texts to take out, e.g. the engine's API key; short ones are left to the shapes. */
+export function redact(text: string, secrets: readonly string[] = []): string {
+  let clean = text;
+  for (const secret of secrets) if (secret.length >= 4) clean = clean.replaceAll(secret, MASK);
+  for (const shape of SECRET_SHAPES) clean = clean.replace(shape, MASK);
+  return clean.replace(/\p{Cc}+/gu, ' ');
+}
+
+const SECRET_FLAG = /^--?(?:[\w-]*-)?(?:api-key|hf-token|auth-token|password|secret)(?:s|-file)?(=|$)/;
+
+/** Command-line arguments with the values of secret flags masked, given as `--flag value` or `--flag=value`. */
+export function maskSecrets(args: readonly string[]): readonly string[] {
+  let isValue = false;
+  return args.map((arg) => {
+    const mask = isValue;
+    const [flag, delimiter] = SECRET_FLAG.exec(arg) ?? [];
+    isValue = delimiter === '';
+    if (mask) return MASK;
+    return delimiter === '=' ? `${flag}${MASK}` : redact(arg);
+  });
+}

@@ -1,0 +1,5 @@
+/**
+ * How tokens are chosen, for every task alike. Written out in every request, so that neither an engine's build nor a
+ * model's own defaults change the text. A dialect sends what its engine has words for.
+ */
+export const SAMPLER_PROFILE = { version: 'default-1', temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05 } as const;

@@ -1,0 +1,115 @@
+/** How a real vLLM server is started, understood and stopped. Pure. */
+import {
+  type DeterminismClaim,
+  type EngineLaunch,
+  GIVE_MORE_VRAM,
+  gpuEnvironment,
+  type LaunchedAs,
+  type LaunchSpec,
+  type LogPattern,
+  NOT_LAUNCHED_BY_US,
+} from '../launch.js';
+
+/**
+ * SIGTERM aborts what runs, but then the API server waits for its engine and worker processes to let go of their GPUs,
+ * which takes seconds each.
+ */
+const DRAIN_WINDOW_MS = 30_000;
+/** Loading, compiling and capturing graphs; a model of a hub is downloaded before that. */
+const READY_DEADLINE_MS = 1_800_000;
+
+/** Alone in its batch, with no cached prefix and no graphs padded to other shapes, the arithmetic varies least. */
+const STRICT_ARGS = ['--no-enable-prefix-caching', '--enforce-eager'] as const;
+/** Kernels whose results do not depend on the batch; what they need is a GPU of compute capability 8.0 or more. */
+const BATCH_INVARIANT = 'VLLM_BATCH_INVARIANT';
+
+/**
+ * One failure writes two tracebacks, the cause in the first; the first pattern that matches names it. The line of an
+ * allocation that failed is the same at load and at run time, so only what else is said at load tells them apart.
+ */
+const LOG_PATTERNS: readonly LogPattern[] = [
+  {
+    fault: 'NO_GPU',
+    pattern: /Failed to infer device type|No CUDA GPUs are available|no CUDA-capable device is detected/,
+    fix: 'Check the NVIDIA driver (nvidia-smi) and that this build of vLLM has CUDA.',
+  },
+  {
+    fault: 'KV_OOM',
+    pattern: /No available memory for the cache blocks|larger than the available KV cache memory/,
+    fix: 'Lower the context length or the slots, or raise --gpu-memory-utilization in provisioning.flags.',
+  },
+  {
+    fault: 'VRAM_OOM_LOAD',
+    pattern:
+      /not enough GPU memory|Free memory on device .* is less than desired|out of memory occurred when warming up/,
+    fix: GIVE_MORE_VRAM,
+  },
+  { fault: 'VRAM_OOM_RUNTIME', pattern: /CUDA out of memory|CUDA error: out of memory/, fix: GIVE_MORE_VRAM },
+  {
+    fault: 'BAD_ARGUMENTS',
+    // Builds that take the entries of CUDA_VISIBLE_DEVICES for numbers.
+    pattern: /invalid literal for int\(\) with base 10: '(?:GPU|MIG)-/,
+    fix: 'This vLLM takes GPUs by index alone: set CUDA_VISIBLE_DEVICES in the environment of the pool.',
+  },
+  {
+    fault: 'CUDA_ERROR',
+    pattern: /CUDA error|CUDA driver error/,
+    fix: 'Look for an Xid in the kernel log (dmesg); a GPU that repeats it needs a reset.',
+  },
+  {
+    fault: 'PORT_TAKEN',
+    pattern: /[Aa]ddress already in use/,
+    fix: 'Another program has the port; the next start takes another one.',
+  },
+  {
+    fault: 'MODEL_UNREADABLE',
+    pattern:
+      /Invalid repository ID or local directory|is not a valid model identifier|Cannot find any model weights|does not appear to have a file named|Model architectures .* are not supported/,
+    fix: 'Check that the model is a complete Hugging Face folder or hub name that this build of vLLM knows.',
+  },
+  {
+    fault: 'BAD_ARGUMENTS',
+    pattern: /error: (?:unrecognized arguments|argument |the following arguments)|User-specified max_model_len/,
+    fix: 'Correct provisioning.flags of the pool, or its context length.',
+  },
+  {
+    fault: 'ENGINE_CORE_DEAD',
+    pattern: /EngineCore encountered a fatal error|EngineDeadError|Engine core initialization failed|died unexpectedly/,
+    fix: 'Read the first traceback in its log: it names the cause.',
+  },
+];
+
+/** `model` may be a name in a hub, so the hub stays reachable. */
+export function vllmLaunch(launch: EngineLaunch): LaunchSpec {
+  const [port = 0] = launch.ports;
+  return {
+    file: launch.binaryPath,
+    args: [
+      ...['serve', launch.model, '--host', '127.0.0.1', '--port', String(port)],
+      ...['--served-model-name', launch.servedName],
+      ...['--max-model-len', String(launch.contextPerSlot), '--max-num-seqs', String(launch.slots)],
+      ...(launch.slots === 1 ? STRICT_ARGS : []),
+      ...(launch.extraArgs ?? []),
+    ],
+    env: {
+      VLLM_NO_USAGE_STATS: '1',
+      DO_NOT_TRACK: '1',
+      ...gpuEnvironment(launch.gpuUuids),
+      // Not by --api-key: every user of the machine can read another process's arguments.
+      ...(launch.apiKey !== undefined && { VLLM_API_KEY: launch.apiKey }),
+      ...launch.extraEnv,
+    },
+    ready: { whileLoading: 'refuses', deadlineMs: READY_DEADLINE_MS },
+    logPatterns: LOG_PATTERNS,
+    stop: { closeConnectionsFirst: false, drainWindowMs: DRAIN_WINDOW_MS },
+  };
+}
+
+/** One slot alone is no claim: vLLM gives no word for it, and its kernels choose by shapes that prefill chunks vary. */
+export function vllmDeterminism(launched: LaunchedAs): DeterminismClaim {
+  if (launched === null) return NOT_LAUNCHED_BY_US;
+  if (launched.extraEnv?.[BATCH_INVARIANT] === '1') {
+    return { claim: 'byte_exact', because: `${BATCH_INVARIANT}=1; same build, GPU type and parallelism` };
+  }
+  return { claim: 'none', because: `vLLM repeats itself only with ${BATCH_INVARIANT}=1 in its environment` };
+}

@@ -1,0 +1,143 @@
+/** What an engine's misbehaviour becomes for the people in front of the doors, with the whole control plane between. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { gql } from '../support/graphql.js';
+import { indicesOf, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
+import { simConfig, startWorld, type World } from '../support/world.js';
+
+let world: World;
+afterEach(async () => {
+  await world[Symbol.asyncDispose]();
+});
+
+const ENGINES = ['llamacpp', 'vllm', 'tgi', 'triton'] as const;
+
+async function start(engine: string, flags: string[] = [], over: Parameters<typeof simConfig>[0] = {}): Promise<void> {
+  const expectNotReady =
+    flags.includes('oom-at-load') || flags.includes('cpu-fallback') || flags.includes('other-model');
+  world = await startWorld({
+    config: simConfig({ engine, replicas: 1, slots: 1, flags, ...over }),
+    expectNotReady,
+  });
+}
+
+/** Sets the faults of the pool's only engine at run time. */
+async function setFault(...fault: string[]): Promise<void> {
+  const [row] = await world.database.query<{ endpoint: string }>('SELECT endpoint FROM replicas WHERE id = $1', [
+    'sim-0',
+  ]);
+  const answer = await post(String(row?.endpoint), '/sim/control', { fault });
+  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+  await answer.arrayBuffer();
+}
+
+async function submit(engine: string, over: Record<string, unknown> = {}): Promise<string> {
+  const request = taskRequest({ engine, max_tokens: 8, ...over });
+  expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
+  return request.task_id;
+}
+
+async function stream(engine: string, over: Record<string, unknown> = {}): Promise<SseFrame[]> {
+  return readStream(world.url, await submit(engine, over));
+}
+
+const reasons = async (): Promise<{ code: string; message: string; fix: string }[]> => {
+  const { data } = await gql(world.url, '{ pools { notReadyBecause { code message fix } } }');
+  return data.pools[0].notReadyBecause;
+};
+
+describe.each(ENGINES)('%s', (engine) => {
+  it.each([
+    ['oom-at-load', 'VRAM_OOM_LOAD'],
+    ['cpu-fallback', engine === 'llamacpp' ? 'CPU_FALLBACK' : 'NO_GPU'],
+    ['other-model', 'WRONG_MODEL'],
+  ])('%s: the pool does not become ready and says why', async (fault, code) => {
+    await start(engine, ['--fault', fault]);
+    await expect.poll(async () => (await reasons()).map((reason) => reason.code)).toContain(code);
+    const reason = (await reasons()).find((found) => found.code === code);
+    expect(reason?.fix).toBeTruthy();
+  });
+
+  it('an error before the first token is tried again out of sight, and told when it stays', async () => {
+    await start(engine);
+    await setFault('error-frame-at-token:0');
+    const taskId = await submit(engine);
+    await expect
+      .poll(async () => {
+        const [row] = await world.database.query<{ attempts: number }>('SELECT attempts FROM tasks WHERE id = $1', [
+          taskId,
+        ]);
+        return row?.attempts;
+      })
+      .toBeGreaterThan(1);
+    await setFault('none');
+    const frames = await readStream(world.url, taskId);
+    expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+    expect(indicesOf(frames)).toHaveLength(8);
+    await setFault('error-frame-at-token:0');
+    expect((await stream(engine)).at(-1)).toMatchObject({
+      event: 'error',
+      data: { code: 'INTERNAL', retriable: true },
+    });
+  });
+
+  it('an error in mid-stream is told after the tokens before it', async () => {
+    await start(engine);
+    await setFault('error-frame-at-token:3');
+    const frames = await stream(engine);
+    expect(indicesOf(frames)).toEqual([0, 1, 2]);
+    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'INTERNAL', engine } });
+  });
+
+  it('a hang ends in time, and the engine is started anew', async () => {
+    await start(engine, [], { idleMs: 300 });
+    const [before] = await world.database.query<{ pid: number }>('SELECT pid FROM replicas');
+    await setFault('hang-at-token:3', 'ignore-cancel');
+    const frames = await stream(engine);
+    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'DECODE_TIMEOUT' } });
+    const pidNow = async () => (await world.database.query<{ pid: number | null }>('SELECT pid FROM replicas'))[0]?.pid;
+    await expect.poll(pidNow, { timeout: 15_000 }).not.toBe(before?.pid);
+    expect((await stream(engine)).at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+  }, 30_000);
+
+  it('a crash in mid-stream goes on byte by byte on the next engine', async () => {
+    await start(engine);
+    const undisturbed = await stream(engine, { seed: 5 });
+    await setFault('eof-at-token:3');
+    const taskId = await submit(engine, { seed: 5 });
+    const frames = await readStream(world.url, taskId, {
+      until: (_frame, all) => indicesOf(all).length === 3,
+    });
+    await setFault('none');
+    const rest = await readStream(world.url, taskId, { after: Number(frames.at(-1)?.id) });
+    const tokens = [...frames, ...rest].filter(({ event }) => event === 'token').map(({ data }) => data.t);
+    expect(tokens).toEqual(undisturbed.filter(({ event }) => event === 'token').map(({ data }) => data.t));
+    expect(rest.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+  });
+
+  it('numbers that cannot be true are replaced by our own, and logged', async () => {
+    await start(engine);
+    await setFault('wrong-usage', 'clock-skew:3600000');
+    const last = (await stream(engine)).at(-1);
+    expect(last).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+    expect(Number(last?.data.decode_ms)).toBeLessThan(60_000);
+    const disbelieved = world.logLines().filter((line) => line.includes('engine disbelieved'));
+    expect(disbelieved).toHaveLength(engine === 'triton' ? 0 : 1);
+  });
+
+  it('keeps what a run depended on with its transcript', async () => {
+    await start(engine);
+    const taskId = await submit(engine);
+    await readStream(world.url, taskId);
+    const [row] = await world.database.query<{ content: { run: Record<string, unknown> } }>(
+      `SELECT a.content FROM artifacts a JOIN tasks t ON t.transcript_id = a.id WHERE t.id = $1`,
+      [taskId],
+    );
+    expect(row?.content.run).toMatchObject({
+      engine_version: expect.any(String),
+      model_id: 'sim-7b',
+      sampler_profile: { version: 'default-1', temperature: 0.8 },
+      launch_args: expect.arrayContaining(['--protocol', engine]),
+      determinism: { requested: 'strict', claim: 'byte_exact', because: expect.any(String) },
+    });
+  });
+});
