@@ -165,7 +165,7 @@ function adapterOf(endpoint: TritonEndpoint): EngineAdapter {
 
 const SERVER = '{"name":"triton","version":"2.73.0","extensions":[]}';
 const STOP = {
-  '/v2/models/m/generate': [200, '{"model_name":"m"}'],
+  '/v2/models/tensorrt_llm/generate': [200, '{"id":"r-1","model_name":"tensorrt_llm","model_version":"1"}'],
   '/v2/health/live': [200, ''],
 } as const;
 
@@ -214,12 +214,12 @@ describe('cancel', () => {
     const seen: Seen = [];
     const adapter = adapterOf({ baseUrl: await serveWith(STOP, seen), model: 'm' });
     expect(await adapter.cancel(cancel, deadline())).toMatchObject({ outcome: 'acknowledged' });
-    const stop = { id: 'r-1', text_input: '', max_tokens: 1, bad_words: '', stop_words: '', stop: true };
-    expect(seen[0]).toEqual(['/v2/models/m/generate', stop]);
+    const stop = { id: 'r-1', input_ids: [0], input_lengths: 0, request_output_len: 0, stop: true };
+    expect(seen[0]).toEqual(['/v2/models/tensorrt_llm/generate', stop]);
   });
 
   it('does not call it acknowledged when the stop was refused', async () => {
-    const baseUrl = await serveWith({ ...STOP, '/v2/models/m/generate': [400, body('no')] });
+    const baseUrl = await serveWith({ ...STOP, '/v2/models/tensorrt_llm/generate': [400, body('no')] });
     expect(await adapterOf({ baseUrl, model: 'm' }).cancel(cancel, deadline())).toMatchObject({ outcome: 'unknown' });
   });
 
@@ -233,7 +233,7 @@ describe('cancel', () => {
     });
     const outcome = await adapterOf({ baseUrl, metricsUrl, model: 'm' }).cancel(cancel, deadline());
     expect(outcome).toEqual({ outcome: 'slot_free', verifiedBy: 'GET /metrics: 0 requests at work' });
-    expect(seen.map(([path]) => path)).toEqual(Array(3).fill('/v2/models/m/generate'));
+    expect(seen.map(([path]) => path)).toEqual(Array(3).fill('/v2/models/tensorrt_llm/generate'));
   });
 
   it('is unknown while the request is seen to go on', async () => {

@@ -49,9 +49,11 @@ describe('error table', () => {
     [400, envelope(400, 'Bad Request', "'input': 'EngineCore EngineDeadError'"), 'INVALID_PARAMS', false, false],
     // The flat shape of older builds.
     [
-      400,
-      '{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}',
-      ...(['INVALID_PARAMS', false, false] as const),
+      500,
+      JSON.stringify({ object: 'error', message: DEAD, type: 'x', param: null, code: 500 }),
+      'WORKER_RESET',
+      true,
+      true,
     ],
   ] satisfies [number, string, string, boolean, boolean][])(
     'answer %i %s is %s, retriable %s, lost %s',
@@ -178,9 +180,14 @@ describe('against a server', () => {
 
   it('makes an idle engine whose gauges stand still take one step, and believes them then', async () => {
     const completions: unknown[] = [];
+    // Still busy at the next looks after the step.
+    let looksBeforeFree = 3;
     const adapter = await serve(
       async (request, response) => {
-        if (request.url === '/metrics') return void response.end(gauges(completions.length === 0 ? 1 : 0));
+        if (request.url === '/metrics') {
+          if (completions.length > 0) looksBeforeFree -= 1;
+          return void response.end(gauges(looksBeforeFree > 0 ? 1 : 0));
+        }
         let body = '';
         for await (const part of request) body += part;
         completions.push(JSON.parse(body));

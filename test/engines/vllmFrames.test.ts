@@ -129,8 +129,8 @@ describe('what is no end', () => {
     ['a dead engine before anything', [DEAD, DONE], `WORKER_RESET ${BEFORE} lost=true`, 0],
     [
       'a flat error of an older build',
-      [one, '{"object":"error","message":"boom","type":"InternalServerError","param":null,"code":500}', DONE],
-      'INTERNAL streaming lost=false',
+      [one, '{"object":"error","message":"EngineCore died","type":"x","param":null,"code":500}', DONE],
+      'WORKER_RESET streaming lost=true',
       1,
     ],
     ['finish reason abort', [chunk('a', { count: 1, finish: 'abort' }), DONE], 'WORKER_RESET streaming lost=true', 1],

@@ -23,6 +23,8 @@ import { TritonFrames } from './frames.js';
 /** The `seed` tensor has 64 bits, but a JSON number of ours is exact only below this. */
 const SEED_LIMIT = 2n ** 53n;
 const DEFAULT_MODEL = 'ensemble';
+/** The model that decodes, behind every ensemble and BLS model; it alone has the `stop` tensor, and all share the id. */
+const STOP_PATH = '/v2/models/tensorrt_llm/generate';
 const METRICS_CONNECTIONS = 4;
 const STOP_TIMEOUT_MS = 5_000;
 /** The backend looks for stopped requests, and then renews its gauges, every 100 ms each. */
@@ -132,16 +134,16 @@ class TritonAdapter implements EngineAdapter {
     await this.#client.cancel(requestId, async () => closed, null, signal);
     const isTold = await this.#stop(requestId, signal);
     if (this.#metrics !== null) await delay(METRICS_LAG_MS, signal);
-    const told = isTold ? 'POST generate with stop: true was answered; there are no metrics to look at' : null;
+    const told = isTold ? 'the stop request was answered; there are no metrics to look at' : null;
     return this.#client.cancel(requestId, (within) => this.#look(requestId, within), told, signal);
   }
 
-  /** Whether it was answered. An unknown id is answered alike; `max_tokens` is there because ensembles insist on it. */
+  /** Whether it was answered; an unknown id is answered alike. The tensors beside `stop` are there because they must be. */
   async #stop(requestId: string, signal: AbortSignal): Promise<boolean> {
-    const body = { id: requestId, text_input: '', max_tokens: 1, bad_words: '', stop_words: '', stop: true };
+    const body = { id: requestId, input_ids: [0], input_lengths: 0, request_output_len: 0, stop: true };
     const within = AbortSignal.any([signal, AbortSignal.timeout(STOP_TIMEOUT_MS)]);
     try {
-      await this.#client.text({ method: 'POST', path: `${this.#modelPath}/generate`, body }, within);
+      await this.#client.text({ method: 'POST', path: STOP_PATH, body }, within);
       return true;
     } catch {
       return false; // the look that follows shows what there is to see
