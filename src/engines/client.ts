@@ -84,6 +84,23 @@ export class EngineClient {
     return this.#repeat(() => this.#http.text(call, signal), signal);
   }
 
+  /** For what an engine, or this start of it, may not have: null when it answers that there is no such thing. */
+  async ifOffered<T>(ask: () => Promise<T>): Promise<T | null> {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error instanceof EngineError && (error.status === 404 || error.status === 501)) return null;
+      throw error;
+    }
+  }
+
+  /** For what a caller asked for by name: refused, in words of ours, where the engine has no such thing. */
+  async offered<T>(what: string, ask: () => Promise<T>): Promise<T> {
+    const answer = await this.ifOffered(async () => ({ value: await ask() }));
+    if (answer === null) throw this.failures.unsupported(what);
+    return answer.value;
+  }
+
   /** Asked once: a health check wants to know about now. */
   async health(path: string, loadingStatuses: readonly number[], signal: AbortSignal): Promise<EngineHealth> {
     const progress = this.#progress();

@@ -14,6 +14,8 @@ export interface EngineLaunch {
   readonly slots: number;
   /** GPUs the process may see, by NVML UUID; empty means none at all, never "all of them". */
   readonly gpuUuids: readonly string[];
+  /** The same GPUs by their place on the bus, for engines that cannot read UUIDs. */
+  readonly gpuIndices: readonly number[];
   readonly apiKey?: string;
   readonly extraArgs?: readonly string[];
   readonly extraEnv?: Readonly<Record<string, string>>;
@@ -72,11 +74,11 @@ export function readFault(
   return null;
 }
 
-/** GPUs by UUID in bus order; `-1` hides all of them, whereas an empty value would too but reads like a mistake. */
-export function gpuEnvironment(gpuUuids: readonly string[]): Readonly<Record<string, string>> {
+/** `-1` hides all GPUs, as an empty value would, which reads like a mistake. */
+export function gpuEnvironment(gpus: readonly (string | number)[]): Readonly<Record<string, string>> {
   return {
     CUDA_DEVICE_ORDER: 'PCI_BUS_ID',
-    CUDA_VISIBLE_DEVICES: gpuUuids.length === 0 ? '-1' : gpuUuids.join(','),
+    CUDA_VISIBLE_DEVICES: gpus.length === 0 ? '-1' : gpus.join(','),
   };
 }
 

@@ -48,7 +48,7 @@ const reasons = async (): Promise<{ code: string; message: string; fix: string }
 describe.each(ENGINES)('%s', (engine) => {
   it.each([
     ['oom-at-load', 'VRAM_OOM_LOAD'],
-    ['cpu-fallback', engine === 'llamacpp' ? 'CPU_FALLBACK' : 'NO_GPU'],
+    ['cpu-fallback', engine === 'llamacpp' || engine === 'tgi' ? 'CPU_FALLBACK' : 'NO_GPU'],
     ['other-model', 'WRONG_MODEL'],
   ])('%s: the pool does not become ready and says why', async (fault, code) => {
     await start(engine, ['--fault', fault]);

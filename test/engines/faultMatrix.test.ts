@@ -184,7 +184,7 @@ const DEATHS: Readonly<Record<Protocol, Readonly<Record<string, Death>>>> = {
     'oom-at-token:3': { stream: LOST, exit: aborted, log: 'VRAM_OOM_RUNTIME' },
   },
   vllm: {
-    'crash-at-token:3': { stream: LOST, exit: exited, log: 'none' },
+    'crash-at-token:3': { stream: LOST, exit: exited, log: 'ENGINE_CORE_DEAD' },
     'cuda-error-at-token:3': { stream: LOST, exit: exited, log: 'CUDA_ERROR' },
     'oom-at-token:3': { stream: LOST, exit: exited, log: 'VRAM_OOM_RUNTIME' },
   },
@@ -202,7 +202,7 @@ const DEATHS: Readonly<Record<Protocol, Readonly<Record<string, Death>>>> = {
 
 function faultIn(protocol: Protocol, lines: readonly string[]): string {
   const launch = { binaryPath: 'x', model: 'm', servedName: 'm', ports: [1, 2, 3], contextPerSlot: 1, slots: 1 };
-  const { logPatterns } = DIALECTS[protocol].launch({ ...launch, gpuUuids: [] });
+  const { logPatterns } = DIALECTS[protocol].launch({ ...launch, gpuUuids: [], gpuIndices: [] });
   return readFault(logPatterns, lines)?.pattern.fault ?? 'none';
 }
 
@@ -240,7 +240,7 @@ describe.each(PROTOCOLS)('%s: the process', (protocol) => {
   });
 
   it('cpu-fallback: is told from its log, whether it serves or not', async () => {
-    const serves = protocol === 'llamacpp';
+    const serves = protocol === 'llamacpp' || protocol === 'tgi';
     await withSim(
       protocol,
       ['--fault', 'cpu-fallback'],

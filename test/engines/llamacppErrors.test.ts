@@ -91,7 +91,15 @@ describe('metrics', () => {
 
 describe('launch', () => {
   const facts = {
-    ...{ binaryPath: '/b', model: '/m', servedName: 'm', ports: [9000], contextPerSlot: 1024, gpuUuids: [] },
+    ...{
+      binaryPath: '/b',
+      model: '/m',
+      servedName: 'm',
+      ports: [9000],
+      contextPerSlot: 1024,
+      gpuUuids: [],
+      gpuIndices: [],
+    },
   };
 
   it('gives each slot its context and keeps the key out of the arguments', () => {

@@ -1,13 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { TokenFrame } from '../../src/engines/adapter.js';
 import { Failures } from '../../src/engines/failure.js';
-import { SseReader } from '../../src/engines/sse.js';
 import { TGI_ERRORS } from '../../src/engines/tgi/errors.js';
 import { TgiFrames } from '../../src/engines/tgi/frames.js';
 import type { ClaimedEnd } from '../../src/engines/usage.js';
+import { readStream } from '../support/frames.js';
 
-const LIMITS = { maxEventChars: 1024 * 1024, maxTotalBytes: 64 * 1024 * 1024 };
 const SECRET = 'key-of-this-engine';
 
 interface Reading {
@@ -16,20 +14,10 @@ interface Reading {
   readonly failure: string | null;
 }
 
-/** Reads a whole stream, given in chunks and then EOF. */
 function readAll(chunks: readonly Buffer[], maxTokens = 8): Reading {
-  const sse = new SseReader(LIMITS);
   const reader = new TgiFrames(new Failures(TGI_ERRORS, [SECRET]), maxTokens);
-  const tokens: TokenFrame[] = [];
-  for (const chunk of chunks) tokens.push(...reader.read(sse.push(chunk)));
-  sse.end();
-  tokens.push(...reader.eof());
-  const { failure } = reader;
-  return {
-    texts: tokens.map(({ text }) => text),
-    end: reader.claimedEnd,
-    failure: failure && `${failure.code} ${failure.phase} lost=${failure.engineLost} ${failure.message}`,
-  };
+  const { tokens: texts, end, failure, message } = readStream(reader, chunks);
+  return { texts, end, failure: failure && `${failure} ${message}` };
 }
 
 /** As the server writes them: no space after the colon. */

@@ -4,7 +4,7 @@ import { tgiDeterminism, tgiLaunch } from '../../src/engines/tgi/launch.js';
 
 const facts: EngineLaunch = {
   ...{ binaryPath: '/opt/text-generation-launcher', model: '/models/m', servedName: 'm' },
-  ...{ ports: [9000, 9001, 9002], contextPerSlot: 4096, slots: 8, gpuUuids: ['GPU-a', 'GPU-b'] },
+  ...{ ports: [9000, 9001, 9002], contextPerSlot: 4096, slots: 8, gpuUuids: ['GPU-a', 'GPU-b'], gpuIndices: [0, 1] },
 };
 
 describe('launch', () => {

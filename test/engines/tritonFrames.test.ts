@@ -12,6 +12,8 @@ const readAll = (chunks: readonly Buffer[], maxTokens = 8): Reading =>
 const sse = (...payloads: readonly string[]): Buffer => Buffer.from(payloads.map((p) => `data: ${p}\n\n`).join(''));
 const frame = (text: string, model = 'ensemble'): string =>
   `{"id":"42","model_name":"${model}","model_version":"1","sequence_end":false,"sequence_id":0,"sequence_start":false,"text_output":${JSON.stringify(text)}}`;
+const counted = (text: string, tokens: number): string =>
+  frame(text).replace('"sequence_end"', `"num_input_tokens":18,"num_output_tokens":${tokens},"sequence_end"`);
 const error = (message: string): string => JSON.stringify({ error: message });
 const IN_ENSEMBLE = "in ensemble 'ensemble', Encountered error for requestId 1804289383: ";
 
@@ -41,6 +43,22 @@ describe('a stream', () => {
     ['half characters that each became U+FFFD', [frame('\uFFFD'), frame('\uFFFD')], ['\uFFFD', '\uFFFD'], 'stop'],
   ])('%s', (_name, payloads, tokens, finishReason) => {
     expect(readAll([sse(...payloads)], 3)).toMatchObject({ tokens, end: { finishReason }, failure: null });
+  });
+
+  it.each([
+    ['an end-of-sequence token', [counted('a', 1), counted('', 1)], ['a'], 2, 'stop'],
+    ['a last frame without a token', [counted('a', 1), counted('', 0)], ['a'], 1, 'stop'],
+    ['a frame of several tokens', [counted('a b', 2), counted('c', 1)], ['a b', 'c'], 3, 'length'],
+    [
+      'a frame without a token in the middle',
+      [counted('a', 1), counted('', 0), counted('b', 1)],
+      ['a', 'b'],
+      2,
+      'stop',
+    ],
+  ])('takes the counts of a model that tells them: %s', (_name, payloads, tokens, tokensOut, finishReason) => {
+    const end = { finishReason, tokensIn: 18, tokensOut, decodeMs: null };
+    expect(readAll([sse(...payloads)], 3)).toMatchObject({ tokens, end, failure: null });
   });
 
   it.each([

@@ -4,7 +4,7 @@ import { tritonDeterminism, tritonLaunch } from '../../src/engines/triton/launch
 
 const facts = {
   ...{ binaryPath: '/b/tritonserver', model: '/repo', servedName: 'ensemble', ports: [9000, 9002] },
-  ...{ contextPerSlot: 1024, slots: 4, gpuUuids: [] },
+  ...{ contextPerSlot: 1024, slots: 4, gpuUuids: [], gpuIndices: [] },
 };
 
 describe('launch', () => {

@@ -148,7 +148,7 @@ export async function startRealLlamaServer(options: {
   await writeTinyModel(model);
   const port = await freePort();
   const spec = llamaCppLaunch({
-    ...{ binaryPath: engine.file, model, servedName: MODEL, ports: [port], gpuUuids: [] },
+    ...{ binaryPath: engine.file, model, servedName: MODEL, ports: [port], gpuUuids: [], gpuIndices: [] },
     ...{ contextPerSlot: options.ctx, slots: options.slots, extraArgs: ['-t', '1', ...(options.args ?? [])] },
   });
   const logFile = join(folder, 'engine.log');

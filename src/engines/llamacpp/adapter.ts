@@ -13,8 +13,6 @@ import type {
   Ranking,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
-import { EngineError } from '../failure.js';
-import type { HttpCall } from '../http.js';
 import { embeddingsSchema, orderedVectors, rankingOf, rerankSchema } from '../openai.js';
 import { readSamples, sumOf } from '../prometheus.js';
 import { SAMPLER_PROFILE } from '../sampling.js';
@@ -113,25 +111,21 @@ class LlamaCppAdapter implements EngineAdapter {
       const state = mine.is_processing ? 'busy' : 'idle';
       return { free: !mine.is_processing, saw: `GET /slots: slot ${slot} is ${state}` };
     }
-    const metrics = await this.#orNull([404, 501], () => this.metrics(signal));
+    const metrics = await this.#client.ifOffered(() => this.metrics(signal));
     if (metrics === null || metrics.running === null) return { free: null, saw: 'nothing to look at' };
     const atWork = metrics.running + (metrics.waiting ?? 0);
     return { free: atWork <= this.#client.running, saw: `GET /metrics: ${atWork} requests at work` };
   }
 
   async embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings> {
-    const body = { input: inputs, encoding_format: 'float' };
-    const answer = await this.#offered('embeddings', { method: 'POST', path: '/v1/embeddings', body }, (call) =>
-      this.#client.json(call, embeddingsSchema, signal),
-    );
+    const call = { method: 'POST', path: '/v1/embeddings', body: { input: inputs, encoding_format: 'float' } } as const;
+    const answer = await this.#client.offered('embeddings', () => this.#client.json(call, embeddingsSchema, signal));
     return orderedVectors(answer, inputs.length, this.#client.failures);
   }
 
   async rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking> {
-    const body = { query, documents };
-    const answer = await this.#offered('reranking', { method: 'POST', path: '/v1/rerank', body }, (call) =>
-      this.#client.json(call, rerankSchema, signal),
-    );
+    const call = { method: 'POST', path: '/v1/rerank', body: { query, documents } } as const;
+    const answer = await this.#client.offered('reranking', () => this.#client.json(call, rerankSchema, signal));
     return rankingOf(answer, documents.length, this.#client.failures);
   }
 
@@ -145,22 +139,7 @@ class LlamaCppAdapter implements EngineAdapter {
 
   /** Null where the server was started without them. */
   #slots(signal: AbortSignal) {
-    return this.#orNull([404, 501], () => this.#client.json({ method: 'GET', path: '/slots' }, slotsSchema, signal));
-  }
-
-  async #orNull<T>(statuses: readonly number[], ask: () => Promise<T>): Promise<T | null> {
-    try {
-      return await ask();
-    } catch (error) {
-      if (error instanceof EngineError && error.status !== null && statuses.includes(error.status)) return null;
-      throw error;
-    }
-  }
-
-  async #offered<T>(what: string, call: HttpCall, ask: (call: HttpCall) => Promise<T>): Promise<T> {
-    const answer = await this.#orNull([404, 501], async () => ({ value: await ask(call) }));
-    if (answer === null) throw this.#client.failures.unsupported(what);
-    return answer.value;
+    return this.#client.ifOffered(() => this.#client.json({ method: 'GET', path: '/slots' }, slotsSchema, signal));
   }
 }
 

@@ -13,7 +13,6 @@ import type {
   Ranking,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
-import { EngineError } from '../failure.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
 import { SAMPLER_PROFILE } from '../sampling.js';
 import { TGI_ERRORS } from './errors.js';
@@ -96,7 +95,7 @@ class TgiAdapter implements EngineAdapter {
   async countTokens(text: string, signal: AbortSignal): Promise<number | null> {
     // Special tokens are added here as in a completion; the server reads no switch for it.
     const call = { method: 'POST', path: '/tokenize', body: { inputs: text } } as const;
-    const tokens = await this.#orNull(() => this.#client.json(call, tokensSchema, signal));
+    const tokens = await this.#client.ifOffered(() => this.#client.json(call, tokensSchema, signal));
     return tokens?.length ?? null;
   }
 
@@ -143,17 +142,8 @@ class TgiAdapter implements EngineAdapter {
 
   /** Null where the server has no metrics route. */
   async #samples(signal: AbortSignal): Promise<readonly Sample[] | null> {
-    const text = await this.#orNull(() => this.#client.text({ method: 'GET', path: '/metrics' }, signal));
+    const text = await this.#client.ifOffered(() => this.#client.text({ method: 'GET', path: '/metrics' }, signal));
     return text === null ? null : readSamples(text);
-  }
-
-  async #orNull<T>(ask: () => Promise<T>): Promise<T | null> {
-    try {
-      return await ask();
-    } catch (error) {
-      if (error instanceof EngineError && error.status === 404) return null;
-      throw error;
-    }
   }
 }
 

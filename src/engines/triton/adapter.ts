@@ -42,7 +42,10 @@ export function foldSeed(seed: bigint): number {
   return Number(seed % SEED_LIMIT);
 }
 
-/** Inputs of the model by name; older ensembles insist on the two word lists. There is no word for min_p. */
+/**
+ * Inputs of the model by name; what it has no input for is ignored, as the counts are by older models, which in turn
+ * insist on the two word lists. There is no word for min_p.
+ */
 export function completionBody(request: CompletionRequest): Record<string, unknown> {
   return {
     id: request.requestId,
@@ -55,6 +58,8 @@ export function completionBody(request: CompletionRequest): Record<string, unkno
     seed: foldSeed(request.seed),
     bad_words: '',
     stop_words: '',
+    return_num_input_tokens: true,
+    return_num_output_tokens: true,
   };
 }
 
@@ -193,7 +198,7 @@ class TritonAdapter implements EngineAdapter {
   }
 }
 
-/** Gauges of the TensorRT-LLM backend; it counts no tokens, neither of prompts nor generated ones. */
+/** Gauges of the TensorRT-LLM backend. Only newer ones count tokens, once a request has ended; the sums are theirs. */
 export function readMetrics(text: string): EngineMetrics {
   const samples = readSamples(text);
   const requests = (type: string): number | null =>
@@ -203,7 +208,7 @@ export function readMetrics(text: string): EngineMetrics {
     running: requests('active'),
     waiting: requests('waiting'),
     kvUsage: kvUsage === null ? null : Math.min(kvUsage, 1),
-    tokensInTotal: null,
-    tokensOutTotal: null,
+    tokensInTotal: sumOf(samples, 'nv_llm_input_token_len_sum'),
+    tokensOutTotal: sumOf(samples, 'nv_llm_output_token_len_sum'),
   };
 }

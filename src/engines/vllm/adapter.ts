@@ -14,8 +14,6 @@ import type {
   Ranking,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
-import { EngineError } from '../failure.js';
-import type { HttpCall } from '../http.js';
 import { embeddingsSchema, orderedVectors, rankingOf, rerankSchema } from '../openai.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
 import { SAMPLER_PROFILE } from '../sampling.js';
@@ -96,7 +94,7 @@ class VllmAdapter implements EngineAdapter {
     const { version } = await this.#client.json({ method: 'GET', path: '/version' }, versionSchema, signal);
     const { data } = await this.#models(signal);
     const served = data.find(({ id }) => id === this.#servedModel) ?? data[0];
-    const metrics = await this.#orNull([404], () => this.metrics(signal));
+    const metrics = await this.#client.ifOffered(() => this.metrics(signal));
     return {
       version,
       modelId: served.id,
@@ -109,7 +107,7 @@ class VllmAdapter implements EngineAdapter {
 
   async countTokens(text: string, signal: AbortSignal): Promise<number | null> {
     const body = { model: await this.#modelName(signal), prompt: text, add_special_tokens: true };
-    const answer = await this.#orNull([404, 501], () =>
+    const answer = await this.#client.ifOffered(() =>
       this.#client.json({ method: 'POST', path: '/tokenize', body }, countSchema, signal),
     );
     return answer?.count ?? null;
@@ -136,7 +134,7 @@ class VllmAdapter implements EngineAdapter {
     const startedMs = performance.now();
     let stepped = false;
     return async (signal) => {
-      const { running, waiting } = (await this.#orNull([404], () => this.metrics(signal))) ?? { running: null };
+      const { running, waiting } = (await this.#client.ifOffered(() => this.metrics(signal))) ?? { running: null };
       if (running === null) return { free: null, saw: 'no metrics to look at' };
       const atWork = running + (waiting ?? 0);
       const free = atWork <= this.#client.running;
@@ -160,17 +158,15 @@ class VllmAdapter implements EngineAdapter {
 
   async embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings> {
     const body = { model: await this.#modelName(signal), input: inputs, encoding_format: 'float' };
-    const answer = await this.#offered('embeddings', { method: 'POST', path: '/v1/embeddings', body }, (call) =>
-      this.#client.json(call, embeddingsSchema, signal),
-    );
+    const call = { method: 'POST', path: '/v1/embeddings', body } as const;
+    const answer = await this.#client.offered('embeddings', () => this.#client.json(call, embeddingsSchema, signal));
     return orderedVectors(answer, inputs.length, this.#client.failures);
   }
 
   async rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking> {
     const body = { model: await this.#modelName(signal), query, documents };
-    const answer = await this.#offered('reranking', { method: 'POST', path: '/v1/rerank', body }, (call) =>
-      this.#client.json(call, rerankSchema, signal),
-    );
+    const call = { method: 'POST', path: '/v1/rerank', body } as const;
+    const answer = await this.#client.offered('reranking', () => this.#client.json(call, rerankSchema, signal));
     return rankingOf(answer, documents.length, this.#client.failures);
   }
 
@@ -189,21 +185,6 @@ class VllmAdapter implements EngineAdapter {
 
   #models(signal: AbortSignal) {
     return this.#client.json({ method: 'GET', path: '/v1/models' }, modelsSchema, signal);
-  }
-
-  async #orNull<T>(statuses: readonly number[], ask: () => Promise<T>): Promise<T | null> {
-    try {
-      return await ask();
-    } catch (error) {
-      if (error instanceof EngineError && error.status !== null && statuses.includes(error.status)) return null;
-      throw error;
-    }
-  }
-
-  async #offered<T>(what: string, call: HttpCall, ask: (call: HttpCall) => Promise<T>): Promise<T> {
-    const answer = await this.#orNull([404, 501], async () => ({ value: await ask(call) }));
-    if (answer === null) throw this.#client.failures.unsupported(what);
-    return answer.value;
   }
 }
 

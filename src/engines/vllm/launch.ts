@@ -46,12 +46,6 @@ const LOG_PATTERNS: readonly LogPattern[] = [
   },
   { fault: 'VRAM_OOM_RUNTIME', pattern: /CUDA out of memory|CUDA error: out of memory/, fix: GIVE_MORE_VRAM },
   {
-    fault: 'BAD_ARGUMENTS',
-    // Builds that take the entries of CUDA_VISIBLE_DEVICES for numbers.
-    pattern: /invalid literal for int\(\) with base 10: '(?:GPU|MIG)-/,
-    fix: 'This vLLM takes GPUs by index alone: set CUDA_VISIBLE_DEVICES in the environment of the pool.',
-  },
-  {
     fault: 'CUDA_ERROR',
     pattern: /CUDA error|CUDA driver error/,
     fix: 'Look for an Xid in the kernel log (dmesg); a GPU that repeats it needs a reset.',
@@ -88,13 +82,16 @@ export function vllmLaunch(launch: EngineLaunch): LaunchSpec {
       ...['serve', launch.model, '--host', '127.0.0.1', '--port', String(port)],
       ...['--served-model-name', launch.servedName],
       ...['--max-model-len', String(launch.contextPerSlot), '--max-num-seqs', String(launch.slots)],
+      // Otherwise it uses the first of them alone.
+      ...(launch.gpuIndices.length > 1 ? ['--tensor-parallel-size', String(launch.gpuIndices.length)] : []),
       ...(launch.slots === 1 ? STRICT_ARGS : []),
       ...(launch.extraArgs ?? []),
     ],
     env: {
       VLLM_NO_USAGE_STATS: '1',
       DO_NOT_TRACK: '1',
-      ...gpuEnvironment(launch.gpuUuids),
+      // It takes the entries for numbers, and ends when one is a UUID.
+      ...gpuEnvironment(launch.gpuIndices),
       // Not by --api-key: every user of the machine can read another process's arguments.
       ...(launch.apiKey !== undefined && { VLLM_API_KEY: launch.apiKey }),
       ...launch.extraEnv,

@@ -11,7 +11,7 @@ const MAX_LOG_LINES = 1_000;
 export interface EngineLog {
   readonly file: string;
   readonly patterns: readonly LogPattern[];
-  /** Last lines of this process, oldest first. */
+  /** Last lines of this process, oldest first; secrets taken out, as some engines log their own key. */
   readonly tail: (lines: number) => Promise<readonly string[]>;
 }
 

@@ -13,6 +13,7 @@ export interface LaunchFacts {
   readonly ports: readonly number[];
   readonly apiKey: string;
   readonly gpuUuids: readonly string[];
+  readonly gpuIndices: readonly number[];
 }
 
 export interface AdapterFacts {
@@ -143,7 +144,9 @@ function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): 
     check: () => null,
     launch: ({ modelRef, ports, apiKey }): LaunchSpec => {
       const [port = 0, ...others] = ports;
-      const real = dialect.launch(launchOf(pool, { binaryPath: '', model: modelRef, modelRef, ports, gpuUuids: [] }));
+      const real = dialect.launch(
+        launchOf(pool, { binaryPath: '', model: modelRef, modelRef, ports, gpuUuids: [], gpuIndices: [] }),
+      );
       return {
         file: env.nodeBinary,
         args: [
@@ -182,9 +185,9 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
     }),
     modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, dialect, env, modelRef) : modelRef),
     check: (modelRef) => binaryObstacle(binaryPath, env) ?? modelObstacle(pool, dialect, env, modelRef),
-    launch: ({ modelRef, ports, apiKey, gpuUuids }): LaunchSpec => {
+    launch: ({ modelRef, ports, apiKey, gpuUuids, gpuIndices }): LaunchSpec => {
       const model = modelSource(pool, dialect, env, modelRef);
-      const facts = { binaryPath: binaryPath ?? '', model, modelRef, ports, gpuUuids, apiKey };
+      const facts = { binaryPath: binaryPath ?? '', model, modelRef, ports, gpuUuids, gpuIndices, apiKey };
       const spec = dialect.launch(launchOf(pool, facts));
       if (!env.simulatedGpus) return spec;
       // Whoever pretends GPUs has chosen to run without: an engine on the CPU is what was asked for.
@@ -195,7 +198,10 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
 
 function launchOf(
   pool: PoolConfig,
-  facts: Pick<EngineLaunch, 'binaryPath' | 'model' | 'ports' | 'gpuUuids'> & { modelRef: string; apiKey?: string },
+  facts: Pick<EngineLaunch, 'binaryPath' | 'model' | 'ports' | 'gpuUuids' | 'gpuIndices'> & {
+    modelRef: string;
+    apiKey?: string;
+  },
 ): EngineLaunch {
   const { modelRef, ...rest } = facts;
   return {

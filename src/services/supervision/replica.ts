@@ -9,7 +9,7 @@ import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../co
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
 import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
 import type { LaunchSpec } from '../../engines/launch.js';
-import { maskSecrets } from '../../engines/redact.js';
+import { maskSecrets, redact } from '../../engines/redact.js';
 import { type EngineProcess, freePort, spawnEngineProcess } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -36,6 +36,7 @@ export interface ReplicaFacts {
   readonly slots: number;
   readonly deviceMask: string;
   readonly gpuUuids: readonly string[];
+  readonly gpuIndices: readonly number[];
   readonly nodeId: string;
   readonly workDir: string;
   readonly logFile: string;
@@ -69,6 +70,7 @@ export class Replica {
   #process: EngineProcess | null = null;
   #spec: LaunchSpec | null = null;
   #ports: readonly number[] = [];
+  #apiKey: string | null = null;
   #adapter: EngineAdapter | null = null;
   #endpoint: string | null = null;
   #mark: string | null = null;
@@ -257,6 +259,7 @@ export class Replica {
   async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
     const { recipe } = this.#deps;
     const apiKey = recipe.spawns ? randomUUID() : null;
+    this.#apiKey = apiKey;
     const ended = recipe.spawns ? (await this.#spawn(apiKey ?? '')).ended : new Promise<Reason>(() => {});
     this.#endpoint ??= recipe.endpoint;
     const baseUrl = this.#endpoint ?? '';
@@ -282,7 +285,8 @@ export class Replica {
   async #spawn(apiKey: string): Promise<{ ended: Promise<Reason> }> {
     const { recipe } = this.#deps;
     const ports = await Promise.all(Array.from({ length: recipe.portCount }, freePort));
-    const spec = recipe.launch({ modelRef: this.#modelRef, ports, apiKey, gpuUuids: this.facts.gpuUuids });
+    const { gpuUuids, gpuIndices } = this.facts;
+    const spec = recipe.launch({ modelRef: this.#modelRef, ports, apiKey, gpuUuids, gpuIndices });
     this.#mark = `${this.facts.nodeId}/${this.facts.id}/${randomUUID()}`;
     const child = spawnEngineProcess({
       file: spec.file,
@@ -302,7 +306,9 @@ export class Replica {
   }
 
   #engineLog(child: EngineProcess): EngineLog {
-    return { file: this.facts.logFile, patterns: this.#spec?.logPatterns ?? [], tail: (lines) => child.tail(lines) };
+    const secrets = this.#apiKey === null ? [] : [this.#apiKey];
+    const tail = async (lines: number) => (await child.tail(lines)).map((line) => redact(line, secrets));
+    return { file: this.facts.logFile, patterns: this.#spec?.logPatterns ?? [], tail };
   }
 
   /** Every gate between a started process and Ready, in order. */

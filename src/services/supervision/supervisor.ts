@@ -226,14 +226,16 @@ export class Supervisor implements Fleet {
     const id = `${config.id}-${ordinal}`;
     const gpus = this.#gpusOf(config, ordinal);
     const identity = { id, poolId: config.id, engine: config.engine };
+    // A simulated GPU cannot be named to a real engine; it gets none.
+    const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
     const facts = {
       ...identity,
       ordinal,
       nodeId,
       slots: config.slots,
       deviceMask: gpus.map((gpu) => gpu.index).join(','),
-      // A simulated GPU cannot be named to a real engine; it gets none.
-      gpuUuids: gpus.filter((gpu) => recipe.simulated || !gpu.simulated).map((gpu) => gpu.uuid),
+      gpuUuids: visible.map((gpu) => gpu.uuid),
+      gpuIndices: visible.map((gpu) => gpu.index),
       workDir: join(homeDir, 'run', 'engines'),
       logFile: join(homeDir, 'logs', `engine-${id}.log`),
     };
