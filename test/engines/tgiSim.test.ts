@@ -262,7 +262,16 @@ describe('the router', () => {
 
 describe('the process', () => {
   const { logPatterns } = tgiLaunch({
-    ...{ binaryPath: 'x', model: 'm', servedName: 'm', ports: [1, 2, 3], contextPerSlot: 8, slots: 1, gpuUuids: [], gpuIndices: [] },
+    ...{
+      binaryPath: 'x',
+      model: 'm',
+      servedName: 'm',
+      ports: [1, 2, 3],
+      contextPerSlot: 8,
+      slots: 1,
+      gpuUuids: [],
+      gpuIndices: [],
+    },
   });
 
   it('finishes what runs after SIGTERM, and takes nothing new', async () => {

@@ -2,14 +2,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Failures } from '../../src/engines/failure.js';
-import { type TransportFault, transportFailure } from '../../src/engines/http.js';
-import {
-  completionBody,
-  createVllmAdapter,
-  foldSeed,
-  readMetrics,
-  type VllmEndpoint,
-} from '../../src/engines/vllm/adapter.js';
+import { completionBody, createVllmAdapter, readMetrics, type VllmEndpoint } from '../../src/engines/vllm/adapter.js';
 import { VLLM_ERRORS } from '../../src/engines/vllm/errors.js';
 
 const failures = new Failures(VLLM_ERRORS, ['k-1234567']);
@@ -74,38 +67,10 @@ describe('error table', () => {
   it('says how long to wait when the queue is full', () => {
     expect(failures.verdictOf({ status: 503, type: null, message: '' }).retryAfterMs).toBe(250);
   });
-
-  it.each([
-    'bad key k-1234567',
-    'denied: Authorization: Bearer abc.def.ghi',
-    'cannot read hf_AbCdEfGhIjKl',
-    'GET https://user:pa55w0rd@hub.example/x failed',
-  ])('keeps secrets out of its message: %s', (message) => {
-    for (const body of [envelope(400, 'BadRequestError', message), JSON.stringify({ error: message }), message]) {
-      const error = failures.http({ kind: 'status', status: 400, body }, 'before_first_token');
-      expect(error.message).toContain('[redacted]');
-      expect(error.message).not.toMatch(/1234567|abc\.def|AbCdEf|pa55/);
-    }
-  });
-
-  it.each([
-    ['ECONNREFUSED', 'refused', 'WORKER_RESET', true],
-    ['ECONNRESET', 'reset', 'WORKER_RESET', true],
-    ['UND_ERR_HEADERS_TIMEOUT', 'silent', 'DECODE_TIMEOUT', true],
-    ['HPE_INVALID_CONSTANT', 'malformed', 'INTERNAL', false],
-  ] satisfies [string, TransportFault, string, boolean][])('%s is %s: %s', (errorCode, fault, code, engineLost) => {
-    const failure = transportFailure(Object.assign(new Error('x'), { code: errorCode }), false);
-    expect(failures.http(failure, 'streaming')).toMatchObject({ code, engineLost, fault, phase: 'streaming' });
-  });
 });
 
 describe('requests', () => {
   const request = { requestId: 'r-1', prompt: 'p', maxTokens: 7, seed: 5n, strict: false, slot: 2 };
-
-  it('folds seeds into what JSON carries without loss', () => {
-    expect([0n, 42n, 2n ** 53n - 1n].map(foldSeed)).toEqual([0, 42, Number.MAX_SAFE_INTEGER]);
-    expect([2n ** 53n, 2n ** 63n - 1n].map(foldSeed)).toEqual([0, Number.MAX_SAFE_INTEGER]);
-  });
 
   it('writes everything out that a model could bring a default for', () => {
     expect(completionBody(request, 'm')).toEqual({

@@ -7,7 +7,16 @@ import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
 const FAST = ['--model', 'm', '--tokens-per-second', '0'];
 const { logPatterns } = vllmLaunch({
-  ...{ binaryPath: 'vllm', model: 'm', servedName: 'm', ports: [1], contextPerSlot: 1, slots: 1, gpuUuids: [], gpuIndices: [] },
+  ...{
+    binaryPath: 'vllm',
+    model: 'm',
+    servedName: 'm',
+    ports: [1],
+    contextPerSlot: 1,
+    slots: 1,
+    gpuUuids: [],
+    gpuIndices: [],
+  },
 });
 const faultIn = (sim: RunningSim): string | undefined => readFault(logPatterns, sim.lines)?.pattern.fault;
 

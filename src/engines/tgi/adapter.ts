@@ -14,13 +14,11 @@ import type {
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
-import { SAMPLER_PROFILE } from '../sampling.js';
+import { jsonSeed, SAMPLER_PROFILE } from '../sampling.js';
 import { TGI_ERRORS } from './errors.js';
 import { TgiFrames } from './frames.js';
 
 const SHORT_SHA_CHARS = 7;
-/** The server reads 64 bits, but a JSON number of ours is exact only below this. */
-const SEED_LIMIT = 2n ** 53n;
 
 const infoSchema = z.object({
   model_id: z.string(),
@@ -32,11 +30,6 @@ const infoSchema = z.object({
 });
 const tokensSchema = z.array(z.unknown());
 
-/** Folds to 0 … 2^53-1. Seeds that fit stay as they are. */
-export function foldSeed(seed: bigint): number {
-  return Number(seed % SEED_LIMIT);
-}
-
 /**
  * Everything is written out: without `parameters` the server samples, with them and without `do_sample` it does not.
  * There is no word for min_p, nor for a request that shall not use the prefix cache.
@@ -47,7 +40,7 @@ export function completionBody(request: CompletionRequest): Record<string, unkno
     parameters: {
       max_new_tokens: request.maxTokens,
       do_sample: true,
-      seed: foldSeed(request.seed),
+      seed: jsonSeed(request.seed),
       temperature: SAMPLER_PROFILE.temperature,
       top_k: SAMPLER_PROFILE.topK,
       top_p: SAMPLER_PROFILE.topP,

@@ -16,12 +16,10 @@ import type {
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
 import { EngineError } from '../failure.js';
 import { readSamples, sumOf } from '../prometheus.js';
-import { SAMPLER_PROFILE } from '../sampling.js';
+import { jsonSeed, SAMPLER_PROFILE } from '../sampling.js';
 import { TRITON_ERRORS } from './errors.js';
 import { TritonFrames } from './frames.js';
 
-/** The `seed` tensor has 64 bits, but a JSON number of ours is exact only below this. */
-const SEED_LIMIT = 2n ** 53n;
 const DEFAULT_MODEL = 'ensemble';
 /** The model that decodes, behind every ensemble and BLS model; it alone has the `stop` tensor, and all share the id. */
 const STOP_PATH = '/v2/models/tensorrt_llm/generate';
@@ -37,11 +35,6 @@ const NO_METRICS: EngineMetrics = {
 const serverSchema = z.object({ version: z.string() });
 const modelSchema = z.object({ name: z.string() });
 
-/** Folds to 0 … 2^53-1. Seeds that fit stay as they are. */
-export function foldSeed(seed: bigint): number {
-  return Number(seed % SEED_LIMIT);
-}
-
 /**
  * Inputs of the model by name; what it has no input for is ignored, as the counts are by older models, which in turn
  * insist on the two word lists. There is no word for min_p.
@@ -55,7 +48,7 @@ export function completionBody(request: CompletionRequest): Record<string, unkno
     temperature: SAMPLER_PROFILE.temperature,
     top_k: SAMPLER_PROFILE.topK,
     top_p: SAMPLER_PROFILE.topP,
-    seed: foldSeed(request.seed),
+    seed: jsonSeed(request.seed),
     bad_words: '',
     stop_words: '',
     return_num_input_tokens: true,

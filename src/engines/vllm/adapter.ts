@@ -16,12 +16,10 @@ import type {
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
 import { embeddingsSchema, orderedVectors, rankingOf, rerankSchema } from '../openai.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
-import { SAMPLER_PROFILE } from '../sampling.js';
+import { jsonSeed, SAMPLER_PROFILE } from '../sampling.js';
 import { VLLM_ERRORS } from './errors.js';
 import { VllmFrames } from './frames.js';
 
-/** One more than the largest whole number that JSON carries without loss everywhere; vLLM itself takes 64 bits. */
-const SEEDS = 2n ** 53n;
 /** How long gauges may show an aborted request before the engine is made to refresh them. */
 const STALE_GAUGES_MS = 1_000;
 
@@ -37,11 +35,6 @@ const modelSchema = z.object({ id: z.string(), max_model_len: z.number().int().p
 const modelsSchema = z.object({ data: z.tuple([modelSchema], modelSchema) });
 const countSchema = z.object({ count: z.number().int().nonnegative() });
 
-/** Folds to 0 … 2^53-1. Seeds that fit stay as they are. */
-export function foldSeed(seed: bigint): number {
-  return Number(seed % SEEDS);
-}
-
 /**
  * Penalties are written out because a model's generation_config.json would set them. `cache_salt` keeps a strict
  * request from finding another's prefix in the cache, which would change the shapes it is computed in.
@@ -55,7 +48,7 @@ export function completionBody(request: CompletionRequest, model: string): Recor
     stream_options: { include_usage: true, continuous_usage_stats: true },
     return_token_ids: true,
     request_id: request.requestId,
-    seed: foldSeed(request.seed),
+    seed: jsonSeed(request.seed),
     temperature: SAMPLER_PROFILE.temperature,
     top_k: SAMPLER_PROFILE.topK,
     top_p: SAMPLER_PROFILE.topP,
