@@ -11,6 +11,10 @@ export default defineConfig({
     exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
     globalSetup: ['test/support/globalSetup.ts'],
     pool: 'forks',
+    // Most tests wait for other processes most of the time, so more files than cores run at once.
+    maxWorkers: 3,
+    // Machines are slow at times; what is awaited comes, or the test fails late instead of by chance.
+    expect: { poll: { timeout: 15_000 } },
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,

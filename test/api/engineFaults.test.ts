@@ -1,23 +1,16 @@
 /** What an engine's misbehaviour becomes for the people in front of the doors, with the whole control plane between. */
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
 import { indicesOf, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
-let world: World;
-afterEach(async () => {
-  await world[Symbol.asyncDispose]();
-});
-
 const ENGINES = ['llamacpp', 'vllm', 'tgi', 'triton'] as const;
+const IDLE_MS = 500;
 
-async function start(engine: string, flags: string[] = [], over: Parameters<typeof simConfig>[0] = {}): Promise<void> {
-  const expectNotReady =
-    flags.includes('oom-at-load') || flags.includes('cpu-fallback') || flags.includes('other-model');
-  world = await startWorld({
-    config: simConfig({ engine, replicas: 1, slots: 1, flags, ...over }),
-    expectNotReady,
-  });
+let world: World;
+
+function startWith(engine: string, flags: string[], expectNotReady: boolean): Promise<World> {
+  return startWorld({ config: simConfig({ engine, replicas: 1, slots: 1, flags, idleMs: IDLE_MS }), expectNotReady });
 }
 
 /** Sets the faults of the pool's only engine at run time. */
@@ -45,20 +38,35 @@ const reasons = async (): Promise<{ code: string; message: string; fix: string }
   return data.pools[0].notReadyBecause;
 };
 
-describe.each(ENGINES)('%s', (engine) => {
+describe.each(ENGINES)('%s, ill from its start', (engine) => {
+  afterEach(async () => {
+    await world[Symbol.asyncDispose]();
+  });
+
   it.each([
     ['oom-at-load', 'VRAM_OOM_LOAD'],
     ['cpu-fallback', engine === 'llamacpp' || engine === 'tgi' ? 'CPU_FALLBACK' : 'NO_GPU'],
     ['other-model', 'WRONG_MODEL'],
   ])('%s: the pool does not become ready and says why', async (fault, code) => {
-    await start(engine, ['--fault', fault]);
+    world = await startWith(engine, ['--fault', fault], true);
     await expect.poll(async () => (await reasons()).map((reason) => reason.code)).toContain(code);
     const reason = (await reasons()).find((found) => found.code === code);
     expect(reason?.fix).toBeTruthy();
   });
+});
+
+describe.each(ENGINES)('%s', (engine) => {
+  beforeAll(async () => {
+    world = await startWith(engine, [], false);
+  });
+  afterEach(async () => {
+    await setFault('none');
+  });
+  afterAll(async () => {
+    await world[Symbol.asyncDispose]();
+  });
 
   it('an error before the first token is tried again out of sight, and told when it stays', async () => {
-    await start(engine);
     await setFault('error-frame-at-token:0');
     const taskId = await submit(engine);
     await expect
@@ -81,26 +89,13 @@ describe.each(ENGINES)('%s', (engine) => {
   });
 
   it('an error in mid-stream is told after the tokens before it', async () => {
-    await start(engine);
     await setFault('error-frame-at-token:3');
     const frames = await stream(engine);
     expect(indicesOf(frames)).toEqual([0, 1, 2]);
     expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'INTERNAL', engine } });
   });
 
-  it('a hang ends in time, and the engine is started anew', async () => {
-    await start(engine, [], { idleMs: 300 });
-    const [before] = await world.database.query<{ pid: number }>('SELECT pid FROM replicas');
-    await setFault('hang-at-token:3', 'ignore-cancel');
-    const frames = await stream(engine);
-    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'DECODE_TIMEOUT' } });
-    const pidNow = async () => (await world.database.query<{ pid: number | null }>('SELECT pid FROM replicas'))[0]?.pid;
-    await expect.poll(pidNow, { timeout: 15_000 }).not.toBe(before?.pid);
-    expect((await stream(engine)).at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
-  }, 30_000);
-
   it('a crash in mid-stream goes on byte by byte on the next engine', async () => {
-    await start(engine);
     const undisturbed = await stream(engine, { seed: 5 });
     await setFault('eof-at-token:3');
     const taskId = await submit(engine, { seed: 5 });
@@ -115,7 +110,6 @@ describe.each(ENGINES)('%s', (engine) => {
   });
 
   it('numbers that cannot be true are replaced by our own, and logged', async () => {
-    await start(engine);
     await setFault('wrong-usage', 'clock-skew:3600000');
     const last = (await stream(engine)).at(-1);
     expect(last).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
@@ -125,7 +119,6 @@ describe.each(ENGINES)('%s', (engine) => {
   });
 
   it('keeps what a run depended on with its transcript', async () => {
-    await start(engine);
     const taskId = await submit(engine);
     await readStream(world.url, taskId);
     const [row] = await world.database.query<{ content: { run: Record<string, unknown> } }>(
@@ -140,4 +133,14 @@ describe.each(ENGINES)('%s', (engine) => {
       determinism: { requested: 'strict', claim: 'byte_exact', because: expect.any(String) },
     });
   });
+
+  it('a hang ends in time, and the engine is started anew', async () => {
+    const [before] = await world.database.query<{ pid: number }>('SELECT pid FROM replicas');
+    await setFault('hang-at-token:3', 'ignore-cancel');
+    const frames = await stream(engine);
+    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'DECODE_TIMEOUT' } });
+    const pidNow = async () => (await world.database.query<{ pid: number | null }>('SELECT pid FROM replicas'))[0]?.pid;
+    await expect.poll(pidNow, { timeout: 15_000 }).not.toBe(before?.pid);
+    expect((await stream(engine)).at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+  }, 30_000);
 });

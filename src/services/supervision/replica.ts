@@ -27,6 +27,7 @@ const HEARTBEAT_DEADLINE_MS = 5_000;
 /** So many heartbeats in a row without an answer, and the engine is started anew. */
 const MISSED_HEARTBEATS = 3;
 const LOG_TAIL_LINES = 5;
+const RECYCLE_GRACE_MS = 1_000;
 
 export interface ReplicaFacts {
   readonly id: string;
@@ -376,13 +377,19 @@ export class Replica {
     await this.#adapter?.close().catch(() => {});
     this.#adapter = null;
     // The connections are closed by now: some engines wait for them before they end.
-    await this.#process?.stop({ graceMs: aborted ? (this.#spec?.stop.drainWindowMs ?? 0) : 0 });
+    await this.#process?.stop({ graceMs: aborted ? this.#graceMs() : 0 });
     this.#process = null;
     this.#endpoint = null;
     // Looked at again: it may have been asked to stop while it was ending by itself.
     if (!signal.aborted) return;
     this.#move('stop', 'stopping the engine');
     this.#move('exited', 'the engine is gone');
+  }
+
+  /** One that is started anew was caught going on, or hanging: it has nothing left to finish. */
+  #graceMs(): number {
+    const drainWindowMs = this.#spec?.stop.drainWindowMs ?? 0;
+    return this.#ask === 'recycle' ? Math.min(drainWindowMs, RECYCLE_GRACE_MS) : drainWindowMs;
   }
 
   /** @returns false when the replica is given up. */
