@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, statSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { logSizeBytes, openLog, tailLines, watchLog } from './logFile.js';
 import { groupMembers, hasEnvironment, isAlive, listPids, readStat, sendSignal, waitUntil } from './procfs.js';
@@ -118,21 +118,33 @@ export async function reapOrphan(facts: OrphanFacts): Promise<'gone' | 'reaped' 
   return 'reaped';
 }
 
-/** A free loopback TCP port, picked by the kernel. Nothing reserves it: bind it soon and be ready to ask again. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
+/**
+ * Free loopback TCP ports, all different, picked by the kernel. Nothing reserves them: bind them soon and be ready to
+ * ask again.
+ */
+export async function freePorts(count: number): Promise<readonly number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
   try {
-    return await new Promise<number>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(0, '127.0.0.1', () => {
-        const address = server.address();
-        if (address === null || typeof address === 'string') reject(new Error('no TCP address'));
-        else resolve(address.port);
-      });
-    });
+    return await Promise.all(servers.map(listenAnywhere));
   } finally {
-    server.close();
+    for (const server of servers) server.close();
   }
+}
+
+export async function freePort(): Promise<number> {
+  const [port = 0] = await freePorts(1);
+  return port;
+}
+
+function listenAnywhere(server: Server): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      if (address === null || typeof address === 'string') reject(new Error('no TCP address'));
+      else resolve(address.port);
+    });
+  });
 }
 
 /**

@@ -2,45 +2,33 @@
  * The one owner of a replica: starts its engine, takes it through every gate, watches it, and starts it again when it
  * dies. Others ask (`stop`, `recycle`, `setModel`) and are told the outcome; nobody else touches the process.
  */
-import { randomUUID } from 'node:crypto';
 import type { Engine } from '../../core/errors.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
 import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
-import type { LaunchSpec } from '../../engines/launch.js';
-import { maskSecrets, redact } from '../../engines/redact.js';
-import { type EngineProcess, freePort, spawnEngineProcess } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
 import type { EngineRun, ReadyReplica } from '../fleet.js';
-import { cpuGate, decodeGate, type EngineLog, exitReason, propsGate, readyGate } from './gates.js';
-import { loopbackUrl, type Recipe } from './recipe.js';
+import { cpuGate, decodeGate, propsGate, readyGate } from './gates.js';
+import { Instance, type InstanceFacts } from './instance.js';
+import type { Recipe } from './recipe.js';
 
-/** For an engine that somebody else starts. */
-const ATTACH_DEADLINE_MS = 120_000;
 const SELF_TEST_DEADLINE_MS = 30_000;
 const HEARTBEAT_EVERY_MS = 2_000;
 const HEARTBEAT_DEADLINE_MS = 5_000;
 /** So many heartbeats in a row without an answer, and the engine is started anew. */
 const MISSED_HEARTBEATS = 3;
-const LOG_TAIL_LINES = 5;
 const RECYCLE_GRACE_MS = 1_000;
 
-export interface ReplicaFacts {
-  readonly id: string;
+export interface ReplicaFacts extends InstanceFacts {
   readonly poolId: string;
   readonly ordinal: number;
   readonly engine: Engine;
   readonly slots: number;
   readonly deviceMask: string;
-  readonly gpuUuids: readonly string[];
-  readonly gpuIndices: readonly number[];
-  readonly nodeId: string;
-  readonly workDir: string;
-  readonly logFile: string;
 }
 
 export interface ReplicaDeps {
@@ -68,13 +56,7 @@ export class Replica {
   #ask: Ask = 'keep';
   #asked = new AbortController();
   #life: Promise<void> | null = null;
-  #process: EngineProcess | null = null;
-  #spec: LaunchSpec | null = null;
-  #ports: readonly number[] = [];
-  #apiKey: string | null = null;
-  #adapter: EngineAdapter | null = null;
-  #endpoint: string | null = null;
-  #mark: string | null = null;
+  #instance: Instance | null = null;
   #engineVersion: string | null = null;
   #props: EngineProps | null = null;
   #lastError: Reason | null = null;
@@ -114,7 +96,7 @@ export class Replica {
 
   /** VRAM its process holds, bytes. */
   get vramHeldBytes(): number {
-    return this.#process === null ? 0 : this.#deps.recipe.vramBytes;
+    return this.#instance?.own ? this.#deps.recipe.vramBytes : 0;
   }
 
   start(): void {
@@ -136,16 +118,16 @@ export class Replica {
   /** Ends the process without grace; the owner's loop is not asked and need not be. */
   async kill(): Promise<void> {
     this.#request('stop');
-    await this.#process?.stop({ graceMs: 0 });
+    await this.#instance?.own?.process.stop({ graceMs: 0 });
   }
 
   /** Ends the engine's process and starts it anew at once; resolves when the old one is gone. */
   async recycle(cause: string): Promise<void> {
-    const old = this.#process;
-    if (old === null) return;
+    const old = this.#instance;
+    if (old === null || old.own === null) return;
     this.#lastError = { code: 'RECYCLED', message: cause, fix: null };
     this.#request('recycle');
-    await this.#until(() => this.#process !== old);
+    await this.#until(() => this.#instance !== old);
   }
 
   /** Serves another model from now on. @returns null when it is ready, else what went wrong (the caller decides). */
@@ -183,7 +165,8 @@ export class Replica {
   }
 
   ready(): ReadyReplica | null {
-    if (this.#state !== 'READY' || this.#adapter === null || this.#ask !== 'keep' || this.#doubted) return null;
+    const instance = this.#instance;
+    if (this.#state !== 'READY' || instance === null || this.#ask !== 'keep' || this.#doubted) return null;
     const { id, poolId, engine, slots } = this.facts;
     return {
       id,
@@ -191,18 +174,18 @@ export class Replica {
       engine,
       slots,
       engineVersion: this.#engineVersion ?? '',
-      run: this.#engineRun(),
+      run: this.#engineRun(instance),
       vramFreeBytes: this.#deps.vramFreeBytes(),
-      adapter: this.#adapter,
+      adapter: instance.adapter,
     };
   }
 
-  #engineRun(): EngineRun {
+  #engineRun({ launchArgs }: Instance): EngineRun {
     return {
       engineVersion: this.#engineVersion ?? '',
       modelId: this.#props?.modelId ?? null,
       modelDigest: this.#props?.modelDigest ?? null,
-      launchArgs: this.#spec === null ? null : maskSecrets(this.#spec.args),
+      launchArgs,
       gpuUuids: this.facts.gpuUuids,
       determinism: this.#deps.recipe.determinism,
     };
@@ -259,21 +242,20 @@ export class Replica {
 
   async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
     const { recipe } = this.#deps;
-    const apiKey = recipe.spawns ? randomUUID() : null;
-    this.#apiKey = apiKey;
-    const ended = recipe.spawns ? (await this.#spawn(apiKey ?? '')).ended : new Promise<Reason>(() => {});
-    this.#endpoint ??= recipe.endpoint;
-    const baseUrl = this.#endpoint ?? '';
-    const adapter = recipe.adapter({ baseUrl, ports: this.#ports, modelRef: this.#modelRef, apiKey });
-    this.#adapter = adapter;
+    const instance = recipe.spawns
+      ? await Instance.launch(recipe, this.#modelRef, this.facts)
+      : Instance.attach(recipe, this.#modelRef, this.facts);
+    this.#instance = instance;
+    // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
+    this.#changed(null);
     const over = new AbortController();
     const stop = AbortSignal.any([signal, over.signal]);
     try {
-      const watched = this.#preload(adapter, stop).then((failure) => failure ?? this.#watch(adapter, stop));
+      const watched = this.#preload(instance, stop).then((failure) => failure ?? this.#watch(instance.adapter, stop));
       const aborted = new Promise<null>((resolve) =>
         signal.addEventListener('abort', () => resolve(null), { once: true }),
       );
-      const reason = await Promise.race([ended, watched, ...(signal.aborted ? [null] : [aborted])]);
+      const reason = await Promise.race([instance.ended(), watched, ...(signal.aborted ? [null] : [aborted])]);
       over.abort();
       await watched.catch(() => null);
       return reason;
@@ -282,43 +264,13 @@ export class Replica {
     }
   }
 
-  /** `ended` resolves with how the process ended; wrapped, since an async function would wait for it. */
-  async #spawn(apiKey: string): Promise<{ ended: Promise<Reason> }> {
-    const { recipe } = this.#deps;
-    const ports = await Promise.all(Array.from({ length: recipe.portCount }, freePort));
-    const { gpuUuids, gpuIndices } = this.facts;
-    const spec = recipe.launch({ modelRef: this.#modelRef, ports, apiKey, gpuUuids, gpuIndices });
-    this.#mark = `${this.facts.nodeId}/${this.facts.id}/${randomUUID()}`;
-    const child = spawnEngineProcess({
-      file: spec.file,
-      args: spec.args,
-      env: spec.env,
-      cwd: this.facts.workDir,
-      logFile: this.facts.logFile,
-      mark: this.#mark,
-    });
-    this.#process = child;
-    this.#ports = ports;
-    this.#endpoint = loopbackUrl(ports[0] ?? 0);
-    this.#spec = spec;
-    // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
-    this.#changed(null);
-    return { ended: child.exited.then((exit) => exitReason(exit, this.#engineLog(child), LOG_TAIL_LINES)) };
-  }
-
-  #engineLog(child: EngineProcess): EngineLog {
-    const secrets = this.#apiKey === null ? [] : [this.#apiKey];
-    const tail = async (lines: number) => (await child.tail(lines)).map((line) => redact(line, secrets));
-    return { file: this.facts.logFile, patterns: this.#spec?.logPatterns ?? [], tail };
-  }
-
   /** Every gate between a started process and Ready, in order. */
-  async #preload(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
+  async #preload(instance: Instance, stop: AbortSignal): Promise<Reason | null> {
+    const { adapter, log, readyDeadlineMs: deadlineMs } = instance;
     const onAnswer = () => this.#move('answers', 'the engine answers; its model is loading');
-    const deadlineMs = this.#spec?.ready.deadlineMs ?? ATTACH_DEADLINE_MS;
-    const late = await readyGate(adapter, { deadlineMs, logFile: this.facts.logFile, onAnswer }, stop);
+    const late = await readyGate(adapter, { deadlineMs, logFile: log.file, onAnswer }, stop);
     if (late !== null || stop.aborted) return late;
-    const onCpu = this.#process === null ? null : await cpuGate(this.#engineLog(this.#process));
+    const onCpu = await cpuGate(log);
     if (onCpu !== null) return onCpu;
     this.#move('healthy', 'the engine reports ready; decoding one token');
     const broken = await this.#selfTest(adapter, AbortSignal.any([stop, AbortSignal.timeout(SELF_TEST_DEADLINE_MS)]));
@@ -374,22 +326,14 @@ export class Replica {
   async #tearDown(signal: AbortSignal): Promise<void> {
     const { aborted } = signal;
     if (aborted) this.#move('stop', 'stopping the engine');
-    await this.#adapter?.close().catch(() => {});
-    this.#adapter = null;
-    // The connections are closed by now: some engines wait for them before they end.
-    await this.#process?.stop({ graceMs: aborted ? this.#graceMs() : 0 });
-    this.#process = null;
-    this.#endpoint = null;
+    // One that is started anew was caught going on, or hanging: it has nothing left to finish.
+    const graceMs = this.#ask === 'recycle' ? RECYCLE_GRACE_MS : Number.POSITIVE_INFINITY;
+    await this.#instance?.stop(aborted ? graceMs : 0);
+    this.#instance = null;
     // Looked at again: it may have been asked to stop while it was ending by itself.
     if (!signal.aborted) return;
     this.#move('stop', 'stopping the engine');
     this.#move('exited', 'the engine is gone');
-  }
-
-  /** One that is started anew was caught going on, or hanging: it has nothing left to finish. */
-  #graceMs(): number {
-    const drainWindowMs = this.#spec?.stop.drainWindowMs ?? 0;
-    return this.#ask === 'recycle' ? Math.min(drainWindowMs, RECYCLE_GRACE_MS) : drainWindowMs;
   }
 
   /** @returns false when the replica is given up. */
@@ -447,7 +391,7 @@ export class Replica {
 
   #observed(): ReplicaObserved {
     const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
-    const ticks = this.#process === null ? null : String(this.#process.startTimeTicks);
+    const { endpoint = null, own = null } = this.#instance ?? {};
     return {
       id,
       poolId,
@@ -458,10 +402,10 @@ export class Replica {
       state: this.#state,
       slotsTotal: slots,
       vramBytes: this.vramHeldBytes,
-      endpoint: this.#endpoint,
-      pid: this.#process?.pid ?? null,
-      pidStartTicks: ticks,
-      mark: this.#process === null ? null : this.#mark,
+      endpoint,
+      pid: own?.process.pid ?? null,
+      pidStartTicks: own === null ? null : String(own.process.startTimeTicks),
+      mark: own?.mark ?? null,
       engineVersion: this.#engineVersion,
       modelId: this.#props?.modelId ?? null,
       restartCount: this.#restarts,

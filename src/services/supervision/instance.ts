@@ -1,0 +1,92 @@
+/**
+ * One engine to talk to, for as long as it lasts: a process that was launched here, one that an earlier start of ours
+ * left running, or an endpoint that somebody else runs. The replica decides what to do with it.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Reason } from '../../core/pool.js';
+import type { EngineAdapter } from '../../engines/adapter.js';
+import type { LaunchSpec } from '../../engines/launch.js';
+import { maskSecrets, redact } from '../../engines/redact.js';
+import { type EngineProcess, freePorts, spawnEngineProcess } from '../../host/process.js';
+import { type EngineLog, exitReason } from './gates.js';
+import { loopbackUrl, type Recipe } from './recipe.js';
+
+/** For an engine that somebody else starts. */
+const ATTACH_DEADLINE_MS = 120_000;
+const LOG_TAIL_LINES = 5;
+
+export interface InstanceFacts {
+  readonly id: string;
+  readonly nodeId: string;
+  readonly gpuUuids: readonly string[];
+  readonly gpuIndices: readonly number[];
+  readonly workDir: string;
+  readonly logFile: string;
+}
+
+interface ProcessFacts {
+  readonly process: EngineProcess;
+  readonly spec: LaunchSpec;
+  readonly ports: readonly number[];
+  readonly apiKey: string;
+  readonly mark: string;
+}
+
+export class Instance {
+  readonly adapter: EngineAdapter;
+  readonly endpoint: string;
+  /** null: somebody else's. */
+  readonly own: ProcessFacts | null;
+  readonly log: EngineLog;
+
+  private constructor(recipe: Recipe, modelRef: string, facts: InstanceFacts, own: ProcessFacts | null) {
+    this.own = own;
+    this.endpoint = own === null ? (recipe.endpoint ?? '') : loopbackUrl(own.ports[0] ?? 0);
+    const { ports = [], apiKey = null } = own ?? {};
+    this.adapter = recipe.adapter({ baseUrl: this.endpoint, ports, modelRef, apiKey });
+    this.log = engineLog(facts.logFile, own);
+  }
+
+  /** Starts a process. Throws StartupError when that cannot be done. */
+  static async launch(recipe: Recipe, modelRef: string, facts: InstanceFacts): Promise<Instance> {
+    const { gpuUuids, gpuIndices, nodeId, id, workDir: cwd, logFile } = facts;
+    const apiKey = randomUUID();
+    const ports = await freePorts(recipe.portCount);
+    const spec = recipe.launch({ modelRef, ports, apiKey, gpuUuids, gpuIndices });
+    const mark = `${nodeId}/${id}/${randomUUID()}`;
+    const { file, args, env } = spec;
+    const process = spawnEngineProcess({ file, args, env, cwd, logFile, mark });
+    return new Instance(recipe, modelRef, facts, { process, spec, ports, apiKey, mark });
+  }
+
+  static attach(recipe: Recipe, modelRef: string, facts: InstanceFacts): Instance {
+    return new Instance(recipe, modelRef, facts, null);
+  }
+
+  get readyDeadlineMs(): number {
+    return this.own?.spec.ready.deadlineMs ?? ATTACH_DEADLINE_MS;
+  }
+
+  /** Arguments it was started with, secrets masked; null: somebody else started it. */
+  get launchArgs(): readonly string[] | null {
+    return this.own === null ? null : maskSecrets(this.own.spec.args);
+  }
+
+  /** Resolves with why its process ended; never for one that somebody else runs. Not to be returned by an async function. */
+  ended(): Promise<Reason> {
+    if (this.own === null) return new Promise(() => {});
+    return this.own.process.exited.then((exit) => exitReason(exit, this.log, LOG_TAIL_LINES));
+  }
+
+  /** Drops the connections, which some engines wait for before they end, then ends the process and all its helpers. */
+  async stop(graceMs: number): Promise<void> {
+    await this.adapter.close().catch(() => {});
+    await this.own?.process.stop({ graceMs: Math.min(graceMs, this.own.spec.stop.drainWindowMs) });
+  }
+}
+
+function engineLog(file: string, own: ProcessFacts | null): EngineLog {
+  if (own === null) return { file, patterns: [], tail: async () => [] };
+  const tail = async (lines: number) => (await own.process.tail(lines)).map((line) => redact(line, [own.apiKey]));
+  return { file, patterns: own.spec.logPatterns, tail };
+}
