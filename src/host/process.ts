@@ -29,6 +29,7 @@ export interface EngineSpawn {
   readonly mark: string;
 }
 
+/** Neither is known of a process that is not our child. */
 export interface ExitFacts {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -86,6 +87,37 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
       return { forced };
     },
     tail: (lines) => tailLines(spec.logFile, lines, logStart),
+  };
+}
+
+/** How often a process that is not our child is looked for; the system tells only parents of an end. */
+const adoptedLookMs = 250;
+
+/** Takes over an engine that an earlier life of this program started; null when it is not there, or not ours. */
+export function adoptEngineProcess(facts: {
+  readonly pid: number;
+  readonly startTimeTicks: number;
+  readonly mark: string;
+  readonly logFile: string;
+}): EngineProcess | null {
+  const { pid, startTimeTicks, mark, logFile } = facts;
+  if (!isAlive(pid, startTimeTicks) || !hasEnvironment(pid, markVariable, mark)) return null;
+  const endWatch = watchLog(logFile);
+  const logStart = logSizeBytes(logFile);
+  const exited = new Promise<ExitFacts>((resolve) => {
+    const timer = setInterval(() => {
+      if (isAlive(pid, startTimeTicks)) return;
+      clearInterval(timer);
+      endWatch();
+      resolve({ code: null, signal: null });
+    }, adoptedLookMs).unref();
+  });
+  return {
+    pid,
+    startTimeTicks,
+    exited,
+    stop: async ({ graceMs }) => ({ forced: await stopEngine({ pid, startTimeTicks, mark, graceMs }) }),
+    tail: (lines) => tailLines(logFile, lines, logStart),
   };
 }
 

@@ -52,6 +52,13 @@ export function hasEnvironment(pid: number, name: string, value: string): boolea
   return (readProc(pid, 'environ') ?? '').split('\0').includes(entry);
 }
 
+/** A variable of the environment a process was started with; null when that cannot be read. */
+export function readEnvironment(pid: number, name: string): string | null {
+  if (!linux) return null;
+  const entries = (readProc(pid, 'environ') ?? '').split('\0');
+  return entries.find((entry) => entry.startsWith(`${name}=`))?.slice(name.length + 1) ?? null;
+}
+
 /** Living members of a process group. kill(-id, 0) alone would also count zombies nobody has reaped yet. */
 export function groupMembers(groupId: number): readonly number[] {
   try {

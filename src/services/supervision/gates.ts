@@ -80,14 +80,21 @@ export async function decodeGate(adapter: EngineAdapter, signal: AbortSignal): P
   }
 }
 
+interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+function howItEnded({ code, signal }: Exit): string {
+  if (signal !== null) return `by ${signal}`;
+  // An adopted process has another parent, and only that is told.
+  return code === null ? 'in a way that is not known' : `with code ${code}`;
+}
+
 /** Why an engine process ended: what its log gives away, else how it went. */
-export async function exitReason(
-  exit: { readonly code: number | null; readonly signal: NodeJS.Signals | null },
-  log: EngineLog,
-  shownLines: number,
-): Promise<Reason> {
+export async function exitReason(exit: Exit, log: EngineLog, shownLines: number): Promise<Reason> {
   const lines = await log.tail(MAX_LOG_LINES);
-  const how = exit.signal === null ? `with code ${exit.code}` : `by ${exit.signal}`;
+  const how = howItEnded(exit);
   const found = readFault(log.patterns, lines);
   if (found !== null) {
     const { fault, fix } = found.pattern;

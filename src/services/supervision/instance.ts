@@ -7,13 +7,18 @@ import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { LaunchSpec } from '../../engines/launch.js';
 import { maskSecrets, redact } from '../../engines/redact.js';
-import { type EngineProcess, freePorts, spawnEngineProcess } from '../../host/process.js';
+import { adoptEngineProcess, type EngineProcess, freePorts, spawnEngineProcess } from '../../host/process.js';
+import { readCmdline, readEnvironment } from '../../host/procfs.js';
 import { type EngineLog, exitReason } from './gates.js';
 import { loopbackUrl, type Recipe } from './recipe.js';
 
 /** For an engine that somebody else starts. */
 const ATTACH_DEADLINE_MS = 120_000;
+/** One that was ready before has nothing left to load. */
+const ADOPT_DEADLINE_MS = 10_000;
 const LOG_TAIL_LINES = 5;
+/** Carried by the process, so that a later start of ours can learn them from it. */
+const PORTS_VARIABLE = 'LLAMA_ORCH_PORTS';
 
 export interface InstanceFacts {
   readonly id: string;
@@ -24,12 +29,20 @@ export interface InstanceFacts {
   readonly logFile: string;
 }
 
+/** A process of an earlier start of ours, as it was written down. */
+export interface Inherited {
+  readonly pid: number;
+  readonly startTimeTicks: number;
+  readonly mark: string;
+}
+
 interface ProcessFacts {
   readonly process: EngineProcess;
   readonly spec: LaunchSpec;
   readonly ports: readonly number[];
   readonly apiKey: string;
   readonly mark: string;
+  readonly adopted: boolean;
 }
 
 export class Instance {
@@ -54,9 +67,27 @@ export class Instance {
     const ports = await freePorts(recipe.portCount);
     const spec = recipe.launch({ modelRef, ports, apiKey, gpuUuids, gpuIndices });
     const mark = `${nodeId}/${id}/${randomUUID()}`;
-    const { file, args, env } = spec;
+    const { file, args } = spec;
+    const env = { ...spec.env, [PORTS_VARIABLE]: ports.join(',') };
     const process = spawnEngineProcess({ file, args, env, cwd, logFile, mark });
-    return new Instance(recipe, modelRef, facts, { process, spec, ports, apiKey, mark });
+    return new Instance(recipe, modelRef, facts, { process, spec, ports, apiKey, mark, adopted: false });
+  }
+
+  /** Takes over a running process; null when it is gone, or not what would be launched now. */
+  static adopt(recipe: Recipe, modelRef: string, facts: InstanceFacts, inherited: Inherited): Instance | null {
+    const { pid, mark } = inherited;
+    const ports = (readEnvironment(pid, PORTS_VARIABLE) ?? '').split(',').map(Number);
+    const apiKey = recipe.apiKeyVariable === null ? '' : readEnvironment(pid, recipe.apiKeyVariable);
+    if (ports.length !== recipe.portCount || ports.includes(0) || apiKey === null) return null;
+    const { gpuUuids, gpuIndices, logFile } = facts;
+    const spec = recipe.launch({ modelRef, ports, apiKey, gpuUuids, gpuIndices });
+    // Interpreters put words of their own before the arguments, never after them.
+    const running = readCmdline(pid).slice(-spec.args.length);
+    if (running.length !== spec.args.length || running.some((arg, at) => arg !== spec.args[at])) return null;
+    if (Object.entries(spec.env).some(([name, value]) => readEnvironment(pid, name) !== value)) return null;
+    const process = adoptEngineProcess({ ...inherited, logFile });
+    if (process === null) return null;
+    return new Instance(recipe, modelRef, facts, { process, spec, ports, apiKey, mark, adopted: true });
   }
 
   static attach(recipe: Recipe, modelRef: string, facts: InstanceFacts): Instance {
@@ -64,7 +95,8 @@ export class Instance {
   }
 
   get readyDeadlineMs(): number {
-    return this.own?.spec.ready.deadlineMs ?? ATTACH_DEADLINE_MS;
+    if (this.own === null) return ATTACH_DEADLINE_MS;
+    return this.own.adopted ? ADOPT_DEADLINE_MS : this.own.spec.ready.deadlineMs;
   }
 
   /** Arguments it was started with, secrets masked; null: somebody else started it. */

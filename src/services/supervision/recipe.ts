@@ -30,6 +30,8 @@ export interface Recipe {
   readonly simulated: boolean;
   readonly vramBytes: number;
   readonly portCount: number;
+  /** Where its process carries the API key; null: the engine has no keys. */
+  readonly apiKeyVariable: string | null;
   readonly determinism: DeterminismClaim;
   /** The name by which the engine must call itself; null where somebody else chose it. */
   modelId(modelRef: string): string | null;
@@ -49,7 +51,7 @@ export interface RecipeEnvironment {
   readonly fileExists: (path: string) => boolean;
 }
 
-type Provision = Omit<Recipe, 'adapter' | 'portCount'>;
+type Provision = Omit<Recipe, 'adapter' | 'portCount' | 'apiKeyVariable'>;
 
 /** Extra connections beside one per slot: health, metrics, token counts. */
 const PROBE_CONNECTIONS = 8;
@@ -62,6 +64,7 @@ export function recipeFor(pool: PoolConfig, env: RecipeEnvironment): Recipe {
   return {
     ...provision,
     portCount: dialect.portCount,
+    apiKeyVariable: dialect.apiKeyVariable,
     adapter: ({ baseUrl, ports, modelRef, apiKey }) => {
       const [, ...otherPorts] = ports;
       const expectedModelId = provision.modelId(modelRef);

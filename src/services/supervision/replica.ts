@@ -7,13 +7,14 @@ import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
 import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
+import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
 import type { EngineRun, ReadyReplica } from '../fleet.js';
 import { cpuGate, decodeGate, propsGate, readyGate } from './gates.js';
-import { Instance, type InstanceFacts } from './instance.js';
+import { type Inherited, Instance, type InstanceFacts } from './instance.js';
 import type { Recipe } from './recipe.js';
 
 const SELF_TEST_DEADLINE_MS = 30_000;
@@ -43,6 +44,8 @@ export interface ReplicaDeps {
     change: { from: ReplicaState; to: ReplicaState; message: string } | null,
   ) => void;
   readonly onUnexpectedExit: () => void;
+  /** What an earlier start left running for this replica. */
+  readonly inherited: Inherited | null;
 }
 
 /** What was asked of the owner since the run began; the run ends for the first that is not `keep`. */
@@ -57,6 +60,7 @@ export class Replica {
   #asked = new AbortController();
   #life: Promise<void> | null = null;
   #instance: Instance | null = null;
+  #inherited: Inherited | null;
   #engineVersion: string | null = null;
   #props: EngineProps | null = null;
   #lastError: Reason | null = null;
@@ -76,6 +80,7 @@ export class Replica {
     this.facts = facts;
     this.#modelRef = modelRef;
     this.#deps = deps;
+    this.#inherited = deps.inherited;
   }
 
   get state(): ReplicaState {
@@ -241,10 +246,7 @@ export class Replica {
   }
 
   async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
-    const { recipe } = this.#deps;
-    const instance = recipe.spawns
-      ? await Instance.launch(recipe, this.#modelRef, this.facts)
-      : Instance.attach(recipe, this.#modelRef, this.facts);
+    const instance = await this.#engage();
     this.#instance = instance;
     // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
     this.#changed(null);
@@ -264,6 +266,19 @@ export class Replica {
     }
   }
 
+  async #engage(): Promise<Instance> {
+    const { recipe } = this.#deps;
+    if (!recipe.spawns) return Instance.attach(recipe, this.#modelRef, this.facts);
+    const inherited = this.#inherited;
+    if (inherited !== null) {
+      const adopted = Instance.adopt(recipe, this.#modelRef, this.facts, inherited);
+      if (adopted === null) await reapOrphan({ ...inherited, graceMs: RECYCLE_GRACE_MS });
+      this.#inherited = null;
+      if (adopted !== null) return adopted;
+    }
+    return Instance.launch(recipe, this.#modelRef, this.facts);
+  }
+
   /** Every gate between a started process and Ready, in order. */
   async #preload(instance: Instance, stop: AbortSignal): Promise<Reason | null> {
     const { adapter, log, readyDeadlineMs: deadlineMs } = instance;
@@ -279,7 +294,8 @@ export class Replica {
     this.#heartbeatMs = this.#deps.clock.nowMs();
     this.#lastError = null;
     this.#doubted = false;
-    this.#move('passed', `ready with ${this.#modelRef}`);
+    const taken = instance.own?.adopted === true ? ', taken over from an earlier start' : '';
+    this.#move('passed', `ready with ${this.#modelRef}${taken}`);
     return null;
   }
 
@@ -392,6 +408,8 @@ export class Replica {
   #observed(): ReplicaObserved {
     const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
     const { endpoint = null, own = null } = this.#instance ?? {};
+    // Until it is taken over or ended, what an earlier start left stays written down.
+    const known = own === null ? this.#inherited : { ...own.process, mark: own.mark };
     return {
       id,
       poolId,
@@ -403,9 +421,9 @@ export class Replica {
       slotsTotal: slots,
       vramBytes: this.vramHeldBytes,
       endpoint,
-      pid: own?.process.pid ?? null,
-      pidStartTicks: own === null ? null : String(own.process.startTimeTicks),
-      mark: own?.mark ?? null,
+      pid: known?.pid ?? null,
+      pidStartTicks: known === null ? null : String(known.startTimeTicks),
+      mark: known?.mark ?? null,
       engineVersion: this.#engineVersion,
       modelId: this.#props?.modelId ?? null,
       restartCount: this.#restarts,

@@ -22,6 +22,7 @@ import {
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
 import type { PoolEvents } from '../poolEvents.js';
+import type { Inherited } from './instance.js';
 import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
 import { Replica } from './replica.js';
 
@@ -46,6 +47,10 @@ export interface SupervisorDeps {
   readonly onFleetChange: () => void;
 }
 
+function replicaIds({ id, replicas }: PoolConfig): string[] {
+  return Array.from({ length: replicas }, (_, ordinal) => `${id}-${ordinal}`);
+}
+
 interface ManagedPool {
   readonly config: PoolConfig;
   readonly recipe: Recipe;
@@ -59,6 +64,8 @@ export class Supervisor implements Fleet {
   readonly #pools = new Map<string, ManagedPool>();
   /** Rows are written one after another per replica, so that an older state never overwrites a newer one. */
   readonly #writes = new Map<string, Promise<void>>();
+  /** Engines of an earlier start that may go on, by replica. */
+  readonly #inherited = new Map<string, Inherited>();
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
@@ -70,7 +77,7 @@ export class Supervisor implements Fleet {
     mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
     this.#preflight();
-    await this.#reapOrphans();
+    await this.#sortOrphans();
     await writeGpus(
       db,
       nodeId,
@@ -192,16 +199,18 @@ export class Supervisor implements Fleet {
     }
   }
 
-  async #reapOrphans(): Promise<void> {
-    const { db, nodeId, telemetry } = this.#deps;
+  /** What an earlier start left running: the engines that were ready go on if they can, the others are ended. */
+  async #sortOrphans(): Promise<void> {
+    const { db, nodeId, telemetry, config } = this.#deps;
+    const wanted = new Set(config.pools.flatMap(replicaIds));
     for (const row of await listReplicas(db)) {
       if (row.pid === null || row.nodeId !== nodeId || row.mark === null) continue;
-      const fate = await reapOrphan({
-        pid: row.pid,
-        startTimeTicks: Number(row.pidStartTicks ?? 0),
-        mark: row.mark,
-        graceMs: ORPHAN_GRACE_MS,
-      });
+      const orphan = { pid: row.pid, startTimeTicks: Number(row.pidStartTicks ?? 0), mark: row.mark };
+      if (row.state === 'READY' && wanted.has(row.id)) {
+        this.#inherited.set(row.id, orphan);
+        continue;
+      }
+      const fate = await reapOrphan({ ...orphan, graceMs: ORPHAN_GRACE_MS });
       telemetry.log.info(
         { replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` },
         'orphan check',
@@ -217,13 +226,12 @@ export class Supervisor implements Fleet {
     const modelRef = await upsertPool(db, desiredPool(config, recipe, this.#deps.gpus, hash));
     const pool: ManagedPool = { config, recipe, replicas: [], modelRef, draining: false };
     this.#pools.set(config.id, pool);
-    for (let ordinal = 0; ordinal < config.replicas; ordinal += 1) pool.replicas.push(this.#makeReplica(pool, ordinal));
+    for (const [ordinal, id] of replicaIds(config).entries()) pool.replicas.push(this.#makeReplica(pool, id, ordinal));
   }
 
-  #makeReplica(pool: ManagedPool, ordinal: number): Replica {
+  #makeReplica(pool: ManagedPool, id: string, ordinal: number): Replica {
     const { config, recipe, modelRef } = pool;
     const { homeDir, nodeId, clock, chance, telemetry } = this.#deps;
-    const id = `${config.id}-${ordinal}`;
     const gpus = this.#gpusOf(config, ordinal);
     const identity = { id, poolId: config.id, engine: config.engine };
     // A simulated GPU cannot be named to a real engine; it gets none.
@@ -246,6 +254,7 @@ export class Supervisor implements Fleet {
       vramFreeBytes: () => Math.min(...gpus.map((gpu) => this.#vramFreeBytes(gpu)), Number.MAX_SAFE_INTEGER),
       onChange: (observed, change) => this.#record(identity, observed, change),
       onUnexpectedExit: () => telemetry.restarted(identity),
+      inherited: this.#inherited.get(id) ?? null,
     });
   }
 
