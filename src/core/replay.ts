@@ -32,6 +32,12 @@ export class Replay {
     return this.#index;
   }
 
+  /** The repeated run is over. @returns whether it said everything again; tokens without text may be merged away. */
+  finish(): boolean {
+    while (this.#offset === 0 && this.#logged[this.#index] === '' && !this.done) this.#index += 1;
+    return this.done;
+  }
+
   take(texts: readonly string[]): Replayed {
     if (this.done) return { verdict: 'same', fresh: texts };
     const fresh: string[] = [];

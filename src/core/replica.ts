@@ -50,7 +50,8 @@ export const REPLICA_TABLE: Readonly<Record<ReplicaState, Row>> = {
   SELF_TESTING: { ...RUNNING, passed: 'READY' },
   READY: { ...RUNNING, drain: 'DRAINING' },
   DRAINING: RUNNING,
-  STOPPING: { exited: 'ABSENT', stop: 'STOPPING' },
+  // Given up is what SIGKILL does not end: a process inside a hung driver.
+  STOPPING: { exited: 'ABSENT', stop: 'STOPPING', give_up: 'QUARANTINED' },
   BACKING_OFF: { retry: 'ABSENT', stop: 'ABSENT', give_up: 'QUARANTINED' },
   QUARANTINED: { retry: 'ABSENT', stop: 'ABSENT' },
   FAILED: { retry: 'ABSENT', stop: 'ABSENT' },

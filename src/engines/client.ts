@@ -6,7 +6,7 @@
 import { performance } from 'node:perf_hooks';
 import type { z } from 'zod';
 import { ENGINE_RETRY, retryDelayMs } from '../core/backoff.js';
-import { delay } from '../runtime/wait.js';
+import { delay, within } from '../runtime/wait.js';
 import type { CancelOutcome, CompletionRequest, EngineEnd, EngineFrame, EngineHealth, TokenFrame } from './adapter.js';
 import { EngineError, type ErrorTable, Failures } from './failure.js';
 import type { FrameReader } from './frames.js';
@@ -38,16 +38,24 @@ const MAX_TEXT_CHARS_PER_TOKEN = 16;
 /** A completion silent for this share of its idle timeout does not count as progressing. */
 const STALLED_SHARE = 0.5;
 const LOOK_EVERY_MS = 25;
+/** An engine may not show yet what it was sent just now: free is then what two looks this far apart show. */
+const SETTLED_MS = 100;
+/** Of completions that were dropped before their first frame, so many are remembered for their cancel. */
+const MAX_UNSEEN = 1_000;
 
 interface Run {
   readonly abort: AbortController;
   lastFrameAtMs: number;
+  /** It has given a frame, so the engine surely has it. */
+  seen: boolean;
 }
 
 /** What a look at the engine after a cancel showed. */
 export interface CancelLook {
   /** null: the engine cannot be looked into. */
   readonly free: boolean | null;
+  /** It is at work, but what runs besides may be all there is. */
+  readonly explained?: boolean;
   readonly saw: string;
 }
 
@@ -56,6 +64,8 @@ export class EngineClient {
   readonly #http: EngineHttpClient;
   readonly #idleTimeoutMs: number;
   readonly #runs = new Map<string, Run>();
+  readonly #unseen = new Set<string>();
+  #closed = false;
 
   constructor(endpoint: EngineEndpoint, errors: ErrorTable) {
     const { apiKey } = endpoint;
@@ -73,6 +83,14 @@ export class EngineClient {
   /** Completions under way. */
   get running(): number {
     return this.#runs.size;
+  }
+
+  /** Holds what an engine says is at work against the completions of ours that go on. */
+  lookAt(atWork: number, where: string): CancelLook {
+    let sure = 0;
+    for (const { seen } of this.#runs.values()) if (seen) sure += 1;
+    const saw = `${where}: ${atWork} requests at work`;
+    return { free: atWork <= sure, explained: atWork <= this.#runs.size, saw };
   }
 
   /** A 2xx answer's JSON, checked. Repeated while the failure is one that may pass: use it for what changes nothing. */
@@ -125,18 +143,23 @@ export class EngineClient {
     signal: AbortSignal,
   ): AsyncGenerator<readonly EngineFrame[], void, void> {
     const abort = new AbortController();
-    const either = AbortSignal.any([signal, abort.signal]);
-    const run: Run = { abort, lastFrameAtMs: performance.now() };
+    using either = within(null, signal, abort.signal);
+    const run: Run = { abort, lastFrameAtMs: performance.now(), seen: false };
     this.#runs.set(request.requestId, run);
-    const scope = new CallScope(either);
+    const scope = new CallScope(either.signal);
     try {
       yield* this.#read(request, call, reader, scope, run);
     } catch (error) {
-      throw this.#streamError(error, reader, scope, either);
+      throw this.#streamError(error, reader, scope, either.signal);
     } finally {
       scope.close();
-      if (this.#runs.get(request.requestId) === run) this.#runs.delete(request.requestId);
+      if (this.#runs.get(request.requestId) === run) this.#forget(request.requestId, run);
     }
+  }
+
+  #forget(requestId: string, { seen }: Run): void {
+    this.#runs.delete(requestId);
+    if (!seen && this.#unseen.size < MAX_UNSEEN) this.#unseen.add(requestId);
   }
 
   /**
@@ -149,21 +172,27 @@ export class EngineClient {
     told: string | null,
     signal: AbortSignal,
   ): Promise<CancelOutcome> {
-    this.#runs.get(requestId)?.abort.abort(new Error('canceled'));
-    this.#runs.delete(requestId);
-    let saw = 'the engine gave no sign in time';
+    const run = this.#runs.get(requestId);
+    run?.abort.abort(new Error('canceled'));
+    if (run !== undefined) this.#forget(requestId, run);
+    let mustSettle = this.#unseen.delete(requestId);
+    let last: CancelLook = { free: false, saw: 'the engine gave no sign in time' };
     while (!signal.aborted) {
-      const seen = await look(signal).catch((error: unknown) => lookFailed(error));
-      saw = seen.saw;
-      if (seen.free === true) return { outcome: 'slot_free', verifiedBy: saw };
-      if (seen.free === null) return { outcome: told === null ? 'unknown' : 'acknowledged', verifiedBy: told ?? saw };
-      await delay(LOOK_EVERY_MS, signal);
+      // Its process is being ended; nobody may take what comes after it for the one that was meant.
+      if (this.#closed) return { outcome: 'acknowledged', verifiedBy: 'the engine is being stopped' };
+      last = await look(signal).catch((error: unknown) => lookFailed(error));
+      if (last.free === null)
+        return { outcome: told === null ? 'unknown' : 'acknowledged', verifiedBy: told ?? last.saw };
+      if (last.free && !mustSettle) return { outcome: 'slot_free', verifiedBy: last.saw };
+      if (last.free) mustSettle = false;
+      await delay(last.free ? SETTLED_MS : LOOK_EVERY_MS, signal);
     }
-    return { outcome: 'unknown', verifiedBy: saw };
+    return { outcome: last.explained === true ? 'acknowledged' : 'unknown', verifiedBy: last.saw };
   }
 
   /** Drops every connection at once; calls under way fail as `closed` or `reset`. */
   close(): Promise<void> {
+    this.#closed = true;
     return this.#http.close();
   }
 
@@ -210,6 +239,7 @@ export class EngineClient {
         const group = seen.take(reader.read(sse.push(chunk)), reader.claimedEnd);
         if (group.length > 0) {
           run.lastFrameAtMs = performance.now();
+          run.seen = true;
           scope.disarm();
           yield group;
           scope.arm(this.#idleTimeoutMs);
@@ -225,7 +255,7 @@ export class EngineClient {
       if (reader.failure !== null) throw reader.failure;
       if (group.length > 0) yield group;
     } finally {
-      release(body, reader.claimedEnd !== null);
+      release(body, reader.claimedEnd !== null && !reader.cutShort);
     }
   }
 

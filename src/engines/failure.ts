@@ -90,6 +90,7 @@ export interface ErrorTable {
 }
 
 const MAX_MESSAGE_CHARS = 300;
+const MAX_MATCHED_CHARS = 4_096;
 
 /** Makes the errors of one engine instance; `secrets` never show up in them. */
 export class Failures {
@@ -103,7 +104,8 @@ export class Failures {
 
   verdictOf({ status, type, message }: EngineSaid): Verdict {
     const { byMessage = [], byType, byStatus } = this.#table;
-    const spoken = byMessage.find(({ pattern }) => pattern.test(message))?.verdict;
+    const beginning = message.slice(0, MAX_MATCHED_CHARS);
+    const spoken = byMessage.find(({ pattern }) => pattern.test(beginning))?.verdict;
     const typed = type !== null && Object.hasOwn(byType, type) ? byType[type] : undefined;
     return spoken ?? typed ?? byStatus[status] ?? VERDICTS.ours;
   }
@@ -143,7 +145,8 @@ export class Failures {
   }
 
   #clean(text: string): string {
-    return redact(text, this.#secrets).slice(0, MAX_MESSAGE_CHARS);
+    // Cut between the halves of a character, it could not be stored.
+    return redact(text, this.#secrets).slice(0, MAX_MESSAGE_CHARS).toWellFormed();
   }
 }
 

@@ -26,6 +26,11 @@ export abstract class FrameReader {
     return this.#claimedEnd;
   }
 
+  /** The end is ours: the engine would go on, and its connection must be cut. */
+  get cutShort(): boolean {
+    return false;
+  }
+
   /** Why the stream is broken; follows the tokens that `read` returned. */
   get failure(): EngineError | null {
     return this.#failure;
@@ -54,7 +59,7 @@ export abstract class FrameReader {
 
   protected token(text: string): void {
     this.#phase = 'streaming';
-    this.#tokens.push({ kind: 'token', text });
+    this.#tokens.push({ kind: 'token', text: storable(text) });
   }
 
   protected end(claimed: ClaimedEnd): void {
@@ -94,6 +99,12 @@ export abstract class FrameReader {
     this.#tokens = [];
     return tokens;
   }
+}
+
+/** Neither half characters nor NUL can be stored; a healthy engine sends none. */
+function storable(text: string): string {
+  const whole = text.isWellFormed() ? text : text.toWellFormed();
+  return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
 }
 
 export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

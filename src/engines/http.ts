@@ -92,11 +92,13 @@ const FAULT_BY_CODE: Readonly<Record<string, TransportFault>> = {
   UND_ERR_CLOSED: 'closed',
 };
 
-export function transportFailure(error: unknown, timedOut: boolean): HttpFailure {
+/** What a connection did wrong; null for an error that is no connection's, which is then a mistake of ours. */
+export function transportFailure(error: unknown, timedOut: boolean): HttpFailure | null {
   if (timedOut) return { kind: 'transport', fault: 'silent', detail: 'no answer within the deadline' };
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  const fault = FAULT_BY_CODE[code] ?? (code.startsWith('HPE_') ? 'malformed' : 'reset');
-  return { kind: 'transport', fault, detail: code || (error instanceof Error ? error.message : String(error)) };
+  const known = Object.hasOwn(FAULT_BY_CODE, code) ? FAULT_BY_CODE[code] : undefined;
+  const fault = known ?? (code.startsWith('HPE_') ? 'malformed' : /^(?:UND_ERR_|E[A-Z]+$)/.test(code) ? 'reset' : null);
+  return fault === null ? null : { kind: 'transport', fault, detail: code };
 }
 
 interface EngineHttpOptions {
@@ -203,7 +205,8 @@ export function explain(error: unknown, scope: CallScope, caller: AbortSignal, f
   if (error instanceof AnswerTooLarge) {
     return fail({ kind: 'transport', fault: 'malformed', detail: error.message }, error);
   }
-  return fail(transportFailure(error, scope.timedOut), error);
+  const failure = transportFailure(error, scope.timedOut);
+  return failure === null ? error : fail(failure, error);
 }
 
 class StatusError extends Error {

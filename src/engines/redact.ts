@@ -4,13 +4,15 @@ const SECRET_SHAPES: readonly RegExp[] = [
   /\bBearer\s+[\w.~+/=-]+/gi,
   /\b(?:hf|sk|ghp|glpat|nvapi)[_-][A-Za-z0-9_-]{8,}/g,
   /(?<=:\/\/)[^\s/@]+@/g,
-  /(?<=\b(?:api[_-]?key|token|password|authorization)["']?\s*[=:]\s*["']?)[^\s"',;&]{4,}/gi,
+  /(?<=\b(?:api[_-]?key|token|password|authorization)["']?\s{0,8}[=:]\s{0,8}["']?)[^\s"',;&]{4,}/gi,
 ];
+/** Nobody reads more of a message, and patterns over an engine's megabyte would hold everything up. */
+const MAX_CHARS = 4_096;
 const MASK = '[redacted]';
 
 /** @param secrets exact texts to take out, e.g. the engine's API key; short ones are left to the shapes. */
 export function redact(text: string, secrets: readonly string[] = []): string {
-  let clean = text;
+  let clean = text.slice(0, MAX_CHARS);
   for (const secret of secrets) if (secret.length >= 4) clean = clean.replaceAll(secret, MASK);
   for (const shape of SECRET_SHAPES) clean = clean.replace(shape, MASK);
   return clean.replace(/\p{Cc}+/gu, ' ');

@@ -53,6 +53,8 @@ export interface SeenStream {
   readonly sinceFirstTokenMs: number;
 }
 
+/** More than any context holds; what comes after it fits into the columns that keep it. */
+const MAX_PROMPT_TOKENS = 2 ** 30;
 /** Its clock and ours are read at different moments, so a little more is no lie. */
 const CLOCK_SLACK_MS = 50;
 
@@ -61,8 +63,13 @@ const CLOCK_SLACK_MS = 50;
  * no longer than the time that passed here. What is not believed is replaced by our own measure, and named.
  */
 export function settleEnd(claimed: ClaimedEnd, seen: SeenStream): EngineEnd {
-  const { finishReason, tokensIn } = claimed;
+  const { finishReason } = claimed;
   const doubts: string[] = [];
+  let { tokensIn } = claimed;
+  if (tokensIn !== null && tokensIn > MAX_PROMPT_TOKENS) {
+    doubts.push(`${tokensIn} prompt tokens`);
+    tokensIn = null;
+  }
   let tokensOut = claimed.tokensOut ?? seen.tokens;
   if (tokensOut < seen.tokens || tokensOut > seen.maxTokens) {
     doubts.push(`${tokensOut} generated tokens (${seen.tokens} came, ${seen.maxTokens} were asked for)`);

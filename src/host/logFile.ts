@@ -33,15 +33,20 @@ export function logSizeBytes(file: string): number {
 }
 
 /**
- * The last `lines` lines, oldest first, out of the last 64 KiB and from byte `fromByte` on. Terminal escapes and
+ * The last `lines` lines, oldest first, out of the last `maxBytes` (64 KiB) and from byte `fromByte` on. Terminal escapes and
  * control characters are removed: the text goes to terminals and dashboards. A missing file has no lines.
  */
-export async function tailLines(file: string, lines: number, fromByte = 0): Promise<readonly string[]> {
+export async function tailLines(
+  file: string,
+  lines: number,
+  fromByte = 0,
+  maxBytes = tailBytes,
+): Promise<readonly string[]> {
   const handle = await open(file, 'r').catch(() => null);
   if (handle === null) return [];
   try {
     const { size } = await handle.stat();
-    const start = Math.max(fromByte <= size ? fromByte : 0, size - tailBytes);
+    const start = Math.max(fromByte <= size ? fromByte : 0, size - maxBytes);
     const buffer = Buffer.alloc(size - start);
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, start);
     const text = buffer.subarray(0, bytesRead).toString('utf8').replace(terminalEscapes, '');

@@ -48,7 +48,7 @@ export interface EngineProcess {
    */
   stop(options: { readonly graceMs: number }): Promise<{ forced: boolean }>;
   /** Last lines that this process wrote, oldest first, free of control characters. */
-  tail(lines: number): Promise<readonly string[]>;
+  tail(lines: number, maxBytes?: number): Promise<readonly string[]>;
 }
 
 /** Starts an engine. Throws StartupError when the program or its folder is missing or cannot be run. */
@@ -86,7 +86,7 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
       await exited;
       return { forced };
     },
-    tail: (lines) => tailLines(spec.logFile, lines, logStart),
+    tail: (lines, maxBytes) => tailLines(spec.logFile, lines, logStart, maxBytes),
   };
 }
 
@@ -117,7 +117,7 @@ export function adoptEngineProcess(facts: {
     startTimeTicks,
     exited,
     stop: async ({ graceMs }) => ({ forced: await stopEngine({ pid, startTimeTicks, mark, graceMs }) }),
-    tail: (lines) => tailLines(logFile, lines, logStart),
+    tail: (lines, maxBytes) => tailLines(logFile, lines, logStart, maxBytes),
   };
 }
 

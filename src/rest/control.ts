@@ -1,7 +1,7 @@
 /** The part of the original control plane that is built: pools and capabilities. */
-import { DEFAULT_DRAIN_DEADLINE_MS } from '../services/pools.js';
+import { DEFAULT_DRAIN_DEADLINE_MS, type Operation } from '../services/pools.js';
 import type { Services } from '../services/services.js';
-import { type Route, sendJson } from './router.js';
+import { type Call, type Route, sendJson } from './router.js';
 import { parseDrainRequest, parseReloadRequest } from './wire.js';
 
 export const API_VERSION = '1.0.0';
@@ -14,7 +14,7 @@ export function controlRoutes(services: Services): Route[] {
       path: '/v1/pools/{id}/drain',
       handler: async (call) => {
         const { deadlineMs } = parseDrainRequest(await call.body());
-        sendJson(call.res, 202, { operation_id: await pools.drain(call.params.id ?? '', deadlineMs) });
+        sendAccepted(call, await pools.drain(call.params.id ?? '', deadlineMs));
       },
     },
     {
@@ -22,9 +22,14 @@ export function controlRoutes(services: Services): Route[] {
       path: '/v1/pools/{id}/reload',
       handler: async (call) => {
         const { newModelRef } = parseReloadRequest(await call.body());
-        sendJson(call.res, 202, {
-          operation_id: await pools.reload(call.params.id ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS),
-        });
+        sendAccepted(call, await pools.reload(call.params.id ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS));
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/operations/{id}',
+      handler: async (call) => {
+        sendJson(call.res, 200, operationBody(await pools.operation(call.params.id ?? '')));
       },
     },
     {
@@ -71,4 +76,34 @@ export function controlRoutes(services: Services): Route[] {
       },
     },
   ];
+}
+
+function sendAccepted(call: Call, operationId: string): void {
+  sendJson(call.res, 202, { operation_id: operationId }, { location: `/v1/operations/${operationId}` });
+}
+
+function operationBody(operation: Operation): Record<string, unknown> {
+  return {
+    operation_id: operation.id,
+    pool_id: operation.poolId,
+    kind: operation.kind,
+    state: operation.state,
+    progress: operation.progress,
+    steps: operation.steps.map((step) => ({
+      name: step.name,
+      state: step.state,
+      started_at: isoTime(step.startedAtMs),
+      ended_at: isoTime(step.endedAtMs),
+      detail: step.detail,
+    })),
+    created_at: operation.createdAt.toISOString(),
+    started_at: operation.startedAt?.toISOString() ?? null,
+    ended_at: operation.endedAt?.toISOString() ?? null,
+    outcome: operation.outcome,
+    error: operation.error,
+  };
+}
+
+function isoTime(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
 }

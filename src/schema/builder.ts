@@ -98,7 +98,7 @@ builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
 builder.subscriptionType({
   description:
-    'Event streams. Each first replays what is past `after` and then goes on live, with no gap and no duplicate.',
+    'Streams. Each first replays what is past `after`, or the last `lines`, and then goes on live, with no gap and no duplicate.',
 });
 
 /** The cost of a page: its rows, each with what is asked of it. */

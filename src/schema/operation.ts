@@ -1,31 +1,45 @@
 /** Operations on pools: what was asked for, how far it is, and how it ended. */
+import type { OperationStep as StepShape } from '../core/operation.js';
 import { DEFAULT_DRAIN_DEADLINE_MS } from '../services/pools.js';
 import { builder } from './builder.js';
 import { OperationKind, OperationState } from './enums.js';
 import { Reason, storedReason } from './reason.js';
 import { asData, Conflict, InvalidParams, NotFound, Unavailable } from './refusal.js';
+import { ReaderSource } from './source.js';
 
-interface StepShape {
-  readonly name: string;
-  readonly startedAtMs: number;
-  readonly endedAtMs: number | null;
+const StepState = builder.enumType('OperationStepState', {
+  description: 'Where a step of an operation stands; the last three are final.',
+  values: {
+    PENDING: { description: 'Planned, not begun.' },
+    RUNNING: { description: 'Under way.' },
+    SUCCEEDED: { description: 'Done.' },
+    FAILED: { description: 'Not done; `detail` says why.' },
+    SKIPPED: { description: 'Not needed, or not reached.' },
+  } satisfies Record<StepShape['state'], { description: string }>,
+});
+
+function timeOf(ms: number | null): Date | null {
+  return ms === null ? null : new Date(ms);
 }
 
 const OperationStep = builder.objectRef<StepShape>('OperationStep').implement({
   description: 'One step of an operation.',
   fields: (t) => ({
-    name: t.exposeString('name', { description: 'What is done in it.' }),
+    name: t.exposeString('name', { description: 'What is done in it, e.g. wait_for_running_tasks.' }),
+    state: t.expose('state', { type: StepState, description: 'Where it stands.' }),
     startedAt: t.field({
       type: 'DateTime',
-      description: 'When it began.',
-      resolve: (step) => new Date(step.startedAtMs),
+      nullable: true,
+      description: 'When it began; null when it has not.',
+      resolve: (step) => timeOf(step.startedAtMs),
     }),
     endedAt: t.field({
       type: 'DateTime',
       nullable: true,
-      description: 'When it ended; null while it is under way.',
-      resolve: (step) => (step.endedAtMs === null ? null : new Date(step.endedAtMs)),
+      description: 'When it ended; null before that, and when it was skipped.',
+      resolve: (step) => timeOf(step.endedAtMs),
     }),
+    detail: t.exposeString('detail', { nullable: true, description: 'What came of it, in words.' }),
   }),
 });
 
@@ -40,12 +54,17 @@ const Operation = builder.prismaNode('Operation', {
     progress: t.exposeFloat('progress', { description: 'How far it is, 0 to 1.' }),
     steps: t.field({
       type: [OperationStep],
-      description: 'What was done so far, in order.',
-      complexity: { field: 1, multiplier: 4 },
+      description: 'All that it does, in order, planned at its start.',
+      complexity: { field: 1, multiplier: 8 },
       // Written by the service alone, in this shape.
       resolve: (operation) => (Array.isArray(operation.steps) ? (operation.steps as unknown as StepShape[]) : []),
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
+    startedAt: t.expose('startedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it began; null while it is PENDING.',
+    }),
     endedAt: t.expose('endedAt', {
       type: 'DateTime',
       nullable: true,
@@ -83,6 +102,24 @@ builder.queryField('operation', (t) =>
       id: t.arg.globalID({ required: true, for: Operation, description: 'As the mutation that began it gave it.' }),
     },
     resolve: (query, _root, { id }, { prisma }) => prisma.operation.findUnique({ ...query, where: { id: id.id } }),
+  }),
+);
+
+builder.subscriptionField('operation', (t) =>
+  t.field({
+    type: Operation,
+    description: 'An operation: as it stands, then after every change; ends after its final state.',
+    args: {
+      id: t.arg.globalID({ required: true, for: Operation, description: 'As the mutation that began it gave it.' }),
+    },
+    subscribe: async (_root, { id }, { services }) => new ReaderSource(await services.pools.followOperation(id.id)),
+    // The JSON columns are written by the service alone, in the shapes that the fields read.
+    resolve: ({ steps, input, error, ...operation }) => ({
+      ...operation,
+      steps: steps as never,
+      input: input as never,
+      error: error as never,
+    }),
   }),
 );
 
@@ -140,6 +177,11 @@ const ReloadPoolInput = builder.inputType('ReloadPoolInput', {
   }),
 });
 
+const RestartReplicaInput = builder.inputType('RestartReplicaInput', {
+  description: 'Which replica to restart.',
+  fields: (t) => ({ replica: t.string({ required: true, description: 'Name of the replica.' }) }),
+});
+
 builder.mutationFields((t) => ({
   drainPool: t.field({
     type: OperationResult,
@@ -152,6 +194,12 @@ builder.mutationFields((t) => ({
     description: 'Gives a pool work again, and its quarantined replicas another chance.',
     args: { input: t.arg({ type: ResumePoolInput, required: true, description: 'Which pool.' }) },
     resolve: (_root, { input }, { services }) => begun(services.pools.resume(input.pool)),
+  }),
+  restartReplica: t.field({
+    type: OperationResult,
+    description: 'Ends the engine of a replica and starts it anew; its tasks run again where that is honest.',
+    args: { input: t.arg({ type: RestartReplicaInput, required: true, description: 'Which replica.' }) },
+    resolve: (_root, { input }, { services }) => begun(services.pools.restartReplica(input.replica)),
   }),
   reloadPool: t.field({
     type: OperationResult,

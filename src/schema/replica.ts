@@ -5,7 +5,7 @@ import { ReplicaHealth, ReplicaState } from './enums.js';
 import { Reason, storedReason } from './reason.js';
 import { activeLeases } from './shared.js';
 
-builder.prismaNode('Replica', {
+export const Replica = builder.prismaNode('Replica', {
   id: { field: 'id' },
   nullable: true,
   description: 'One engine process of a pool, with its slots.',

@@ -6,6 +6,7 @@ import './enums.js';
 import './refusal.js';
 import './pool.js';
 import './replica.js';
+import './replicaLogs.js';
 import './gpu.js';
 import './task.js';
 import './submitTask.js';

@@ -23,6 +23,7 @@ import { LeaseKeeper } from '../services/leases.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
 import { Recovery } from '../services/recovery.js';
+import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
 import { Sessions } from '../services/sessions.js';
 import { StreamHub } from '../services/streams/hub.js';
@@ -219,6 +220,13 @@ async function furnish(
   scope.defer('recovery', () => recovery.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
+  const replicaLogs = new ReplicaLogs({
+    db,
+    clock,
+    nodeId: dataDir.nodeId,
+    logFile: (replicaId) => join(dataDir.logsDir, `engine-${replicaId}.log`),
+  });
+  scope.defer('log readers', () => replicaLogs.stop());
   const services: Services = {
     admission: new Admission({
       db,
@@ -233,6 +241,7 @@ async function furnish(
     tasks: new Tasks(db),
     pools,
     poolEvents,
+    replicaLogs,
     sessions: new Sessions(db),
   };
   return { services, supervisor };

@@ -16,7 +16,7 @@ import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
-import { cancelAtEngine, type Ending, settleSlot, writeEnding } from './ending.js';
+import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { StreamHub } from './streams/hub.js';
@@ -231,7 +231,7 @@ export class Attempt {
         this.#deps.recorder.touch(this.#recording);
       }
     }
-    if (end !== null && !this.#replay.done) throw new DivergedError(this.#replay.index);
+    if (end !== null && !this.#replay.finish()) throw new DivergedError(this.#replay.index);
     return end;
   }
 
@@ -277,7 +277,8 @@ export class Attempt {
   /** The run ended any other way than by the engine's word; decides what that means for the task. */
   async #failed(error: unknown): Promise<void> {
     if (this.#stop === 'fenced') return this.#log.abandon();
-    if (this.#stop === 'interrupted') return this.#lose(this.#interruption, { slotIsFree: false, delayMs: 0 });
+    if (this.#stop === 'interrupted')
+      return this.#lose(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
     if (this.#stop === 'timeout') return this.#fail(OUT_OF_TIME, false);
     if (this.#stop === 'cancel') return;
     if (error instanceof DivergedError) return this.#fail(diverged(error), false);
@@ -290,7 +291,8 @@ export class Attempt {
     if (error.engineLost && error.code !== 'DECODE_TIMEOUT') this.#deps.fleet.doubt(this.replica.id);
     if (mayRunAgain(error, this.task.attempts)) {
       const delayMs = error.engineLost ? 0 : requeueDelayMs(error, this.task.attempts);
-      return this.#lose(error.message, { slotIsFree: true, delayMs });
+      const reason = error.engineLost ? 'engine_lost' : 'engine_refused';
+      return this.#lose(error.message, { slotIsFree: true, delayMs, reason });
     }
     const { code, message, retriable, retryAfterMs } = error;
     const failure = { code, message, retriable, engine: this.task.engine };
@@ -300,7 +302,10 @@ export class Attempt {
   }
 
   /** The engine or our hold on it is gone: run again where that is honest, else tell the readers. */
-  async #lose(cause: string, how: { readonly slotIsFree: boolean; readonly delayMs: number }): Promise<void> {
+  async #lose(
+    cause: string,
+    how: { readonly slotIsFree: boolean; readonly delayMs: number; readonly reason: string },
+  ): Promise<void> {
     const decision = afterLoss({
       cancelRequested: false,
       attempts: this.task.attempts,
@@ -310,9 +315,9 @@ export class Attempt {
     });
     if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, how.slotIsFree);
     if (!this.#log.seal()) return;
-    if (!how.slotIsFree) await cancelAtEngine(this);
+    if (!how.slotIsFree) await freeSlot(this.#deps, this);
     const append = await this.#deps.recorder.release(this.#recording);
-    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: 'engine_lost' });
+    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: how.reason });
     if (taken) {
       this.claimableInMs = how.delayMs;
       this.#deps.telemetry.requeued(this.task, cause);

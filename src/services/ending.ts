@@ -75,31 +75,43 @@ export async function writeEnding(
       const row = await getTask(deps.db, task.id);
       return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
     } catch (failure) {
-      if (!deps.leases.isTrusted(finish.leaseId)) throw failure;
+      if (!deps.leases.isTrusted(finish.leaseId) || isDataError(failure)) throw failure;
       deps.telemetry.backgroundFailure('task ending', failure);
       await delay(RETRY_MS);
     }
   }
 }
 
+/** The database is well and will never take this (SQLSTATE class 22): trying again would hold the slot for ever. */
+function isDataError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && /^22[0-9A-Z]{3}$/.test(String(error.code));
+}
+
 /** Ends the run at its engine by every means that has, and looks whether it is gone. */
-export function cancelAtEngine({ replica, requestId, task }: Run): Promise<CancelOutcome> {
+function cancelAtEngine({ replica, requestId, task }: Run): Promise<CancelOutcome> {
   return replica.adapter.cancel({ requestId, slot: task.slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
 }
 
 /**
- * Gives the slot back once the engine is seen to have let go of it; an engine that gives no sign of that is recycled.
- * One that answers for it, but cannot be looked into, is believed and not called confirmed.
+ * Ends the run at its engine; one that gives no sign of having let go is recycled, and one that answers for it but cannot
+ * be looked into is believed, but not called confirmed.
  * @returns whether the slot was seen to be free.
  */
-export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
+export async function freeSlot(deps: Pick<EndingDeps, 'fleet'>, run: Run): Promise<boolean> {
   const { outcome, verifiedBy } = await cancelAtEngine(run);
-  if (outcome === 'slot_free') await recordSlotFree(deps.db, run.task.id);
   if (outcome === 'unknown') {
-    await deps.fleet.recycle(run.replica.id, `a cancelled request went on decoding (${verifiedBy})`);
+    const { id, adapter } = run.replica;
+    await deps.fleet.recycle(id, `a cancelled request went on decoding (${verifiedBy})`, adapter);
   }
-  await deps.leases.release(run.task.leaseId, reason);
   return outcome === 'slot_free';
+}
+
+/** Gives the slot back once its engine has let go of it, by itself or by force. @returns whether that was seen. */
+export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
+  const free = await freeSlot(deps, run);
+  if (free) await recordSlotFree(deps.db, run.task.id);
+  await deps.leases.release(run.task.leaseId, reason);
+  return free;
 }
 
 /**

@@ -39,8 +39,11 @@ export interface Fleet {
   candidates(): readonly Omit<PoolCandidate, 'slotsFree' | 'queueDepth'>[];
   limits(poolId: string): PoolLimits;
   ready(poolId: string): readonly ReadyReplica[];
-  /** The engine misbehaved: its process is stopped, then started anew. Resolves once the old one is gone. */
-  recycle(replicaId: string, cause: string): Promise<void>;
+  /**
+   * The engine misbehaved: its process is stopped, then started anew. Resolves once the old one is gone. Nothing happens
+   * when the replica has another engine than `only` by now.
+   */
+  recycle(replicaId: string, cause: string, only?: EngineAdapter): Promise<void>;
   /** The connection to its engine was lost: it is not offered again before it has answered a heartbeat. */
   doubt(replicaId: string): void;
   /** Feeds the health by progress: an engine that just gave a token is alive. */

@@ -3,6 +3,7 @@ import type { Admission } from './admission.js';
 import type { Cancellation } from './cancellation.js';
 import type { PoolEvents } from './poolEvents.js';
 import type { Pools } from './pools.js';
+import type { ReplicaLogs } from './replicaLogs.js';
 import type { Sessions } from './sessions.js';
 import type { StreamHub } from './streams/hub.js';
 import type { Tasks } from './tasks.js';
@@ -14,5 +15,6 @@ export interface Services {
   readonly tasks: Tasks;
   readonly pools: Pools;
   readonly poolEvents: PoolEvents;
+  readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;
 }

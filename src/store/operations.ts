@@ -1,67 +1,118 @@
 /** Operations on pools (drain, resume, reload, restart): rows that outlive the process that carries them out. */
+import type { OperationKind, OperationState, OperationStep } from '../core/operation.js';
 import type { Reason } from '../core/pool.js';
 import type { Database, Statement } from './database.js';
 
-export type OperationKind = 'DRAIN' | 'RESUME' | 'RELOAD' | 'RESTART';
-export type OperationState = 'PENDING' | 'RUNNING' | 'SUCCEEDED' | 'ROLLED_BACK' | 'FAILED' | 'CANCELED';
+export interface OperationRecord {
+  readonly id: string;
+  readonly poolId: string;
+  readonly kind: OperationKind;
+  readonly state: OperationState;
+  readonly progress: number;
+  readonly steps: readonly OperationStep[];
+  readonly input: Readonly<Record<string, unknown>>;
+  readonly outcome: string | null;
+  readonly error: Reason | null;
+  /** Rises with every change. */
+  readonly revision: number;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly endedAt: Date | null;
+}
 
-export interface OperationStep {
-  readonly name: string;
-  readonly startedAtMs: number;
-  readonly endedAtMs: number | null;
+const COLUMNS = `id, pool_id AS "poolId", kind, state, progress, steps, input, outcome, error, revision,
+  created_at AS "createdAt", started_at AS "startedAt", ended_at AS "endedAt"`;
+
+/** jsonb refuses U+0000 and lone surrogates, which the last words of an engine may hold. */
+function jsonbText(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) =>
+    typeof part === 'string' ? part.replaceAll('\0', '\uFFFD').replace(/\p{Surrogate}/gu, '\uFFFD') : part,
+  );
 }
 
 // The partial unique index makes it one at a time per pool: a second one inserts nothing.
-const BEGIN: Statement = {
-  name: 'operation_begin',
+const INSERT: Statement = {
+  name: 'operation_insert',
   text: `
-INSERT INTO operations (id, pool_id, kind, state, steps, input)
-VALUES ($1, $2, $3::operation_kind, 'RUNNING', '[]', $4::jsonb) ON CONFLICT DO NOTHING RETURNING id`,
+INSERT INTO operations (id, pool_id, kind, state, steps, input, created_at)
+VALUES ($1, $2, $3::operation_kind, 'PENDING', $4::jsonb, $5::jsonb, to_timestamp($6 / 1000.0))
+ON CONFLICT DO NOTHING RETURNING id`,
 };
 
-export async function beginOperation(
+/** @returns false when another operation on the pool is under way. */
+export async function insertOperation(
   db: Database,
-  operation: { id: string; poolId: string; kind: OperationKind; input: Readonly<Record<string, unknown>> },
+  operation: Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> & { readonly createdAtMs: number },
 ): Promise<boolean> {
-  const values = [operation.id, operation.poolId, operation.kind, JSON.stringify(operation.input)];
-  return (await db.query(BEGIN, values)).length > 0;
+  const { id, poolId, kind, steps, input, createdAtMs } = operation;
+  return (await db.query(INSERT, [id, poolId, kind, jsonbText(steps), jsonbText(input), createdAtMs])).length > 0;
 }
 
 const UPDATE: Statement = {
   name: 'operation_update',
   text: `
 UPDATE operations SET state = $2::operation_state, progress = $3, steps = $4::jsonb, outcome = $5, error = $6::jsonb,
-  ended_at = CASE WHEN $2::operation_state IN ('PENDING', 'RUNNING') THEN NULL ELSE now() END
-WHERE id = $1 AND state IN ('PENDING', 'RUNNING')`,
+  revision = $7, started_at = to_timestamp($8 / 1000.0), ended_at = to_timestamp($9 / 1000.0)
+WHERE id = $1 AND state IN ('PENDING', 'RUNNING') AND revision < $7
+RETURNING ${COLUMNS}`,
 };
 
-export async function updateOperation(
-  db: Database,
-  operation: {
-    readonly id: string;
-    readonly state: OperationState;
-    readonly progress: number;
-    readonly steps: readonly OperationStep[];
-    readonly outcome: string | null;
-    readonly error: Reason | null;
-  },
-): Promise<void> {
-  const error = operation.error === null ? null : JSON.stringify(operation.error);
-  await db.query(UPDATE, [
-    operation.id,
-    operation.state,
-    operation.progress,
-    JSON.stringify(operation.steps),
-    operation.outcome,
-    error,
-  ]);
+export interface OperationChange {
+  readonly id: string;
+  readonly state: OperationState;
+  readonly progress: number;
+  readonly steps: readonly OperationStep[];
+  readonly outcome: string | null;
+  readonly error: Reason | null;
+  readonly revision: number;
+  readonly startedAtMs: number | null;
+  readonly endedAtMs: number | null;
 }
 
+/** @returns the row as it is now; null when it had ended, or a later revision was written. */
+export async function updateOperation(db: Database, change: OperationChange): Promise<OperationRecord | null> {
+  const rows = await db.query<OperationRecord>(UPDATE, [
+    change.id,
+    change.state,
+    change.progress,
+    jsonbText(change.steps),
+    change.outcome?.replaceAll('\0', '\uFFFD') ?? null,
+    change.error === null ? null : jsonbText(change.error),
+    change.revision,
+    change.startedAtMs,
+    change.endedAtMs,
+  ]);
+  return rows[0] ?? null;
+}
+
+const READ: Statement = { name: 'operation_read', text: `SELECT ${COLUMNS} FROM operations WHERE id = $1::uuid` };
+
+export async function readOperation(db: Database, id: string): Promise<OperationRecord | null> {
+  return (await db.query<OperationRecord>(READ, [id]))[0] ?? null;
+}
+
+const UNDER_WAY: Statement = {
+  name: 'operation_under_way',
+  text: `SELECT ${COLUMNS} FROM operations WHERE pool_id = $1 AND state IN ('PENDING', 'RUNNING')`,
+};
+
+export async function operationUnderWay(db: Database, poolId: string): Promise<OperationRecord | null> {
+  return (await db.query<OperationRecord>(UNDER_WAY, [poolId]))[0] ?? null;
+}
+
+// The same closing of steps as core/operation does, for rows whose writer is gone.
 const ABANDON: Statement = {
   name: 'operation_abandon',
   text: `
-UPDATE operations SET state = 'FAILED', ended_at = now(), outcome = 'interrupted', error = jsonb_build_object(
-  'code', 'INTERRUPTED', 'message', 'The control plane stopped while this was running.', 'fix', 'Start it again.')
+UPDATE operations SET state = 'FAILED', progress = 1, revision = revision + 1, ended_at = now(), outcome = 'interrupted',
+  error = jsonb_build_object('code', 'INTERRUPTED', 'message', 'The control plane stopped while this was running.',
+    'fix', 'Start it again.'),
+  steps = (SELECT coalesce(jsonb_agg(CASE s.step ->> 'state'
+      WHEN 'RUNNING' THEN s.step || jsonb_build_object('state', 'FAILED',
+        'endedAtMs', floor(extract(epoch FROM now()) * 1000)::bigint, 'detail', 'the control plane stopped here')
+      WHEN 'PENDING' THEN s.step || '{"state": "SKIPPED"}'
+      ELSE s.step END ORDER BY s.place), '[]')
+    FROM jsonb_array_elements(steps) WITH ORDINALITY AS s(step, place))
 WHERE state IN ('PENDING', 'RUNNING')`,
 };
 

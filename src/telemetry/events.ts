@@ -21,6 +21,18 @@ export interface RunFacts extends TaskFacts {
   readonly engineVersion: string;
 }
 
+export interface PoolFacts {
+  readonly engine: Engine;
+  readonly poolId: string;
+}
+
+/** A task that ends elsewhere is never struck off; the oldest of too many is forgotten. */
+const MAX_STOPPED_BY_RELOAD = 10_000;
+
+function poolLabels({ engine, poolId }: PoolFacts) {
+  return { engine, pool_id: poolId };
+}
+
 function fields(task: TaskFacts) {
   return {
     job_id: task.taskId,
@@ -36,6 +48,8 @@ function fields(task: TaskFacts) {
 export class Telemetry {
   readonly log: Logger;
   readonly metrics: Metrics;
+  /** Tasks whose stream a reload stopped, until they end: only then is it known whether their readers got an error. */
+  readonly #stoppedByReload = new Map<string, PoolFacts>();
 
   constructor(log: Logger, metrics: Metrics) {
     this.log = log;
@@ -120,6 +134,7 @@ export class Telemetry {
     if (end.tokensIn !== null) this.metrics.tokensIn.inc(replica, end.tokensIn);
     this.metrics.decode.observe({ engine, engine_version: engineVersion, pool_id: poolId, priority }, end.decodeMs);
     if (end.outcome === 'CANCELED') this.metrics.tasksCanceled.inc({ ...replica, reason: 'client' });
+    this.#endedAfterReload(run.taskId, end.error?.code === 'WORKER_RESET');
     this.log.info(
       {
         ...fields(run),
@@ -141,6 +156,7 @@ export class Telemetry {
     if (outcome === 'CANCELED') {
       this.metrics.tasksCanceled.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', reason: 'client' });
     }
+    this.#endedAfterReload(task.taskId, outcome === 'EXPIRED' || outcome === 'DROPPED');
     this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
   }
 
@@ -180,6 +196,59 @@ export class Telemetry {
 
   restarted(replica: { id: string; poolId: string; engine: Engine }): void {
     this.metrics.replicaRestarts.inc({ engine: replica.engine, pool_id: replica.poolId, replica_id: replica.id });
+  }
+
+  drained(
+    pool: PoolFacts,
+    durationMs: number,
+    report: { readonly finished: number; readonly forceStopped: number },
+  ): void {
+    this.metrics.drainDuration.observe(poolLabels(pool), durationMs);
+    const { finished, forceStopped } = report;
+    this.log.info(
+      {
+        pool_id: pool.poolId,
+        engine: pool.engine,
+        duration_ms: Math.round(durationMs),
+        finished,
+        force_stopped: forceStopped,
+        human: `A pool was drained: ${finished} tasks finished, ${forceStopped} were stopped.`,
+      },
+      'pool drained',
+    );
+  }
+
+  /** @param reason code of what stood in the way; null: the new model serves. */
+  reloaded(pool: PoolFacts, durationMs: number, reason: string | null): void {
+    this.metrics.reloadDuration.observe(poolLabels(pool), durationMs);
+    if (reason === null) this.metrics.reloadSuccess.inc(poolLabels(pool));
+    else this.metrics.reloadFailure.inc({ ...poolLabels(pool), reason });
+    this.log.info(
+      {
+        pool_id: pool.poolId,
+        engine: pool.engine,
+        duration_ms: Math.round(durationMs),
+        reason,
+        human: reason === null ? 'A pool serves another model now.' : `A reload failed: ${reason}.`,
+      },
+      'pool reloaded',
+    );
+  }
+
+  /** Says before a run is stopped that a reload is the cause; counted when its readers get an error for it. */
+  stoppedByReload(pool: PoolFacts, taskId: string): void {
+    const [oldest] = this.#stoppedByReload.keys();
+    if (this.#stoppedByReload.size >= MAX_STOPPED_BY_RELOAD && oldest !== undefined) {
+      this.#stoppedByReload.delete(oldest);
+    }
+    this.#stoppedByReload.set(taskId, pool);
+  }
+
+  #endedAfterReload(taskId: string, byLoss: boolean): void {
+    const pool = this.#stoppedByReload.get(taskId);
+    if (pool === undefined) return;
+    this.#stoppedByReload.delete(taskId);
+    if (byLoss) this.metrics.streamsDroppedByReload.inc(poolLabels(pool));
   }
 
   /** Something failed that has no caller to tell: a reconciler run, a flush. It is retried; the log says so. */

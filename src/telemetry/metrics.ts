@@ -3,8 +3,10 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 
 const REPLICA_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 const POOL_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
+const OPERATION_LABELS = ['engine', 'pool_id'] as const;
 const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000];
 const DECODE_BUCKETS_MS = [250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000];
+const OPERATION_BUCKETS_MS = [100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000];
 
 export function createMetrics() {
   const registry = new Registry();
@@ -12,6 +14,8 @@ export function createMetrics() {
   collectDefaultMetrics({ register: registry });
   const replicaCounter = (name: string, help: string) =>
     new Counter({ name, help, labelNames: REPLICA_LABELS, registers });
+  const operationCounter = (name: string, help: string) =>
+    new Counter({ name, help, labelNames: OPERATION_LABELS, registers });
   const taskLabels = [...REPLICA_LABELS, 'priority'] as const;
   return {
     registry,
@@ -85,6 +89,31 @@ export function createMetrics() {
       labelNames: ['engine', 'pool_id', 'replica_id'] as const,
       registers,
     }),
+    drainDuration: new Histogram({
+      name: 'drain_duration_ms',
+      help: 'From refusing leases to the last task gone; drains of reloads are counted too.',
+      labelNames: OPERATION_LABELS,
+      buckets: OPERATION_BUCKETS_MS,
+      registers,
+    }),
+    reloadDuration: new Histogram({
+      name: 'reload_duration_ms',
+      help: 'Reloads that changed or tried to change the model, from begin to end.',
+      labelNames: OPERATION_LABELS,
+      buckets: OPERATION_BUCKETS_MS,
+      registers,
+    }),
+    reloadSuccess: operationCounter('reload_success_total', 'Reloads after which the new model serves.'),
+    reloadFailure: new Counter({
+      name: 'reload_failure_total',
+      help: 'Reloads after which it does not, by the code of the reason.',
+      labelNames: [...OPERATION_LABELS, 'reason'] as const,
+      registers,
+    }),
+    streamsDroppedByReload: operationCounter(
+      'streams_dropped_by_reload_total',
+      'Streams that a reload stopped and that ended with an error for it.',
+    ),
     streamReaders: new Gauge({ name: 'stream_readers', help: 'Readers of task streams.', registers }),
     activeLeases: new Gauge({ name: 'active_leases', help: 'Leases held by this node.', registers }),
   };

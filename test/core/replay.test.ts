@@ -22,6 +22,15 @@ describe('a repeated run', () => {
     expect(replay.take(['', '😀'])).toEqual({ verdict: 'same', fresh: ['', '😀'] });
   });
 
+  it('does not miss tokens without text that were merged away at its end', () => {
+    const replay = new Replay(['a', '', '']);
+    expect(replay.take(['a'])).toEqual({ verdict: 'same', fresh: [] });
+    expect([replay.done, replay.finish()]).toEqual([false, true]);
+    const cut = new Replay(['ab', '']);
+    cut.take(['a']);
+    expect(cut.finish()).toBe(false);
+  });
+
   it('takes the same text however it is cut, and finds a difference wherever it is', () => {
     const cutInto = (text: string, sizes: readonly number[]): string[] => {
       const parts: string[] = [];

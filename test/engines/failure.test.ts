@@ -49,7 +49,21 @@ describe.each(ENGINES)('%s', (_name, table, say) => {
     ['HPE_INVALID_CONSTANT', 'malformed', 'INTERNAL', false],
   ] satisfies [string, TransportFault, string, boolean][])('%s is %s: %s', (errorCode, fault, code, engineLost) => {
     const failure = transportFailure(Object.assign(new Error('x'), { code: errorCode }), false);
-    expect(failures.http(failure, 'streaming')).toMatchObject({ fault, code, engineLost, phase: 'streaming' });
+    expect(failure && failures.http(failure, 'streaming')).toMatchObject({
+      fault,
+      code,
+      engineLost,
+      phase: 'streaming',
+    });
+  });
+
+  it('can be stored wherever it is cut, and whatever the engine put into it', () => {
+    const messages = [`${'x'.repeat(299)}😀`, 'half a character: \ud83d'];
+    for (const message of messages) expect(failures.malformed(message, 'streaming').message.isWellFormed()).toBe(true);
+  });
+
+  it('leaves a mistake of ours alone', () => {
+    expect(transportFailure(new TypeError('x is not a function'), false)).toBeNull();
   });
 
   it('shows a page for people to nobody', () => {

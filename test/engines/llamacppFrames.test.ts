@@ -89,6 +89,11 @@ describe('rules of a stream', () => {
     expect(reading.tokens).toHaveLength(tokens);
   });
 
+  it('makes of what cannot be stored something that can', () => {
+    const { tokens, failure } = readAll([sse(middle('a\0b', 1), middle('\ud83d', 2), last('limit', 2))]);
+    expect([tokens, failure]).toEqual([['a\uFFFDb', '\uFFFD'], null]);
+  });
+
   it('refuses an end in the name of another model', () => {
     expect(readAll([greedy], 'other')).toMatchObject({
       failure: 'INTERNAL streaming lost=false',

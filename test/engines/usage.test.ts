@@ -65,6 +65,7 @@ describe('what an engine states at the end', () => {
     ['more tokens than were asked for', { tokensOut: 11 }, { tokensOut: 8 }],
     ['more time than has passed', { decodeMs: 3_600_000 }, { decodeMs: 25 }],
     ['less than no time', { decodeMs: -1 }, { decodeMs: 25 }],
+    ['a prompt longer than any', { tokensIn: 4_294_967_295 }, { tokensIn: null }],
   ])('%s: is replaced by our own measure, and named', (_name, lie, truth) => {
     const end = settleEnd({ ...claimed, ...lie }, seen);
     expect(end).toMatchObject(truth);
@@ -79,6 +80,7 @@ describe('secrets', () => {
     expect(clean).not.toMatch(/abcd|xyz|hf_abc|u:p|hunter/);
     expect(clean).toContain('https://[redacted]h/x');
     expect(redact('a\u001b[31mb\nc')).toBe('a [31mb c');
+    expect(redact(`token${' '.repeat(1_000_000)}= secret`).length).toBeLessThan(5_000);
   });
 
   it('are taken out of arguments, and nothing else is', () => {

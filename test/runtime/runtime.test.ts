@@ -1,8 +1,12 @@
+import { execFileSync } from 'node:child_process';
+import { getEventListeners } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Batcher } from '../../src/runtime/batcher.js';
 import { Reconciler } from '../../src/runtime/reconciler.js';
 import { Scope } from '../../src/runtime/scope.js';
-import { delay, pollUntil } from '../../src/runtime/wait.js';
+import { delay, pollUntil, within } from '../../src/runtime/wait.js';
 
 describe('Scope', () => {
   it('closes in reverse, tries all, keeps the first failure, runs once', async () => {
@@ -124,5 +128,45 @@ describe('waits', () => {
     await long;
     expect(await pollUntil(async () => false, { everyMs: 1, deadlineMs: 20 })).toBe(false);
     expect(await pollUntil(async () => true, { everyMs: 1, deadlineMs: 20 })).toBe(true);
+  });
+});
+
+describe('within', () => {
+  it('aborts after its time, or with a parent and its reason, and leaves nothing at the parent', async () => {
+    const parent = new AbortController();
+    {
+      using late = within(5, parent.signal);
+      await new Promise((resolve) => late.signal.addEventListener('abort', resolve));
+      expect(late.signal.reason).toMatchObject({ name: 'TimeoutError' });
+      using early = within(60_000, parent.signal);
+      using never = within(null, parent.signal, early.signal);
+      parent.abort('enough');
+      expect([early.signal.reason, never.signal.reason]).toEqual(['enough', 'enough']);
+      using already = within(60_000, parent.signal);
+      expect(already.signal.aborted).toBe(true);
+    }
+    const fresh = new AbortController();
+    within(60_000, fresh.signal)[Symbol.dispose]();
+    expect(getEventListeners(fresh.signal, 'abort')).toEqual([]);
+  });
+
+  it('fires although nobody but its listener holds it, and everything is collected', () => {
+    const script = `
+      import { within } from './dist/runtime/wait.js';
+      const held = within(200, new AbortController().signal);
+      const fired = new Promise((resolve) => held.signal.addEventListener('abort', () => resolve('fired')));
+      const churn = setInterval(() => globalThis.gc(), 5);
+      const outcome = await Promise.race([fired, new Promise((resolve) => setTimeout(resolve, 5_000, 'late'))]);
+      clearInterval(churn);
+      console.log(outcome);
+      process.exit(0);`;
+    const args = ['--expose-gc', '--input-type=module', '-e', script];
+    expect(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 20_000 }).trim()).toBe('fired');
+  });
+
+  it('is what everybody uses: AbortSignal.any would lose its timeouts', () => {
+    const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+    expect(files.length).toBeGreaterThan(100);
+    expect(files.filter((file) => /AbortSignal\.any\(/.test(readFileSync(join('src', file), 'utf8')))).toEqual([]);
   });
 });

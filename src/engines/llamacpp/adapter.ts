@@ -113,8 +113,7 @@ class LlamaCppAdapter implements EngineAdapter {
     }
     const metrics = await this.#client.ifOffered(() => this.metrics(signal));
     if (metrics === null || metrics.running === null) return { free: null, saw: 'nothing to look at' };
-    const atWork = metrics.running + (metrics.waiting ?? 0);
-    return { free: atWork <= this.#client.running, saw: `GET /metrics: ${atWork} requests at work` };
+    return this.#client.lookAt(metrics.running + (metrics.waiting ?? 0), 'GET /metrics');
   }
 
   async embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings> {

@@ -112,8 +112,7 @@ class TgiAdapter implements EngineAdapter {
     // While a prompt is worked on, its request stands neither in the queue nor in the batch.
     if (callsUnderWay(samples, 'prefill') > 0) return { free: false, saw: 'GET /metrics: a prefill is under way' };
     const { running, waiting } = readMetrics(samples);
-    const atWork = (running ?? 0) + (waiting ?? 0);
-    return { free: atWork <= this.#client.running, saw: `GET /metrics: ${atWork} requests at work` };
+    return this.#client.lookAt((running ?? 0) + (waiting ?? 0), 'GET /metrics');
   }
 
   /** TGI only generates; embeddings and rankings are another program's. */

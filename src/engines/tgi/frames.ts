@@ -37,10 +37,15 @@ const PLAIN_MIDDLE_FRAME =
 export class TgiFrames extends FrameReader {
   readonly #maxTokens: number;
   #index = 0;
+  #isCutShort = false;
 
   constructor(failures: Failures, maxTokens: number) {
     super(failures);
     this.#maxTokens = maxTokens;
+  }
+
+  override get cutShort(): boolean {
+    return this.#isCutShort;
   }
 
   protected readOne(payload: string): void {
@@ -72,6 +77,7 @@ export class TgiFrames extends FrameReader {
   /** Ends a request of several runs where it should end: the server would go on, so nobody tells the prompt's length. */
   #endAtLength(): void {
     if (this.#index < this.#maxTokens || this.#maxTokens <= TOKENS_PER_RUN) return;
+    this.#isCutShort = true;
     this.end({ finishReason: 'length', tokensIn: null, tokensOut: this.#index, decodeMs: null });
   }
 

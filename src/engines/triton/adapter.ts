@@ -1,6 +1,6 @@
 /** Triton with the TensorRT-LLM backend (its ensemble or BLS model) in the terms of the EngineAdapter contract. */
 import { z } from 'zod';
-import { delay } from '../../runtime/wait.js';
+import { delay, within } from '../../runtime/wait.js';
 import type {
   CancelOutcome,
   CancelRequest,
@@ -139,9 +139,9 @@ class TritonAdapter implements EngineAdapter {
   /** Whether it was answered; an unknown id is answered alike. The tensors beside `stop` are there because they must be. */
   async #stop(requestId: string, signal: AbortSignal): Promise<boolean> {
     const body = { id: requestId, input_ids: [0], input_lengths: 0, request_output_len: 0, stop: true };
-    const within = AbortSignal.any([signal, AbortSignal.timeout(STOP_TIMEOUT_MS)]);
+    using deadline = within(STOP_TIMEOUT_MS, signal);
     try {
-      await this.#client.text({ method: 'POST', path: STOP_PATH, body }, within);
+      await this.#client.text({ method: 'POST', path: STOP_PATH, body }, deadline.signal);
       return true;
     } catch {
       return false; // the look that follows shows what there is to see
@@ -155,10 +155,10 @@ class TritonAdapter implements EngineAdapter {
       const isGone = state === 'unreachable';
       return isGone ? { free: true, saw: 'the engine is gone' } : { free: null, saw: 'nothing to look at' };
     }
-    const free = atWork <= this.#client.running;
+    const look = this.#client.lookAt(atWork, 'GET /metrics');
     // A stop that overtakes its request is forgotten, so it is said again.
-    if (!free) await this.#stop(requestId, signal);
-    return { free, saw: `GET /metrics: ${atWork} requests at work` };
+    if (look.free === false) await this.#stop(requestId, signal);
+    return look;
   }
 
   /** Requests that the backend holds; null where no metrics tell. */

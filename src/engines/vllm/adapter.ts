@@ -129,14 +129,14 @@ class VllmAdapter implements EngineAdapter {
     return async (signal) => {
       const { running, waiting } = (await this.#client.ifOffered(() => this.metrics(signal))) ?? { running: null };
       if (running === null) return { free: null, saw: 'no metrics to look at' };
-      const atWork = running + (waiting ?? 0);
-      const free = atWork <= this.#client.running;
-      const isStale = !free && this.#client.running === 0 && performance.now() - startedMs > STALE_GAUGES_MS;
+      const look = this.#client.lookAt(running + (waiting ?? 0), 'GET /metrics');
+      const isStale =
+        look.free === false && this.#client.running === 0 && performance.now() - startedMs > STALE_GAUGES_MS;
       if (isStale && !stepped) {
         stepped = true;
         await this.#step(signal);
       }
-      return { free, saw: `GET /metrics: ${atWork} requests at work` };
+      return look;
     };
   }
 

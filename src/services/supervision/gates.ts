@@ -3,16 +3,18 @@ import { randomUUID } from 'node:crypto';
 import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
 import { type LogPattern, readFault } from '../../engines/launch.js';
-import { delay } from '../../runtime/wait.js';
+import { delay, within } from '../../runtime/wait.js';
 
 const HEALTH_EVERY_MS = 25;
 const MAX_LOG_LINES = 1_000;
+/** What an engine says about its GPU comes first, and a verbose load writes a lot after it. */
+const CPU_SCAN_BYTES = 4 * 1024 * 1024;
 
 export interface EngineLog {
   readonly file: string;
   readonly patterns: readonly LogPattern[];
   /** Last lines of this process, oldest first; secrets taken out, as some engines log their own key. */
-  readonly tail: (lines: number) => Promise<readonly string[]>;
+  readonly tail: (lines: number, maxBytes?: number) => Promise<readonly string[]>;
 }
 
 /** Waits until the engine reports ready; `onAnswer` hears that it has begun to answer. Null when the stop came first. */
@@ -21,7 +23,8 @@ export async function readyGate(
   limits: { readonly deadlineMs: number; readonly logFile: string; readonly onAnswer: () => void },
   stop: AbortSignal,
 ): Promise<Reason | null> {
-  const signal = AbortSignal.any([stop, AbortSignal.timeout(limits.deadlineMs)]);
+  using deadline = within(limits.deadlineMs, stop);
+  const { signal } = deadline;
   for (;;) {
     const health = await adapter.health(signal).catch((error: unknown) => {
       if (signal.aborted) return null;
@@ -45,7 +48,7 @@ export async function readyGate(
 export async function cpuGate({ patterns, tail }: EngineLog): Promise<Reason | null> {
   const telltale = patterns.filter(({ fault }) => fault === 'CPU_FALLBACK');
   if (telltale.length === 0) return null;
-  const found = readFault(telltale, await tail(MAX_LOG_LINES));
+  const found = readFault(telltale, await tail(Number.POSITIVE_INFINITY, CPU_SCAN_BYTES));
   if (found === null) return null;
   return { code: found.pattern.fault, message: `the engine runs on the CPU: ${found.line}`, fix: found.pattern.fix };
 }

@@ -12,8 +12,6 @@ import { readCmdline, readEnvironment } from '../../host/procfs.js';
 import { type EngineLog, exitReason } from './gates.js';
 import { loopbackUrl, type Recipe } from './recipe.js';
 
-/** For an engine that somebody else starts. */
-const ATTACH_DEADLINE_MS = 120_000;
 /** One that was ready before has nothing left to load. */
 const ADOPT_DEADLINE_MS = 10_000;
 const LOG_TAIL_LINES = 5;
@@ -51,9 +49,11 @@ export class Instance {
   /** null: somebody else's. */
   readonly own: ProcessFacts | null;
   readonly log: EngineLog;
+  readonly #readyDeadlineMs: number;
 
   private constructor(recipe: Recipe, modelRef: string, facts: InstanceFacts, own: ProcessFacts | null) {
     this.own = own;
+    this.#readyDeadlineMs = recipe.readyDeadlineMs;
     this.endpoint = own === null ? (recipe.endpoint ?? '') : loopbackUrl(own.ports[0] ?? 0);
     const { ports = [], apiKey = null } = own ?? {};
     this.adapter = recipe.adapter({ baseUrl: this.endpoint, ports, modelRef, apiKey });
@@ -95,8 +95,7 @@ export class Instance {
   }
 
   get readyDeadlineMs(): number {
-    if (this.own === null) return ATTACH_DEADLINE_MS;
-    return this.own.adopted ? ADOPT_DEADLINE_MS : this.own.spec.ready.deadlineMs;
+    return this.own?.adopted === true ? ADOPT_DEADLINE_MS : this.#readyDeadlineMs;
   }
 
   /** Arguments it was started with, secrets masked; null: somebody else started it. */
@@ -119,6 +118,7 @@ export class Instance {
 
 function engineLog(file: string, own: ProcessFacts | null): EngineLog {
   if (own === null) return { file, patterns: [], tail: async () => [] };
-  const tail = async (lines: number) => (await own.process.tail(lines)).map((line) => redact(line, [own.apiKey]));
+  const tail = async (lines: number, maxBytes?: number) =>
+    (await own.process.tail(lines, maxBytes)).map((line) => redact(line, [own.apiKey]));
   return { file, patterns: own.spec.logPatterns, tail };
 }

@@ -33,6 +33,8 @@ export interface Recipe {
   /** Where its process carries the API key; null: the engine has no keys. */
   readonly apiKeyVariable: string | null;
   readonly determinism: DeterminismClaim;
+  /** Longest time from a start to ready, ms. */
+  readonly readyDeadlineMs: number;
   /** The name by which the engine must call itself; null where somebody else chose it. */
   modelId(modelRef: string): string | null;
   /** Says what stands in the way of a start, before anything is started. */
@@ -55,6 +57,8 @@ type Provision = Omit<Recipe, 'adapter' | 'portCount' | 'apiKeyVariable'>;
 
 /** Extra connections beside one per slot: health, metrics, token counts. */
 const PROBE_CONNECTIONS = 8;
+/** For an engine that somebody else starts. */
+const ATTACH_DEADLINE_MS = 120_000;
 const SIM_DRAIN_WINDOW_MS = 2_000;
 const SIM_DEFAULTS = { tokens_per_second: 40, first_token_ms: 50, load_ms: 200, vram_bytes: 0 };
 
@@ -115,6 +119,7 @@ function external(pool: PoolConfig, dialect: Dialect): Provision {
     simulated: false,
     vramBytes: 0,
     determinism: dialect.determinism(null),
+    readyDeadlineMs: ATTACH_DEADLINE_MS,
     modelId: () => null,
     check: () => null,
     launch: nothingToLaunch,
@@ -129,6 +134,7 @@ function unbuilt(message: string): Provision {
     simulated: false,
     vramBytes: 0,
     determinism: { claim: 'none', because: message },
+    readyDeadlineMs: ATTACH_DEADLINE_MS,
     modelId: () => null,
     check: () => reason,
     launch: nothingToLaunch,
@@ -143,6 +149,7 @@ function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): 
     simulated: true,
     vramBytes: sim.vram_bytes,
     determinism: { claim: 'byte_exact', because: 'the simulator depends on model, prompt, seed and sampling alone' },
+    readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => modelRef,
     check: () => null,
     launch: ({ modelRef, ports, apiKey }): LaunchSpec => {
@@ -186,10 +193,11 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
       extraArgs: pool.provisioning.flags,
       extraEnv: pool.provisioning.env,
     }),
+    readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, dialect, env, modelRef) : modelRef),
     check: (modelRef) => binaryObstacle(binaryPath, env) ?? modelObstacle(pool, dialect, env, modelRef),
     launch: ({ modelRef, ports, apiKey, gpuUuids, gpuIndices }): LaunchSpec => {
-      const model = modelSource(pool, dialect, env, modelRef);
+      const model = modelSource(pool, dialect, env, modelRef) ?? '';
       const facts = { binaryPath: binaryPath ?? '', model, modelRef, ports, gpuUuids, gpuIndices, apiKey };
       const spec = dialect.launch(launchOf(pool, facts));
       if (!env.simulatedGpus) return spec;
@@ -197,6 +205,11 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
       return { ...spec, logPatterns: spec.logPatterns.filter(({ fault }) => fault !== 'CPU_FALLBACK') };
     },
   };
+}
+
+function readyDeadlineMs(pool: PoolConfig, dialect: Dialect): number {
+  const nothing = { binaryPath: '', model: '', modelRef: '', ports: [], gpuUuids: [], gpuIndices: [] };
+  return dialect.launch(launchOf(pool, nothing)).ready.deadlineMs;
 }
 
 function launchOf(
@@ -235,6 +248,13 @@ function binaryObstacle(binaryPath: string | null, env: RecipeEnvironment): Reas
 
 function modelObstacle(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): Reason | null {
   const model = modelSource(pool, dialect, env, modelRef);
+  if (model === null) {
+    return {
+      code: 'MODEL_REF_INVALID',
+      message: `the model reference ${modelRef} is no file URL`,
+      fix: 'Write file:///absolute/path, or file:path relative to the configuration file.',
+    };
+  }
   if (!isAbsolute(model) || env.fileExists(model)) return null;
   return {
     code: 'MODEL_MISSING',
@@ -246,13 +266,13 @@ function modelObstacle(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironmen
 /**
  * Where the engine finds a model: `provisioning.model.ref` for the model of the configuration, else the reference
  * itself. `file:/abs`, `file:rel` and, where the engine reads files only, plain paths; relative ones start at the
- * configuration file. Anything else is a name that the engine resolves.
+ * configuration file. Anything else is a name that the engine resolves. Null for a broken file URL.
  */
-function modelSource(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): string {
+function modelSource(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): string | null {
   const { ref } = pool.provisioning.model ?? {};
   // A repository holds many models, so it stays when another of them is loaded.
   const source = ref !== undefined && (dialect.servesRepository || modelRef === pool.model) ? ref : modelRef;
-  if (source.startsWith('file://')) return fileURLToPath(source);
+  if (source.startsWith('file://')) return /^file:\/\/\/[^/]/.test(source) ? fileURLToPath(source) : null;
   if (source.startsWith('file:')) return resolve(env.configDir, source.slice('file:'.length));
   return dialect.readsFilesOnly ? resolve(env.configDir, source) : source;
 }

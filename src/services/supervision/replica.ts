@@ -6,23 +6,26 @@ import type { Engine } from '../../core/errors.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
-import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
+import type { EngineAdapter, EngineHealth, EngineProps } from '../../engines/adapter.js';
+import { EngineError } from '../../engines/failure.js';
 import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
-import { delay } from '../../runtime/wait.js';
+import { delay, within } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
 import type { EngineRun, ReadyReplica } from '../fleet.js';
 import { cpuGate, decodeGate, propsGate, readyGate } from './gates.js';
 import { type Inherited, Instance, type InstanceFacts } from './instance.js';
 import type { Recipe } from './recipe.js';
 
-const SELF_TEST_DEADLINE_MS = 30_000;
+export const SELF_TEST_DEADLINE_MS = 30_000;
 const HEARTBEAT_EVERY_MS = 2_000;
 const HEARTBEAT_DEADLINE_MS = 5_000;
 /** So many heartbeats in a row without an answer, and the engine is started anew. */
 const MISSED_HEARTBEATS = 3;
 const RECYCLE_GRACE_MS = 1_000;
+/** How much later than its sockets the end of a process may be told. */
+const EXIT_TOLD_MS = 1_500;
 
 export interface ReplicaFacts extends InstanceFacts {
   readonly poolId: string;
@@ -123,13 +126,16 @@ export class Replica {
   /** Ends the process without grace; the owner's loop is not asked and need not be. */
   async kill(): Promise<void> {
     this.#request('stop');
-    await this.#instance?.own?.process.stop({ graceMs: 0 });
+    await this.#instance?.own?.process.stop({ graceMs: 0 }).catch(() => {});
   }
 
-  /** Ends the engine's process and starts it anew at once; resolves when the old one is gone. */
-  async recycle(cause: string): Promise<void> {
+  /**
+   * Ends the engine's process and starts it anew at once; resolves when the old one is gone.
+   * @param only the engine that is meant: another one, started since, is left alone.
+   */
+  async recycle(cause: string, only?: EngineAdapter): Promise<void> {
     const old = this.#instance;
-    if (old === null || old.own === null) return;
+    if (old === null || old.own === null || (only !== undefined && old.adapter !== only)) return;
     this.#lastError = { code: 'RECYCLED', message: cause, fix: null };
     this.#request('recycle');
     await this.#until(() => this.#instance !== old);
@@ -142,8 +148,8 @@ export class Replica {
     this.#failures = 0;
     this.#lastError = null;
     this.start();
-    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.deadlineMs)]);
-    await this.#until(() => this.#state === 'READY' || this.#lastError !== null, signal);
+    using deadline = within(options.deadlineMs, options.signal);
+    await this.#until(() => this.#state === 'READY' || this.#lastError !== null, deadline.signal);
     if (this.#state === 'READY') return null;
     return (
       this.#lastError ?? {
@@ -213,6 +219,7 @@ export class Replica {
       this.#ask = 'keep';
       this.#asked = new AbortController();
       const failure = await this.#run(this.#asked.signal);
+      if (this.#state === 'QUARANTINED') return;
       if (failure === null || this.#ask !== 'keep') continue;
       if (!(await this.#backOff(failure))) return;
     }
@@ -220,18 +227,29 @@ export class Replica {
 
   /** One process from start to end. @returns why it ended, or null when it was asked to. */
   async #run(signal: AbortSignal): Promise<Reason | null> {
-    const { recipe } = this.#deps;
-    const obstacle = recipe.check(this.#modelRef) ?? this.#vramObstacle();
     this.#move('launch', `starting ${this.#modelRef}`);
-    let failure: Reason | null = obstacle;
+    let failure: Reason | null;
     try {
-      if (obstacle === null) failure = await this.#launchAndWatch(signal);
+      failure = this.#deps.recipe.check(this.#modelRef) ?? this.#vramObstacle();
+      failure ??= await this.#launchAndWatch(signal);
     } catch (error) {
       failure = reasonOf(error);
-    } finally {
+    }
+    try {
       await this.#tearDown(signal);
+    } catch (error) {
+      return this.#survived(error);
     }
     return signal.aborted ? null : failure;
+  }
+
+  /** A process that nothing ends: whatever is started beside it would fight it for its GPU. */
+  #survived(error: unknown): Reason {
+    const message = error instanceof Error ? error.message : String(error);
+    const fix = 'Look at the driver (dmesg); the host may have to be restarted. Then resume the pool.';
+    this.#lastError = { code: 'ENGINE_SURVIVES_SIGKILL', message, fix };
+    this.#move('give_up', message);
+    return this.#lastError;
   }
 
   #vramObstacle(): Reason | null {
@@ -251,19 +269,29 @@ export class Replica {
     // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
     this.#changed(null);
     const over = new AbortController();
-    const stop = AbortSignal.any([signal, over.signal]);
+    using both = within(null, signal, over.signal);
+    const stop = both.signal;
     try {
-      const watched = this.#preload(instance, stop).then((failure) => failure ?? this.#watch(instance.adapter, stop));
+      const watched = this.#preload(instance, stop)
+        .then((failure) => failure ?? this.#watch(instance.adapter, stop))
+        .catch((error: unknown) => this.#blame(error, instance));
       const aborted = new Promise<null>((resolve) =>
         signal.addEventListener('abort', () => resolve(null), { once: true }),
       );
       const reason = await Promise.race([instance.ended(), watched, ...(signal.aborted ? [null] : [aborted])]);
       over.abort();
-      await watched.catch(() => null);
+      await watched;
       return reason;
     } finally {
       over.abort();
     }
+  }
+
+  /** Sockets close before the end of their process is told, and the end says why. */
+  async #blame(error: unknown, instance: Instance): Promise<Reason> {
+    if (!(error instanceof EngineError) || !error.engineLost) return reasonOf(error);
+    const end = await Promise.race([instance.ended(), delay(EXIT_TOLD_MS).then(() => null)]);
+    return end ?? reasonOf(error);
   }
 
   async #engage(): Promise<Instance> {
@@ -288,7 +316,8 @@ export class Replica {
     const onCpu = await cpuGate(log);
     if (onCpu !== null) return onCpu;
     this.#move('healthy', 'the engine reports ready; decoding one token');
-    const broken = await this.#selfTest(adapter, AbortSignal.any([stop, AbortSignal.timeout(SELF_TEST_DEADLINE_MS)]));
+    using deadline = within(SELF_TEST_DEADLINE_MS, stop);
+    const broken = await this.#selfTest(adapter, deadline.signal);
     if (broken !== null || stop.aborted) return broken;
     this.#readySinceMs = this.#deps.clock.monotonicMs();
     this.#heartbeatMs = this.#deps.clock.nowMs();
@@ -313,12 +342,10 @@ export class Replica {
   async #watch(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
     let missed = 0;
     while (!stop.aborted) {
-      await delay(HEARTBEAT_EVERY_MS, AbortSignal.any([stop, this.#look.signal]));
+      await this.#pause(stop);
       if (stop.aborted) return null;
       this.#look = new AbortController();
-      const health = await adapter
-        .health(AbortSignal.any([stop, AbortSignal.timeout(HEARTBEAT_DEADLINE_MS)]))
-        .catch(() => null);
+      const health = await this.#heartbeat(adapter, stop);
       if (health?.ready === true) {
         missed = 0;
         // Unless the doubt is younger than the question.
@@ -339,13 +366,29 @@ export class Replica {
     return null;
   }
 
+  async #pause(stop: AbortSignal): Promise<void> {
+    using either = within(null, stop, this.#look.signal);
+    await delay(HEARTBEAT_EVERY_MS, either.signal);
+  }
+
+  async #heartbeat(adapter: EngineAdapter, stop: AbortSignal): Promise<EngineHealth | null> {
+    using deadline = within(HEARTBEAT_DEADLINE_MS, stop);
+    return await adapter.health(deadline.signal).catch(() => null);
+  }
+
   async #tearDown(signal: AbortSignal): Promise<void> {
     const { aborted } = signal;
     if (aborted) this.#move('stop', 'stopping the engine');
     // One that is started anew was caught going on, or hanging: it has nothing left to finish.
     const graceMs = this.#ask === 'recycle' ? RECYCLE_GRACE_MS : Number.POSITIVE_INFINITY;
-    await this.#instance?.stop(aborted ? graceMs : 0);
-    this.#instance = null;
+    try {
+      await this.#instance?.stop(aborted ? graceMs : 0);
+      // Left behind when something stood in the way of taking it over.
+      if (this.#inherited !== null) await reapOrphan({ ...this.#inherited, graceMs: RECYCLE_GRACE_MS });
+      this.#inherited = null;
+    } finally {
+      this.#instance = null;
+    }
     // Looked at again: it may have been asked to stop while it was ending by itself.
     if (!signal.aborted) return;
     this.#move('stop', 'stopping the engine');

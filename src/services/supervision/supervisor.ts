@@ -5,6 +5,7 @@ import type { Config, PoolConfig } from '../../config/schema.js';
 import type { Engine } from '../../core/errors.js';
 import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
+import type { EngineAdapter } from '../../engines/adapter.js';
 import type { Gpu } from '../../host/gpus.js';
 import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
@@ -24,10 +25,10 @@ import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Inherited } from './instance.js';
 import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
-import { Replica } from './replica.js';
+import { Replica, SELF_TEST_DEADLINE_MS } from './replica.js';
 
 const ORPHAN_GRACE_MS = 2_000;
-const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'NOT_BUILT']);
+const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'MODEL_REF_INVALID', 'NOT_BUILT']);
 
 export interface SupervisorDeps {
   readonly db: Database;
@@ -134,8 +135,8 @@ export class Supervisor implements Fleet {
     return pool.replicas.flatMap((replica) => replica.ready() ?? []);
   }
 
-  async recycle(replicaId: string, cause: string): Promise<void> {
-    await this.#replica(replicaId)?.recycle(cause);
+  async recycle(replicaId: string, cause: string, only?: EngineAdapter): Promise<void> {
+    await this.#replica(replicaId)?.recycle(cause, only);
   }
 
   doubt(replicaId: string): void {
@@ -168,6 +169,16 @@ export class Supervisor implements Fleet {
     const failure = outcomes.find((outcome) => outcome !== null) ?? null;
     if (failure === null) pool.modelRef = modelRef;
     return failure;
+  }
+
+  /** What stands in the way of serving a model, found without disturbing anything. */
+  checkModel(poolId: string, modelRef: string): Reason | null {
+    return this.#pool(poolId).recipe.check(modelRef);
+  }
+
+  /** Longest the replicas of a pool may take from a start to ready, ms. */
+  readyDeadlineMs(poolId: string): number {
+    return this.#pool(poolId).recipe.readyDeadlineMs + SELF_TEST_DEADLINE_MS;
   }
 
   health(poolId: string) {

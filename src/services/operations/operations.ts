@@ -1,0 +1,96 @@
+/** Begins operations, one at a time per pool, carries them out in the background, and lets them be followed. */
+import { randomUUID } from 'node:crypto';
+import { conflict, notFound, RefusalError } from '../../core/errors.js';
+import { isUuid } from '../../core/ids.js';
+import { type OperationKind, planned } from '../../core/operation.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { Database } from '../../store/database.js';
+import { insertOperation, type OperationRecord, operationUnderWay, readOperation } from '../../store/operations.js';
+import type { Telemetry } from '../../telemetry/events.js';
+import type { PoolEvents } from '../poolEvents.js';
+import { OperationFeed, OperationReader } from './feed.js';
+import { OperationRun, type Outcome, type RunFacts, reasonOf } from './run.js';
+
+export interface OperationsDeps {
+  readonly db: Database;
+  readonly clock: Clock;
+  readonly events: PoolEvents;
+  readonly telemetry: Telemetry;
+}
+
+export type OperationWork = (run: OperationRun) => Promise<Outcome>;
+
+export class Operations {
+  readonly #deps: OperationsDeps;
+  readonly #feed = new OperationFeed();
+  readonly #running = new Set<Promise<void>>();
+  readonly #stop = new AbortController();
+
+  constructor(deps: OperationsDeps) {
+    this.#deps = deps;
+  }
+
+  /** What is under way ends as interrupted, as soon as its present step lets go. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#running);
+  }
+
+  /** @returns its id; it goes on by itself. @throws RefusalError conflict, naming the operation that is under way. */
+  async begin(
+    poolId: string,
+    kind: OperationKind,
+    input: Readonly<Record<string, unknown>>,
+    work: OperationWork,
+  ): Promise<string> {
+    const { db, clock } = this.#deps;
+    const id = randomUUID();
+    const course = planned(kind);
+    const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs() };
+    if (!(await insertOperation(db, row))) {
+      const first = await operationUnderWay(db, poolId);
+      const name = first === null ? 'another operation' : `${first.kind.toLowerCase()} ${first.id}`;
+      throw new RefusalError(conflict('pool', `${name} is under way on pool ${poolId}; wait for it to end`));
+    }
+    const deps = { ...this.#deps, feed: this.#feed, signal: this.#stop.signal };
+    const run = this.#carryOut(new OperationRun({ id, poolId, kind }, course, deps), work)
+      .catch((error: unknown) => this.#deps.telemetry.backgroundFailure(kind.toLowerCase(), error))
+      .finally(() => this.#running.delete(run));
+    this.#running.add(run);
+    return id;
+  }
+
+  /** @throws RefusalError not_found */
+  async read(id: string): Promise<OperationRecord> {
+    const record = isUuid(id) ? await readOperation(this.#deps.db, id) : null;
+    if (record === null) throw new RefusalError(notFound('id', `operation ${id} not found`));
+    return record;
+  }
+
+  /** The present state, then every change, to the terminal one. @throws RefusalError not_found */
+  async open(id: string): Promise<OperationReader> {
+    await this.read(id);
+    return new OperationReader(this.#deps.db, id.toLowerCase(), this.#feed);
+  }
+
+  async #carryOut(run: OperationRun, work: OperationWork): Promise<void> {
+    const label = run.facts.kind.toLowerCase();
+    await this.#record(run.facts, `${label}_started`, `${label} started`, {});
+    await run.begin();
+    let outcome: Outcome;
+    try {
+      outcome = await work(run);
+    } catch (error) {
+      const reason = reasonOf(error);
+      if (reason.code === 'INTERNAL') this.#deps.telemetry.backgroundFailure(label, error);
+      outcome = { end: 'fail', outcome: reason.code === 'INTERRUPTED' ? 'interrupted' : 'failed', error: reason };
+    }
+    await run.end(outcome);
+    const facts = { end: outcome.end, ...outcome.facts };
+    await this.#record(run.facts, `${label}_ended`, `${label}: ${outcome.outcome}`, facts);
+  }
+
+  #record({ id, poolId }: RunFacts, kind: string, message: string, facts: Readonly<Record<string, unknown>>) {
+    return this.#deps.events.record({ poolId, replicaId: null, kind, message, detail: { operation: id, ...facts } });
+  }
+}

@@ -1,0 +1,471 @@
+import { randomUUID } from 'node:crypto';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pino from 'pino';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { planned } from '../../src/core/operation.js';
+import { systemClock } from '../../src/runtime/clock.js';
+import { Operations } from '../../src/services/operations/operations.js';
+import { StepFailure } from '../../src/services/operations/run.js';
+import { PoolEvents } from '../../src/services/poolEvents.js';
+import { Pools } from '../../src/services/pools.js';
+import type { Database } from '../../src/store/database.js';
+import { migrate, readMigrations } from '../../src/store/migrate.js';
+import { abandonOperations, insertOperation, type OperationRecord, readOperation } from '../../src/store/operations.js';
+import { Telemetry } from '../../src/telemetry/events.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
+import { createDatabase, openDatabase } from '../support/database.js';
+import { gql, sseSubscription, wsClient } from '../support/graphql.js';
+import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { seedPool } from '../support/tasks.js';
+import { simConfig, startWorld, type World } from '../support/world.js';
+
+interface StepView {
+  readonly name: string;
+  readonly state: string;
+  readonly startedAt: string | null;
+  readonly endedAt: string | null;
+  readonly detail: string | null;
+}
+interface OperationView {
+  readonly kind: string;
+  readonly state: string;
+  readonly progress: number;
+  readonly steps: readonly StepView[];
+  readonly createdAt: string;
+  readonly startedAt: string | null;
+  readonly endedAt: string | null;
+  readonly outcome: string | null;
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+const FIELDS = `kind state progress steps { name state startedAt endedAt detail } createdAt startedAt endedAt outcome
+  error { code message }`;
+const FOLLOW = `subscription ($id: ID!) { operation(id: $id) { ${FIELDS} } }`;
+/** No model: the engine takes it for a flag and ends at once. */
+const BAD_MODEL = '--not-a-model';
+
+let world: World;
+
+beforeAll(async () => {
+  world = await startWorld({ config: simConfig({ tokensPerSecond: 50 }) });
+});
+afterAll(async () => {
+  await world[Symbol.asyncDispose]();
+});
+
+/** @returns the global id, or the refusal. */
+async function ask(mutation: string) {
+  const document = `mutation { op: ${mutation} { __typename ... on OperationAccepted { operation { id } }
+    ... on Refusal { code message field } } }`;
+  const answer = await gql(world.url, document);
+  expect(answer.errors, JSON.stringify(answer)).toBeUndefined();
+  return answer.data.op;
+}
+
+async function begin(mutation: string): Promise<string> {
+  const accepted = await ask(mutation);
+  expect(accepted.__typename, JSON.stringify(accepted)).toBe('OperationAccepted');
+  return accepted.operation.id;
+}
+
+async function read(id: string): Promise<OperationView> {
+  return (await gql(world.url, `query ($id: ID!) { operation(id: $id) { ${FIELDS} } }`, { id })).data.operation;
+}
+
+/** Everything the subscription tells, to its end. */
+async function followWs(id: string): Promise<OperationView[]> {
+  const client = wsClient(world.url);
+  try {
+    const views: OperationView[] = [];
+    for await (const answer of client.iterate<{ operation: OperationView }>({ query: FOLLOW, variables: { id } })) {
+      expect(answer.errors).toBeUndefined();
+      if (answer.data != null) views.push(answer.data.operation);
+    }
+    return views;
+  } finally {
+    await client.dispose();
+  }
+}
+
+async function finished(mutation: string): Promise<OperationView> {
+  const last = (await followWs(await begin(mutation))).at(-1);
+  if (last === undefined) throw new Error(`${mutation} told nothing`);
+  return last;
+}
+
+/** A task whose first tokens are there. */
+async function running(overrides: Record<string, unknown>): Promise<string> {
+  const request = taskRequest(overrides);
+  expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
+  await readStream(world.url, request.task_id, { until: (frame) => frame.event === 'token' });
+  return request.task_id;
+}
+
+function statesOf({ steps }: OperationView): Record<string, string> {
+  return Object.fromEntries(steps.map((step) => [step.name, step.state]));
+}
+
+function detailOf({ steps }: OperationView, name: string): string | null | undefined {
+  return steps.find((step) => step.name === name)?.detail;
+}
+
+/** Every step that was begun has both times, and they follow one another. */
+function checkTimes(view: OperationView): void {
+  const times = view.steps.flatMap(({ state, startedAt, endedAt }) => {
+    if (state === 'SKIPPED') expect([startedAt, endedAt]).toEqual([null, null]);
+    return state === 'SKIPPED' ? [] : [startedAt ?? 'missing', endedAt ?? 'missing'];
+  });
+  const all = [view.createdAt, view.startedAt ?? 'missing', ...times, view.endedAt ?? 'missing'];
+  expect(all).not.toContain('missing');
+  expect(all).toEqual(all.toSorted());
+}
+
+function checkCourse(views: readonly OperationView[]): void {
+  const progress = views.map((view) => view.progress);
+  expect(progress).toEqual(progress.toSorted((a, b) => a - b));
+  expect(progress.at(-1)).toBe(1);
+  expect(views.slice(0, -1).every((view) => view.state === 'RUNNING' || view.state === 'PENDING')).toBe(true);
+}
+
+async function metric(name: string): Promise<number> {
+  const text = await (await fetch(`${world.url}/metrics`, { signal: AbortSignal.timeout(10_000) })).text();
+  const lines = text.split('\n').filter((line) => line.startsWith(`${name}{`));
+  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+}
+
+describe('drain', () => {
+  it('lets a short task finish, refuses others at once, and tells every step over WebSocket', async () => {
+    const drains = await metric('drain_duration_ms_count');
+    const taskId = await running({ max_tokens: 100 });
+    const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 20000 })`);
+    await expect.poll(async () => statesOf(await read(id)).wait_for_running_tasks).toBe('RUNNING');
+    expect((await post(world.url, '/v1/tasks', taskRequest())).status).toBe(503);
+    const inProgress = await gql(world.url, `{ pool(name: "sim") { operation { id kind } } }`);
+    expect(inProgress.data.pool.operation).toEqual({ id, kind: 'DRAIN' });
+    const views = await followWs(id);
+    checkCourse(views);
+    expect(views.map((view) => statesOf(view).wait_for_running_tasks)).toEqual(['RUNNING', 'SUCCEEDED', 'SUCCEEDED']);
+    const [last] = views.slice(-1);
+    if (last === undefined) throw new Error('nothing was told');
+    expect(last).toMatchObject({ kind: 'DRAIN', state: 'SUCCEEDED', error: null });
+    expect(last.outcome).toBe('drained: 1 task finished, 0 force-stopped');
+    expect(statesOf(last)).toEqual({
+      refuse_new_leases: 'SUCCEEDED',
+      wait_for_running_tasks: 'SUCCEEDED',
+      force_stop: 'SKIPPED',
+    });
+    expect(detailOf(last, 'wait_for_running_tasks')).toBe('1 task finished');
+    checkTimes(last);
+    expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(100);
+    expect(await metric('drain_duration_ms_count')).toBe(drains + 1);
+    expect((await gql(world.url, `{ pool(name: "sim") { operation { id } } }`)).data.pool.operation).toBeNull();
+    expect(statesOf(await finished(`resumePool(input: { pool: "sim" })`))).toEqual({
+      grant_leases: 'SUCCEEDED',
+      retry_quarantined: 'SUCCEEDED',
+    });
+  });
+
+  it('force-stops a long task at the deadline, counts both kinds, tells it over SSE, and the task goes on later', async () => {
+    const long = await running({ max_tokens: 200 });
+    const short = await running({ max_tokens: 40 });
+    const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 2000 })`);
+    const answers = await sseSubscription(world.url, FOLLOW, { id });
+    const views = answers.map((answer) => answer.data.operation as OperationView);
+    checkCourse(views);
+    const [last] = views.slice(-1);
+    if (last === undefined) throw new Error('nothing was told');
+    checkTimes(last);
+    expect(last.outcome).toBe('drained: 1 task finished, 1 force-stopped');
+    expect(detailOf(last, 'wait_for_running_tasks')).toBe('1 task finished; 1 ran on at the deadline of 2000 ms');
+    expect(detailOf(last, 'force_stop')).toBe('1 force-stopped, 1 of them run again when the pool takes work');
+    expect(views.some((view) => statesOf(view).force_stop === 'RUNNING')).toBe(true);
+    expect(tokensOf(await readStream(world.url, short))).toHaveLength(40);
+    const events = await world.database.query<{ detail: Record<string, unknown> }>(
+      `SELECT detail FROM pool_events WHERE kind = 'drain_ended' ORDER BY seq DESC LIMIT 1`,
+    );
+    expect(events[0]?.detail).toMatchObject({ finished: 1, forceStopped: 1 });
+    await finished(`resumePool(input: { pool: "sim" })`);
+    expect(tokensOf(await readStream(world.url, long))).toHaveLength(200);
+    expect(await metric('streams_dropped_by_reload_total')).toBe(0);
+  });
+
+  it('is refused while another operation is under way, naming that one', async () => {
+    const taskId = await running({ max_tokens: 4000 });
+    const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 1000 })`);
+    const [, uuid] = Buffer.from(id, 'base64').toString().split(':');
+    const second = await ask(`reloadPool(input: { pool: "sim", newModelRef: "sim-8b" })`);
+    expect(second).toMatchObject({ __typename: 'Conflict', field: 'pool' });
+    expect(second.message).toContain(`drain ${uuid}`);
+    const rest = await post(world.url, '/v1/pools/sim/drain', { deadline_ms: 5 });
+    expect(rest.status).toBe(409);
+    await followWs(id);
+    expect((await post(world.url, `/v1/tasks/${taskId}/cancel`, {})).status).toBeLessThan(300);
+    await finished(`resumePool(input: { pool: "sim" })`);
+  });
+});
+
+describe('reload', () => {
+  it('swaps the model, in steps that REST shows at its Location', async () => {
+    const taskId = await running({ max_tokens: 20 });
+    const successes = await metric('reload_success_total');
+    const accepted = await post(world.url, '/v1/pools/sim/reload', { new_model_ref: 'sim-8b' });
+    expect(accepted.status).toBe(202);
+    const { operation_id: operationId } = (await accepted.json()) as { operation_id: string };
+    const location = accepted.headers.get('location') ?? '';
+    expect(location).toBe(`/v1/operations/${operationId}`);
+    const poll = async () =>
+      (await (await fetch(`${world.url}${location}`, { signal: AbortSignal.timeout(10_000) })).json()) as {
+        state: string;
+        steps: { name: string; state: string; started_at: string | null; ended_at: string | null }[];
+      };
+    await expect.poll(async () => (await poll()).state, { timeout: 20_000 }).toBe('SUCCEEDED');
+    const body = await poll();
+    expect(body).toMatchObject({
+      operation_id: operationId,
+      pool_id: 'sim',
+      kind: 'RELOAD',
+      progress: 1,
+      outcome: 'serving sim-8b',
+      error: null,
+    });
+    expect(body.steps.map(({ name, state }) => `${name} ${state}`)).toEqual([
+      'check_model SUCCEEDED',
+      'refuse_new_leases SUCCEEDED',
+      'wait_for_running_tasks SUCCEEDED',
+      'force_stop SKIPPED',
+      'swap_model SUCCEEDED',
+      'verify SUCCEEDED',
+      'roll_back SKIPPED',
+      'grant_leases SUCCEEDED',
+    ]);
+    expect(body.steps[4]?.started_at).toMatch(/^\d{4}-.*Z$/);
+    expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(20);
+    expect(await metric('reload_success_total')).toBe(successes + 1);
+    expect((await gql(world.url, `{ pool(name: "sim") { modelRef ready draining } }`)).data.pool).toEqual({
+      modelRef: 'sim-8b',
+      ready: true,
+      draining: false,
+    });
+  });
+
+  it('to the model that is served already does nothing, at once, and says so', async () => {
+    const pids = await world.database.query(`SELECT id, pid FROM replicas ORDER BY id`);
+    const view = await finished(`reloadPool(input: { pool: "sim", newModelRef: "sim-8b" })`);
+    expect(view).toMatchObject({ state: 'SUCCEEDED', outcome: 'already serving sim-8b, nothing was done' });
+    expect(detailOf(view, 'check_model')).toContain('nothing to do');
+    const [first, ...others] = view.steps;
+    expect(first?.state).toBe('SUCCEEDED');
+    expect(others.every((step) => step.state === 'SKIPPED')).toBe(true);
+    expect(await world.database.query(`SELECT id, pid FROM replicas ORDER BY id`)).toEqual(pids);
+  });
+
+  it('puts the old model back when the new one does not start', async () => {
+    const failures = await metric('reload_failure_total');
+    const view = await finished(`reloadPool(input: { pool: "sim", newModelRef: "${BAD_MODEL}" })`);
+    expect(view).toMatchObject({ kind: 'RELOAD', state: 'ROLLED_BACK', outcome: 'still serving sim-8b' });
+    expect(statesOf(view)).toMatchObject({
+      swap_model: 'FAILED',
+      verify: 'SKIPPED',
+      roll_back: 'SUCCEEDED',
+      grant_leases: 'SUCCEEDED',
+    });
+    checkTimes(view);
+    expect(view.error?.message).not.toBe('');
+    expect(detailOf(view, 'swap_model')).toBe(view.error?.message);
+    expect(await metric('reload_failure_total')).toBe(failures + 1);
+    const { pool } = (await gql(world.url, `{ pool(name: "sim") { modelRef ready draining } }`)).data;
+    expect(pool).toEqual({ modelRef: 'sim-8b', ready: true, draining: false });
+  });
+
+  it('counts a stream that it ends with an error, and only that', async () => {
+    const dropped = await metric('streams_dropped_by_reload_total');
+    const request = { model_ref: 'sim-8b', max_tokens: 4000 };
+    const lost = await running({ ...request, determinism: 'best_effort' });
+    const reloadTo = (model: string) =>
+      finished(`reloadPool(input: { pool: "sim", newModelRef: "${model}", drainDeadlineMs: 100 })`);
+    expect((await reloadTo('sim-9b')).state).toBe('SUCCEEDED');
+    const frames = await readStream(world.url, lost);
+    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'WORKER_RESET' } });
+    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 1);
+    // A strict one is run again, by a model that gives another text: its readers learn that only then.
+    const diverged = await running({ model_ref: 'sim-9b', max_tokens: 4000 });
+    expect((await reloadTo('sim-10b')).state).toBe('SUCCEEDED');
+    expect((await readStream(world.url, diverged)).at(-1)).toMatchObject({
+      event: 'error',
+      data: { code: 'WORKER_RESET' },
+    });
+    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 2);
+    // Stopped as well, but run again by the old model, which gives the same text: no reader gets an error.
+    const kept = await running({ model_ref: 'sim-10b', max_tokens: 60 });
+    expect((await reloadTo(BAD_MODEL)).state).toBe('ROLLED_BACK');
+    expect(tokensOf(await readStream(world.url, kept))).toHaveLength(60);
+    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 2);
+  });
+});
+
+describe('restart', () => {
+  it('ends the engine of one replica and is over when the new one serves', async () => {
+    const pid = async () =>
+      (await world.database.query<{ pid: number }>(`SELECT pid FROM replicas WHERE id = 'sim-1'`))[0]?.pid;
+    const before = await pid();
+    const view = await finished(`restartReplica(input: { replica: "sim-1" })`);
+    expect(view).toMatchObject({ kind: 'RESTART', state: 'SUCCEEDED', outcome: 'sim-1 was restarted' });
+    expect(statesOf(view)).toEqual({ stop_engine: 'SUCCEEDED', verify: 'SUCCEEDED' });
+    expect(await pid()).not.toBe(before);
+    expect((await ask(`restartReplica(input: { replica: "none" })`)).__typename).toBe('NotFound');
+  });
+});
+
+describe('bad input', () => {
+  it('answers 404 for operations that are not there, and refuses to follow them', async () => {
+    for (const id of [randomUUID(), 'nonsense']) {
+      expect((await fetch(`${world.url}/v1/operations/${id}`)).status).toBe(404);
+    }
+    const id = Buffer.from(`Operation:${randomUUID()}`).toString('base64');
+    expect(
+      (await gql(world.url, `query ($id: ID!) { operation(id: $id) { state } }`, { id })).data.operation,
+    ).toBeNull();
+    const client = wsClient(world.url);
+    const following = client.iterate({ query: FOLLOW, variables: { id } }).next();
+    const told = await following.then((result) => JSON.stringify(result.value), String);
+    await client.dispose();
+    expect(told).toContain('not found');
+  });
+
+  it.each([
+    [`reloadPool(input: { pool: "sim", newModelRef: "" })`, 'new_model_ref'],
+    [`reloadPool(input: { pool: "sim", newModelRef: "a\\u0000b" })`, 'new_model_ref'],
+    [`reloadPool(input: { pool: "sim", newModelRef: "m", drainDeadlineMs: 0 })`, 'drain_deadline_ms'],
+    [`drainPool(input: { pool: "sim", deadlineMs: -1 })`, 'deadline_ms'],
+  ])('%s is InvalidParams', async (mutation, field) => {
+    expect(await ask(mutation)).toMatchObject({ __typename: 'InvalidParams', field });
+  });
+});
+
+function servicesOn(db: Database) {
+  const telemetry = new Telemetry(pino({ level: 'silent' }), createMetrics());
+  const events = new PoolEvents(db, telemetry);
+  return { db, clock: systemClock, telemetry, events };
+}
+
+describe('the row of an operation', () => {
+  it('is told from PENDING to its end, every change once, to a reader that was there first', async () => {
+    await using opened = await openDatabase();
+    await seedPool(opened.db);
+    const operations = new Operations(servicesOn(opened.db));
+    let open = () => {};
+    const opening = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const id = await operations.begin('p', 'RESUME', {}, async (run) => {
+      await opening;
+      await run.step('grant_leases', async (say) => say('done'));
+      await run.step('retry_quarantined', async () => {
+        throw new StepFailure({ code: 'X', message: 'broken \0 pipe', fix: null });
+      });
+      throw new Error('not reached');
+    });
+    const reader = await operations.open(id);
+    const told: OperationRecord[] = [...((await reader.next()) ?? [])];
+    open();
+    for (let batch = await reader.next(); batch !== null; batch = await reader.next()) told.push(...batch);
+    const steps = told
+      .filter(({ state }) => state !== 'PENDING')
+      .map((record) => record.steps.map((step) => step.state).join(' '));
+    expect(steps).toEqual([
+      'PENDING PENDING',
+      'RUNNING PENDING',
+      'SUCCEEDED PENDING',
+      'SUCCEEDED RUNNING',
+      'SUCCEEDED FAILED',
+      'SUCCEEDED FAILED',
+    ]);
+    expect(told.at(-1)).toMatchObject({
+      state: 'FAILED',
+      progress: 1,
+      error: { code: 'X', message: 'broken \uFFFD pipe' },
+    });
+    await operations.stop();
+  });
+
+  it('ends as interrupted when the control plane stops in the middle', async () => {
+    await using opened = await openDatabase();
+    await seedPool(opened.db);
+    const operations = new Operations(servicesOn(opened.db));
+    const id = await operations.begin('p', 'RESUME', {}, async (run) => {
+      await run.step(
+        'grant_leases',
+        () => new Promise<void>((resolve) => run.signal.addEventListener('abort', () => resolve())),
+      );
+      await run.step('retry_quarantined', async () => {});
+      throw new Error('not reached');
+    });
+    await expect.poll(async () => (await readOperation(opened.db, id))?.steps[0]?.state).toBe('RUNNING');
+    await operations.stop();
+    expect(await readOperation(opened.db, id)).toMatchObject({ state: 'FAILED', error: { code: 'INTERRUPTED' } });
+  });
+
+  it('is closed at the next start when its writer died', async () => {
+    await using opened = await openDatabase();
+    await seedPool(opened.db);
+    const id = randomUUID();
+    const [first, ...others] = planned('RELOAD').steps;
+    if (first === undefined) throw new Error('a reload has steps');
+    const steps = [{ ...first, state: 'RUNNING' as const, startedAtMs: 1_000 }, ...others];
+    await insertOperation(opened.db, { id, poolId: 'p', kind: 'RELOAD', steps, input: {}, createdAtMs: 1_000 });
+    await abandonOperations(opened.db);
+    const row = await readOperation(opened.db, id);
+    expect(row).toMatchObject({ state: 'FAILED', progress: 1, revision: 1, error: { code: 'INTERRUPTED' } });
+    expect(row?.steps.map((step) => step.state)).toEqual(['FAILED', ...others.map(() => 'SKIPPED')]);
+    expect(row?.steps.map((step) => step.name)).toEqual(planned('RELOAD').steps.map((step) => step.name));
+    expect(row?.steps[0]?.endedAtMs).toBeGreaterThan(1_000);
+  });
+
+  it('fails before anything is disturbed when the model is refused', async () => {
+    await using opened = await openDatabase();
+    await seedPool(opened.db);
+    const touched: string[] = [];
+    const stub = (name: string, answers: Record<string, unknown>) =>
+      new Proxy(answers, { get: (target, key) => target[String(key)] ?? touched.push(`${name}.${String(key)}`) });
+    const refuse = (_poolId: string, modelRef: string) => ({
+      ...{ code: 'MODEL_MISSING', message: `no ${modelRef}`, fix: null },
+    });
+    const pools = new Pools({
+      ...servicesOn(opened.db),
+      supervisor: stub('supervisor', { poolIds: () => ['p'], checkModel: refuse }) as never,
+      dispatcher: stub('dispatcher', {}) as never,
+    });
+    const reader = await pools.followOperation(await pools.reload('p', 'gone', 1_000));
+    let last: OperationRecord | undefined;
+    for (let batch = await reader.next(); batch !== null; batch = await reader.next()) last = batch.at(-1);
+    expect(last).toMatchObject({ state: 'FAILED', error: { code: 'MODEL_MISSING', message: 'no gone' } });
+    expect(last?.steps.map((step) => step.state)).toEqual(['FAILED', ...Array(7).fill('SKIPPED')]);
+    expect(touched).toEqual([]);
+    await pools.stop();
+  });
+
+  it('of an earlier version is brought into the shape of this one', async () => {
+    await using database = await createDatabase({ empty: true });
+    const folder = await mkdtemp(join(tmpdir(), 'llama-orch-migrations-'));
+    try {
+      const [spine, ...later] = readMigrations('prisma/migrations').map((migration) => migration.name);
+      expect(later).toContain('20261121130000_operation_steps');
+      await cp(join('prisma/migrations', spine ?? ''), join(folder, spine ?? ''), { recursive: true });
+      await migrate(database.url, folder);
+      await database.query(`INSERT INTO pools (id, engine, model_ref, context_length, device_mask, slots_per_replica,
+        full_policy, simulated, config_hash) VALUES ('p', 'llamacpp', 'm', 1, '0', 1, 'reject', true, 'h')`);
+      await database.query(
+        `INSERT INTO operations (id, pool_id, kind, state, steps, input) VALUES ($1, 'p', 'DRAIN', 'SUCCEEDED', $2, '{}')`,
+        [randomUUID(), JSON.stringify([{ name: 'refuse new leases', startedAtMs: 5, endedAtMs: 9 }])],
+      );
+      await migrate(database.url, 'prisma/migrations');
+      const rows = await database.query(`SELECT steps, started_at = created_at AS begun FROM operations`);
+      const step = { name: 'refuse_new_leases', state: 'SUCCEEDED', startedAtMs: 5, endedAtMs: 9, detail: null };
+      expect(rows).toEqual([{ steps: [step], begun: true }]);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+});
