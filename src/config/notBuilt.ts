@@ -18,8 +18,9 @@ function ofPool(pool: PoolConfig): string[] {
   if (pool.provisioning.binary?.checksum !== undefined) {
     notes.push(`${path}.provisioning.binary.checksum: engine binaries are not verified yet`);
   }
-  if (pool.tensor_split !== undefined)
-    notes.push(`${path}.tensor_split: is not passed to the engine yet; use provisioning.flags`);
+  if (pool.tensor_split !== undefined && pool.engine !== 'llamacpp') {
+    notes.push(`${path}.tensor_split: is passed to llama.cpp alone; of ${pool.engine} use provisioning.flags`);
+  }
   return notes;
 }
 

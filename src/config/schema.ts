@@ -12,7 +12,10 @@ const GIB_BYTES = 1024 ** 3;
 const text = z.string().min(1).max(4096);
 const positiveInt = z.int().min(1);
 /** A week: more is a mistake, and timers cannot count much further. */
-const durationMs = z.int().min(1).max(7 * 24 * 3600 * 1000);
+const durationMs = z
+  .int()
+  .min(1)
+  .max(7 * 24 * 3600 * 1000);
 const sha256 = z
   .string()
   .regex(/^sha256:[0-9a-f]{64}$/, { error: 'is not a digest — write sha256: and 64 lower-case hex digits' });

@@ -29,6 +29,8 @@ export interface Dialect {
   readonly metricsPort: number | null;
   /** The environment variable that carries the API key; null: the engine has no keys. */
   readonly apiKeyVariable: string | null;
+  /** Models are GGUF files, whose header tells what they need. */
+  readonly readsGguf: boolean;
   /** A model reference is always a path, never a name in a hub. */
   readonly readsFilesOnly: boolean;
   /** It calls its model by where it found it, whatever name it should serve it under. */
@@ -42,13 +44,14 @@ export interface Dialect {
 
 const COMMON = {
   ...{ portCount: 1, metricsPort: null },
-  ...{ readsFilesOnly: false, namesModelBySource: false, servesRepository: false },
+  ...{ readsGguf: false, readsFilesOnly: false, namesModelBySource: false, servesRepository: false },
 } as const;
 
 export const DIALECTS: Readonly<Record<Engine, Dialect>> = {
   llamacpp: {
     ...COMMON,
     apiKeyVariable: 'LLAMA_API_KEY',
+    readsGguf: true,
     readsFilesOnly: true,
     launch: llamaCppLaunch,
     adapter: createLlamaCppAdapter,

@@ -16,6 +16,8 @@ export interface EngineLaunch {
   readonly gpuUuids: readonly string[];
   /** The same GPUs by their place on the bus, for engines that cannot read UUIDs. */
   readonly gpuIndices: readonly number[];
+  /** Shares of the GPUs, one per GPU. */
+  readonly tensorSplit?: readonly number[];
   readonly apiKey?: string;
   readonly extraArgs?: readonly string[];
   readonly extraEnv?: Readonly<Record<string, string>>;

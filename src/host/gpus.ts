@@ -1,22 +1,13 @@
 /** The GPUs of this host: as nvidia-smi lists them, or simulated ones that the configuration names. */
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import type { GpuPoll, Gpu as HostGpu } from '../core/gpu.js';
+import { NvidiaSmi } from './gpu/nvidiaSmi.js';
 
-export interface Gpu {
-  readonly uuid: string;
-  readonly index: number;
-  readonly name: string;
-  readonly memoryTotalBytes: number;
-  readonly simulated: boolean;
-}
+export type Gpu = HostGpu;
 
 export type Inventory =
   | { readonly ok: true; readonly gpus: readonly Gpu[] }
   | { readonly ok: false; readonly message: string; readonly fix: string };
-
-const NVIDIA_SMI_TIMEOUT_MS = 10_000;
-const MAX_OUTPUT_BYTES = 256 * 1024;
-const MIB = 1024 * 1024;
 
 /** Simulated GPUs keep their UUIDs from start to start: they are made of the node and the index. */
 export function simulatedGpus(
@@ -32,39 +23,21 @@ export function simulatedGpus(
   });
 }
 
-/** Lines of `index, uuid, name, memory.total [MiB]`; a line that is not one (a lost GPU, a warning) is left out. */
-export function parseNvidiaSmi(csv: string): Gpu[] {
-  const gpus: Gpu[] = [];
-  for (const line of csv.split('\n')) {
-    const [index, uuid, name, totalMib] = line.split(',').map((cell) => cell.trim());
-    if (index === undefined || uuid === undefined || name === undefined || totalMib === undefined) continue;
-    const memoryTotalBytes = Number(totalMib) * MIB;
-    if (!/^\d+$/.test(index) || !uuid.startsWith('GPU-') || !Number.isFinite(memoryTotalBytes)) continue;
-    gpus.push({ uuid, index: Number(index), name, memoryTotalBytes, simulated: false });
-  }
-  return gpus;
+/** What a poll means for a start: the GPUs that can be placed on, or why there are none. */
+export function inventoryOf(poll: GpuPoll): Inventory {
+  if (!poll.ok) return { ok: false, message: poll.message, fix: poll.fix };
+  const gpus = poll.samples.flatMap(({ uuid, index, name, memoryTotalBytes }) =>
+    memoryTotalBytes === null ? [] : [{ uuid, index, name, memoryTotalBytes, simulated: false }],
+  );
+  if (gpus.length > 0) return { ok: true, gpus };
+  return {
+    ok: false,
+    message: 'the NVIDIA driver lists no usable GPU',
+    fix: 'Install the NVIDIA driver and check `nvidia-smi`; or choose `gpu.mode: simulated` in the configuration.',
+  };
 }
 
 /** Asks nvidia-smi once. A driver that hangs, is missing or lists nothing is an answer too, with its fix. */
-export function readNvidiaGpus(): Promise<Inventory> {
-  const args = ['--query-gpu=index,uuid,name,memory.total', '--format=csv,noheader,nounits'];
-  return new Promise((resolve) => {
-    execFile(
-      'nvidia-smi',
-      args,
-      { timeout: NVIDIA_SMI_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES, killSignal: 'SIGKILL' },
-      (error, stdout) => {
-        const gpus = error === null ? parseNvidiaSmi(stdout) : [];
-        if (gpus.length > 0) return resolve({ ok: true, gpus });
-        const missing = error !== null && 'code' in error && error.code === 'ENOENT';
-        resolve({
-          ok: false,
-          message: missing
-            ? 'nvidia-smi is not installed, so there is no usable NVIDIA GPU'
-            : 'nvidia-smi lists no usable GPU',
-          fix: 'Install the NVIDIA driver and check `nvidia-smi`; or choose `gpu.mode: simulated` in the configuration.',
-        });
-      },
-    );
-  });
+export async function readNvidiaGpus(): Promise<Inventory> {
+  return inventoryOf(await new NvidiaSmi({ optionalFields: false }).poll());
 }

@@ -9,9 +9,11 @@ import type { DestinationStream } from 'pino';
 import { checkExposure, isLoopback, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
+import type { GpuEvent } from '../core/gpu.js';
 import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
-import { type Gpu, readNvidiaGpus, simulatedGpus } from '../host/gpus.js';
+import { GpuMonitor, type GpuSource } from '../host/gpu/monitor.js';
+import { simulatedGpus } from '../host/gpus.js';
 import { StartupError } from '../host/startupError.js';
 import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
@@ -19,6 +21,7 @@ import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
 import { Dispatcher } from '../services/dispatcher.js';
+import { Gpus } from '../services/gpus.js';
 import { LeaseKeeper } from '../services/leases.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
@@ -135,11 +138,11 @@ async function listen(server: HttpServer, address: { host: string; port: number 
   }
 }
 
-async function readGpus(config: Config, nodeId: string): Promise<{ gpus: readonly Gpu[]; obstacle: Reason | null }> {
-  if (config.gpu.mode === 'simulated') return { gpus: simulatedGpus(nodeId, config.gpu.devices ?? []), obstacle: null };
-  const inventory = await readNvidiaGpus();
-  if (inventory.ok) return { gpus: inventory.gpus, obstacle: null };
-  return { gpus: [], obstacle: { code: 'NO_GPU', message: inventory.message, fix: inventory.fix } };
+/** Simulated GPUs are as full as what is booked on them. */
+function gpuSource(config: Config, nodeId: string, heldOn: (uuid: string) => number): GpuSource {
+  if (config.gpu.mode === 'nvidia') return { kind: 'nvidia' };
+  const gpus = simulatedGpus(nodeId, config.gpu.devices ?? []);
+  return { kind: 'simulated', gpus, usedBytes: ({ uuid }) => heldOn(uuid) };
 }
 
 /** The id under which this life of the node holds leases, and that of the life before, which is known to be over. */
@@ -172,18 +175,28 @@ async function furnish(
   const clock = systemClock;
   const onError = (name: string, error: unknown) => telemetry.backgroundFailure(name, error);
   const { holder, deadHolders } = takeHolderId(dataDir);
-  const { gpus, obstacle } = await readGpus(config, dataDir.nodeId);
   const poolEvents = new PoolEvents(db, telemetry);
+  // GPUs are read before there is anything to run on them, and tell what befalls them to what runs there later.
+  let heldOn: (uuid: string) => number = () => 0;
+  let onGpuEvent: (event: GpuEvent) => void = () => {};
+  const source = gpuSource(config, dataDir.nodeId, (uuid) => heldOn(uuid));
+  const monitor = new GpuMonitor({ source, onEvent: (event) => onGpuEvent(event) });
+  scope.defer('gpu monitor', () => monitor.close());
+  const inventory = await monitor.start();
   // The dispatcher needs the fleet and the fleet wakes the dispatcher: the wake-up is made first and wired later.
   let wakeDispatcher = () => {};
-  const supervisor = new Supervisor({
+  const supervisor: Supervisor = new Supervisor({
     db,
     clock,
     telemetry,
     events: poolEvents,
     config,
-    gpus,
-    gpuObstacle: obstacle,
+    gpus: inventory.ok ? inventory.gpus : [],
+    gpuObstacle: inventory.ok ? null : { code: 'NO_GPU', message: inventory.message, fix: inventory.fix },
+    gpuNow: (uuid) => {
+      const reading = monitor.readings().find(({ gpu }) => gpu.uuid === uuid);
+      return { freeBytes: reading?.memoryFreeBytes ?? null, obstacle: gpus.obstacle(uuid) };
+    },
     nodeId: dataDir.nodeId,
     homeDir: dataDir.path,
     recipeEnv: {
@@ -197,6 +210,9 @@ async function furnish(
     hash: (text) => createHash('sha256').update(text).digest('hex'),
     onFleetChange: () => wakeDispatcher(),
   });
+  const gpus: Gpus = new Gpus({ readings: () => monitor.readings(), engines: supervisor, events: poolEvents, telemetry });
+  heldOn = (uuid) => supervisor.vramHeldOn(uuid);
+  onGpuEvent = (event) => gpus.handle(event);
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
   const leases = new LeaseKeeper(db, clock, holder, onError);
@@ -241,6 +257,7 @@ async function furnish(
     tasks: new Tasks(db),
     pools,
     poolEvents,
+    gpus,
     replicaLogs,
     sessions: new Sessions(db),
   };

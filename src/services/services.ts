@@ -1,6 +1,7 @@
 /** What the doors may ask for. GraphQL and REST are given this and nothing below it. */
 import type { Admission } from './admission.js';
 import type { Cancellation } from './cancellation.js';
+import type { Gpus } from './gpus.js';
 import type { PoolEvents } from './poolEvents.js';
 import type { Pools } from './pools.js';
 import type { ReplicaLogs } from './replicaLogs.js';
@@ -15,6 +16,7 @@ export interface Services {
   readonly tasks: Tasks;
   readonly pools: Pools;
   readonly poolEvents: PoolEvents;
+  readonly gpus: Gpus;
   readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;
 }

@@ -204,11 +204,14 @@ const RETIRE: Statement = {
 WITH gone AS (
   DELETE FROM replicas r WHERE NOT (r.id = ANY($2::text[])) AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
 ), parked AS (
-  UPDATE replicas r SET state = 'ABSENT', pid = NULL, endpoint = NULL WHERE NOT (r.id = ANY($2::text[]))
+  -- A row that one statement deletes and updates is only updated.
+  UPDATE replicas r SET state = 'ABSENT', pid = NULL, endpoint = NULL
+  WHERE NOT (r.id = ANY($2::text[])) AND EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
 ), empty AS (
   DELETE FROM pools p WHERE NOT (p.id = ANY($1::text[])) AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id)
 )
-UPDATE pools p SET draining = true WHERE NOT (p.id = ANY($1::text[]))`,
+UPDATE pools p SET draining = true
+WHERE NOT (p.id = ANY($1::text[])) AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id)`,
 };
 
 export async function retireOthers(

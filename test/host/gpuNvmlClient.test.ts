@@ -47,7 +47,10 @@ describe('the NVML helper', () => {
     const { client, statuses } = clientOf({ helperFile: fixture('nvmlCrash.mjs') });
     client.start();
     await expect.poll(() => client.status.starts).toBeGreaterThanOrEqual(3);
-    expect(statuses[0]).toMatchObject({ state: 'failing', reason: expect.stringContaining('SIGSEGV: about to crash') });
+    expect(statuses[0]).toMatchObject({
+      state: 'failing',
+      reason: expect.stringContaining('(SIGSEGV): about to crash'),
+    });
     await client.close();
     expect(client.status.state).toBe('closed');
   });
@@ -64,7 +67,9 @@ describe('the NVML helper', () => {
     await expect.poll(() => client.status.state).toBe('up');
     await expect.poll(polls).toBeGreaterThan(before);
     expect(client.status.starts).toBeGreaterThanOrEqual(2);
-    expect(statuses.map((status) => status.state)).toEqual(['up', 'hung', 'up']);
+    const states = statuses.map((status) => status.state);
+    expect(states.slice(0, 2)).toEqual(['up', 'hung']);
+    expect(states.at(-1)).toBe('up');
   });
 
   it.skipIf(!hasCompiler)(

@@ -1,30 +1,44 @@
-import { describe, expect, it } from 'vitest';
-import { parseNvidiaSmi, simulatedGpus } from '../../src/host/gpus.js';
+import { afterEach, describe, expect, it } from 'vitest';
+import { readNvidiaGpus, simulatedGpus } from '../../src/host/gpus.js';
+import { fakeGpu, fakeNvidiaSmi } from './gpuSupport.js';
+import { cleanUp, later, temporaryFolder } from './support.js';
+
+afterEach(cleanUp);
+
+function searchPath(path: string): void {
+  const before = process.env.PATH;
+  later(() => {
+    process.env.PATH = before;
+  });
+  process.env.PATH = path;
+}
 
 describe('GPU inventory', () => {
-  it('reads what nvidia-smi lists and leaves out what is no GPU', () => {
-    const csv = `0, GPU-11111111-2222-3333-4444-555555555555, NVIDIA GeForce RTX 3090, 24576
-1, GPU-aaaaaaaa-2222-3333-4444-555555555555, NVIDIA GeForce RTX 3060, 12288
-2, [GPU is lost], [Unknown Error], [N/A]
-3, GPU-bbbbbbbb-2222-3333-4444-555555555555, Odd, [N/A]
-Failed to initialize NVML: Driver/library version mismatch
-`;
-    expect(parseNvidiaSmi(csv)).toEqual([
-      {
-        uuid: 'GPU-11111111-2222-3333-4444-555555555555',
-        index: 0,
-        name: 'NVIDIA GeForce RTX 3090',
-        memoryTotalBytes: 24_576 * 1024 * 1024,
-        simulated: false,
-      },
-      {
-        uuid: 'GPU-aaaaaaaa-2222-3333-4444-555555555555',
-        index: 1,
-        name: 'NVIDIA GeForce RTX 3060',
-        memoryTotalBytes: 12_288 * 1024 * 1024,
-        simulated: false,
-      },
-    ]);
+  it('lists what nvidia-smi lists, in one run, and leaves out what cannot be placed on', async () => {
+    const smi = await fakeNvidiaSmi({ gpus: [fakeGpu(0), { ...fakeGpu(1), 'memory.total': '[N/A]' }] });
+    searchPath(`${smi.folder}:${process.env.PATH}`);
+    expect(await readNvidiaGpus()).toEqual({
+      ok: true,
+      gpus: [
+        {
+          uuid: 'GPU-00000000-fake',
+          index: 0,
+          name: 'NVIDIA RTX 3090, Fake',
+          memoryTotalBytes: 24_576 * 1024 * 1024,
+          simulated: false,
+        },
+      ],
+    });
+    expect(await smi.calls()).toHaveLength(1);
+  });
+
+  it('says how to go on where there is no nvidia-smi', async () => {
+    searchPath(await temporaryFolder());
+    expect(await readNvidiaGpus()).toEqual({
+      ok: false,
+      message: expect.stringContaining('not installed'),
+      fix: expect.stringContaining('gpu.mode: simulated'),
+    });
   });
 
   it('keeps the ids of simulated GPUs, and keeps nodes apart', () => {

@@ -61,6 +61,7 @@ export function llamaCppLaunch(launch: EngineLaunch): LaunchSpec {
       ...['--host', '127.0.0.1', '--port', String(port)],
       // -c is the context of all slots together.
       ...['-c', String(launch.contextPerSlot * launch.slots), '-np', String(launch.slots)],
+      ...(launch.tensorSplit === undefined ? [] : ['--tensor-split', launch.tensorSplit.join(',')]),
       ...(launch.slots === 1 ? STRICT_ARGS : []),
       ...['--metrics', '--slots', '--log-colors', 'off'],
       ...(launch.extraArgs ?? []),

@@ -1,6 +1,13 @@
-/** The requests that are being answered, so that a dying or stopping engine can end them or wait for them. */
+/** What goes on between an engine and its clients. */
 import { setTimeout } from 'node:timers/promises';
 
+/** Counts of the engine's listeners, for its switchboard. */
+export class Traffic {
+  readonly sockets = new Set<object>();
+  requests = 0;
+}
+
+/** The requests that are being answered, so that a dying or stopping engine can end them or wait for them. */
 export class OpenCalls {
   readonly #calls = new Map<AbortController, Promise<void>>();
 

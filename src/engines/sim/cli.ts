@@ -1,6 +1,6 @@
 /** The `engine-sim` command: a process that behaves like an inference engine, down to its log lines and signals. */
 import { parseArgs } from 'node:util';
-import { describeFaults, FaultSet } from './faults.js';
+import { describeFaults, FaultSet, MAX_MS } from './faults.js';
 import { runSim, type SimRun } from './process.js';
 import { PROTOCOLS } from './protocols.js';
 
@@ -19,19 +19,32 @@ const OPTIONS = {
   'drain-ms': { type: 'string' },
   'api-key': { type: 'string' },
   embedding: { type: 'boolean', default: false },
+  reranking: { type: 'boolean', default: false },
   'split-characters': { type: 'boolean', default: false },
   'vram-bytes': { type: 'string', default: '4294967296' },
   'vram-free-bytes': { type: 'string' },
+  'exit-with-stdin': { type: 'boolean', default: false },
   fault: { type: 'string', multiple: true },
 } as const;
+
+/** From and to, both included. */
+type Range = readonly [least: number, most: number];
+const PORT: Range = [0, 65_535];
+const MS: Range = [0, MAX_MS];
+const SLOTS: Range = [1, 65_536];
+const CONTEXT_TOKENS: Range = [2, 2 ** 30];
+const TOKENS_PER_SECOND: Range = [0, 1_000_000_000];
+const BYTES: Range = [0, Number.MAX_SAFE_INTEGER];
 
 const USAGE = `usage: engine-sim --protocol ${[...PROTOCOLS.keys()].join('|')} [options]
   --host HOST  --port N (0 = any free)  --metrics-port N (where the engine has one)
   --control-port N (/sim/control also there, from the start)
-  --model NAME  --ctx N (tokens per slot)  --slots N  --api-key KEY  --embedding
+  --model NAME  --ctx N (tokens per slot)  --slots N  --api-key KEY
+  --embedding  --reranking (each is served only if asked for)
   --tokens-per-second N (0 = as fast as possible)  --first-token-ms N  --load-ms N
   --drain-ms N (running requests after SIGTERM)  --split-characters (some characters come as two tokens)
   --vram-bytes N (needed)  --vram-free-bytes N (needing more is out of memory at load)
+  --exit-with-stdin (ends, with its process group, when its standard input does)
   --fault FAULT (may be repeated; also at run time: POST /sim/control {"fault":"hang-at-token:5"}).
   :N strikes once N tokens of a completion have been sent:
 ${describeFaults()}`;
@@ -52,31 +65,33 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
   return {
     protocol,
     faults,
-    metricsPort: atLeast(0, 'metrics-port', values['metrics-port'] ?? String(metrics?.defaultPort ?? 0)),
-    controlPort: controlPort === undefined ? null : atLeast(0, 'control-port', controlPort),
-    drainMs: atLeast(0, 'drain-ms', values['drain-ms'] ?? String(stop.drainMs)),
+    metricsPort: within(PORT, 'metrics-port', values['metrics-port'] ?? String(metrics?.defaultPort ?? 0)),
+    controlPort: controlPort === undefined ? null : within(PORT, 'control-port', controlPort),
+    drainMs: within(MS, 'drain-ms', values['drain-ms'] ?? String(stop.drainMs)),
+    exitWithStdin: values['exit-with-stdin'],
     config: {
       host: values.host,
-      port: atLeast(0, 'port', values.port ?? String(protocol.defaultPort)),
+      port: within(PORT, 'port', values.port ?? String(protocol.defaultPort)),
       model: values.model,
-      contextTokens: atLeast(2, 'ctx', values.ctx),
-      slots: atLeast(1, 'slots', values.slots),
-      tokensPerSecond: atLeast(0, 'tokens-per-second', values['tokens-per-second']),
-      firstTokenMs: atLeast(0, 'first-token-ms', values['first-token-ms']),
-      loadMs: atLeast(0, 'load-ms', values['load-ms']),
+      contextTokens: within(CONTEXT_TOKENS, 'ctx', values.ctx),
+      slots: within(SLOTS, 'slots', values.slots),
+      tokensPerSecond: within(TOKENS_PER_SECOND, 'tokens-per-second', values['tokens-per-second']),
+      firstTokenMs: within(MS, 'first-token-ms', values['first-token-ms']),
+      loadMs: within(MS, 'load-ms', values['load-ms']),
       apiKey: values['api-key'] ?? (apiKeyVariable === null ? null : (env[apiKeyVariable] ?? null)),
       embedding: values.embedding,
+      reranking: values.reranking,
       splitCharacters: values['split-characters'],
-      vramBytes: atLeast(0, 'vram-bytes', values['vram-bytes']),
-      vramFreeBytes: freeBytes === undefined ? Number.POSITIVE_INFINITY : atLeast(0, 'vram-free-bytes', freeBytes),
+      vramBytes: within(BYTES, 'vram-bytes', values['vram-bytes']),
+      vramFreeBytes: freeBytes === undefined ? Number.POSITIVE_INFINITY : within(BYTES, 'vram-free-bytes', freeBytes),
     },
   };
 }
 
-function atLeast(least: number, name: string, text: string): number {
+function within([least, most]: Range, name: string, text: string): number {
   const value = Number(text);
-  if (text.trim() !== '' && Number.isSafeInteger(value) && value >= least) return value;
-  throw new Error(`--${name} must be a whole number of at least ${least}, not '${text}'\n${USAGE}`);
+  if (text.trim() !== '' && Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw new Error(`--${name} must be a whole number from ${least} to ${most}, not '${text}'\n${USAGE}`);
 }
 
 /**

@@ -4,11 +4,12 @@
  */
 import { performance } from 'node:perf_hooks';
 import { setImmediate, setTimeout } from 'node:timers/promises';
-import { OpenCalls } from './calls.js';
+import { OpenCalls, Traffic } from './calls.js';
 import { type Death, type Deaths, EngineFailed, endProcess } from './deaths.js';
 import type { FaultSet } from './faults.js';
-import { Generator, type Sampling } from './model.js';
+import type { Sampling } from './model.js';
 import { type Slot, SlotPool } from './slots.js';
+import { AT_LENGTH, type DecodeEnd, type SimToken, type StopRules, TokenSource } from './tokens.js';
 
 export interface SimConfig {
   readonly host: string;
@@ -25,8 +26,9 @@ export interface SimConfig {
   /** Time loading takes, ms. */
   readonly loadMs: number;
   readonly apiKey: string | null;
-  /** Whether embeddings and rerankings are served. */
+  /** Whether embeddings are served. */
   readonly embedding: boolean;
+  readonly reranking: boolean;
   /** Now and then a character of four bytes comes as two tokens of two bytes. */
   readonly splitCharacters: boolean;
   /** GPU memory the model needs, and what is free; needing more than is free is out of memory at load. */
@@ -45,6 +47,7 @@ export interface Completion {
   readonly seed: number;
   readonly sampling: Sampling;
   readonly idSlot: number;
+  readonly stop: StopRules;
   /** The request's parameters in the protocol's words, for its status page. */
   readonly settings: Readonly<Record<string, unknown>>;
 }
@@ -52,12 +55,28 @@ export interface Completion {
 /** What a protocol reports about a finished completion; filled in while it decodes. */
 export interface DecodeReport {
   slotId: number;
+  /** Spent waiting for a slot. */
+  queueMs: number;
   promptMs: number;
   decodeMs: number;
+  /** Decoded, the end-of-sequence token included. */
+  tokens: number;
+  hasNewLine: boolean;
+  end: DecodeEnd;
 }
 
 export function emptyReport(): DecodeReport {
-  return { slotId: -1, promptMs: 0, decodeMs: 0 };
+  const none = { slotId: -1, queueMs: 0, promptMs: 0, decodeMs: 0, tokens: 0 };
+  return { ...none, hasNewLine: false, end: AT_LENGTH };
+}
+
+/** The one that a completion is decoded for. */
+export interface DecodeClient {
+  /** Ends the decoding wherever it is. */
+  readonly signal: AbortSignal;
+  /** Asked when a slot is had and before tokens are given: throws when the client is seen to have gone. */
+  throwIfGone?(): void;
+  onSlot?(): void | Promise<void>;
 }
 
 /** Most tokens handed over at once, so that a fast stream still shares the process with the other requests. */
@@ -70,10 +89,17 @@ export class SimEngine {
   readonly config: SimConfig;
   readonly slots: SlotPool;
   readonly faults: FaultSet;
-  readonly counters = { promptTokens: 0, decodedTokens: 0, promptMs: 0, decodeMs: 0, longestSequence: 0 };
+  readonly counters = {
+    ...{ promptTokens: 0, decodedTokens: 0, promptMs: 0, decodeMs: 0, longestSequence: 0 },
+    /** Finished completions that did not end by their length. */
+    stopped: 0,
+    /** Tokens decoded, and slots that were busy then, summed up. */
+    ...{ decodeSteps: 0, busySlotSteps: 0 },
+  };
   /** Completions that got a slot, decoded to their end, or left their slot before it. */
   readonly completions = { started: 0, finished: 0, abandoned: 0 };
   readonly calls = new OpenCalls();
+  readonly traffic = new Traffic();
   readonly startedAtMs = Date.now();
   readonly log: (line: string) => void;
   readonly #deaths: Deaths;
@@ -133,27 +159,31 @@ export class SimEngine {
   }
 
   /**
-   * Waits for a slot, then decodes in it. Yields token ids in batches, in time with the configured speed; a caller
+   * Waits for a slot, then decodes in it. Yields tokens in batches, in time with the configured speed; a caller
    * that is slow to ask for the next batch slows the decoding. The slot is free again before the end is
    * reported, as in the real server. Throws the abort reason when the signal aborts.
    */
   async *decode(
     completion: Completion,
     report: DecodeReport,
-    signal: AbortSignal,
-    onSlot: () => void | Promise<void> = () => {},
-  ): AsyncGenerator<readonly number[], void, void> {
-    const slot = await this.slots.acquire(completion.idSlot, signal);
-    this.completions.started += 1;
-    let end: 'finished' | 'abandoned' = 'abandoned';
+    client: DecodeClient,
+  ): AsyncGenerator<readonly SimToken[], void, void> {
+    const askedMs = performance.now();
+    const slot = await this.slots.acquire(completion.idSlot, client.signal);
+    let end: 'finished' | 'abandoned' | 'skipped' = 'skipped';
     try {
+      client.throwIfGone?.();
+      end = 'abandoned';
+      this.completions.started += 1;
       report.slotId = slot.id;
-      await onSlot();
-      yield* this.#decodeIn(slot, completion, report, signal);
+      report.queueMs = performance.now() - askedMs;
+      await client.onSlot?.();
+      yield* this.#decodeIn(slot, completion, report, client);
       end = 'finished';
     } finally {
       this.slots.release(slot);
-      this.completions[end] += 1;
+      if (end !== 'skipped') this.completions[end] += 1;
+      if (end === 'finished' && report.end.reason !== 'length') this.counters.stopped += 1;
     }
   }
 
@@ -161,33 +191,49 @@ export class SimEngine {
     slot: Slot,
     completion: Completion,
     report: DecodeReport,
-    signal: AbortSignal,
-  ): AsyncGenerator<readonly number[], void, void> {
+    client: DecodeClient,
+  ): AsyncGenerator<readonly SimToken[], void, void> {
+    const { signal } = client;
     const { tokens: total } = this.plan(completion);
     const { promptTokens, settings } = completion;
-    const task = { id: this.slots.takeTaskId(), promptTokens, settings, maxTokens: total, decoded: 0 };
+    const counts = { maxTokens: total, decoded: 0, hasNewLine: false };
+    const task = { id: this.slots.takeTaskId(), promptTokens, settings, ...counts };
     slot.task = task;
     const { model, splitCharacters } = this.config;
-    const generator = new Generator(model, completion.prompt, completion.seed, completion.sampling, splitCharacters);
+    const source = new TokenSource({ ...completion, model, splitCharacters, tokens: total });
     const acceptedMs = performance.now();
     if (this.config.firstTokenMs > 0) await setTimeout(this.config.firstTokenMs, undefined, { signal });
     const startedMs = performance.now();
     report.promptMs = startedMs - acceptedMs;
     try {
       for (;;) {
-        const remaining = total - task.decoded;
+        const remaining = source.ended ? 0 : total - task.decoded;
         const due = remaining > 0 ? await this.#awaitDue(task.decoded, startedMs, signal) : 0;
         await this.#strike(task.decoded, signal);
         if (remaining <= 0) break;
-        const length = Math.min(due, remaining, this.faults.tokensUntilStrike(task.decoded));
-        const batch = Array.from({ length }, () => generator.next());
-        task.decoded += length;
+        client.throwIfGone?.();
+        const batch = this.#take(source, task.decoded, Math.min(due, remaining));
+        task.decoded += batch.length;
+        task.hasNewLine ||= batch.some(({ text }) => text.includes('\n'));
+        report.end = batch.at(-1)?.end ?? report.end;
         yield batch;
       }
     } finally {
       report.decodeMs = performance.now() - startedMs;
+      report.tokens = task.decoded;
+      report.hasNewLine = task.hasNewLine;
       this.#count(completion, task.decoded, report);
     }
+  }
+
+  /** Up to so many tokens, none of them beyond one at which a fault strikes. */
+  #take(source: TokenSource, decoded: number, most: number): readonly SimToken[] {
+    const endsHere = this.faults.strikesAt('eos-at-token', decoded);
+    const length = Math.min(most, this.faults.tokensUntilStrike(decoded));
+    const batch = endsHere ? [source.endOfSequence()] : source.take(length);
+    this.counters.decodeSteps += batch.length;
+    this.counters.busySlotSteps += batch.length * this.slots.busyCount;
+    return batch;
   }
 
   /** Tokens that are due now by the configured speed, at least one; waits until one is. */

@@ -32,6 +32,7 @@ export const FAULTS = {
   },
   'clock-skew': { takes: 'signed ms', effect: 'every time and duration the engine tells is off by so much' },
   // A completion.
+  'eos-at-token': { takes: 'tokens', effect: 'no fault: the model ends by its end-of-sequence token' },
   'hang-at-token': { takes: 'tokens', effect: 'completions stop; health stays good' },
   'hang-after-headers': { takes: 'nothing', effect: 'a stream sends its head and then nothing; health stays good' },
   'ignore-cancel': { takes: 'nothing', effect: 'a client that goes is not noticed: its completion keeps its slot' },
@@ -58,6 +59,16 @@ type MsFault = Named<'ms' | 'signed ms'>;
 /** Thrown for a fault nobody knows or a number that is none. */
 export class UnknownFault extends Error {}
 
+/** Two such times, added up, still fit into a timer. */
+export const MAX_MS = 1_000_000_000;
+/** Some thirty years. */
+const MAX_SKEW_MS = 1_000_000_000_000;
+const RANGES = {
+  tokens: [0, Number.MAX_SAFE_INTEGER],
+  ms: [0, MAX_MS],
+  'signed ms': [-MAX_SKEW_MS, MAX_SKEW_MS],
+} as const;
+
 const PARAMETER = { nothing: '', tokens: ':N', ms: ':MS', 'signed ms': ':MS' } as const;
 
 export function describeFaults(): string {
@@ -72,9 +83,10 @@ function parseFault(text: string): [FaultName, number] {
   const { takes } = FAULTS[name];
   if (takes === 'nothing') return [name, 0];
   const parsed = Number(parameter);
-  const least = takes === 'signed ms' ? Number.MIN_SAFE_INTEGER : 0;
-  if (parameter === undefined || parameter === '' || !Number.isSafeInteger(parsed) || parsed < least) {
-    throw new UnknownFault(`fault '${name}' needs a whole number: ${name}${PARAMETER[takes]}`);
+  const [least, most] = RANGES[takes];
+  if (parameter === undefined || parameter === '' || !Number.isSafeInteger(parsed) || parsed < least || parsed > most) {
+    const wanted = `${name}${PARAMETER[takes]}, from ${least} to ${most}`;
+    throw new UnknownFault(`fault '${name}' needs a whole number: ${wanted}`);
   }
   return [name, parsed];
 }

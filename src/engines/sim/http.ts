@@ -3,7 +3,6 @@
  * reader, and the simulator's own switchboard under /sim/control, which is open at any time and without a key.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { z } from 'zod';
 import { EngineFailed } from './deaths.js';
 import type { SimEngine } from './engine.js';
@@ -20,6 +19,8 @@ export interface Call {
   readonly path: string;
   /** Aborts when the client is gone, the process stops or the engine has failed (EngineFailed). */
   readonly signal: AbortSignal;
+  /** Throws when the client has gone and the dialect notices that at its next step, as now is. */
+  throwIfGone(): void;
 }
 
 export type Route = (call: Call) => void | Promise<void>;
@@ -32,8 +33,8 @@ export interface Dialect {
   routeOf(call: Call): Route;
   /** Answers what a route threw before its head was sent; EngineFailed and PayloadTooLarge are among it. */
   refuse(call: Call, error: unknown): void;
-  /** When a client that goes is noticed: at once, or only by the next write to it. */
-  readonly noticesGoneClient: 'at once' | 'when it writes';
+  /** When a client that goes is noticed: at once, before its prompt or its next token is worked on, or by a write. */
+  readonly noticesGoneClient: 'at once' | 'at its next step' | 'when it writes';
   /** How long an idle connection is kept. */
   readonly keepAliveMs: number;
   /** 0: any number. */
@@ -43,39 +44,30 @@ export interface Dialect {
 export class PayloadTooLarge extends Error {}
 class ClientGone extends Error {}
 
-/** Counts of one engine's listeners, for its switchboard. */
-interface Traffic {
-  readonly sockets: Set<Socket>;
-  requests: number;
-}
-const trafficOf = new WeakMap<SimEngine, Traffic>();
-
-function traffic(engine: SimEngine): Traffic {
-  const known = trafficOf.get(engine) ?? { sockets: new Set(), requests: 0 };
-  trafficOf.set(engine, known);
-  return known;
-}
-
 /** A listener of the engine, not listening yet. */
 export function createSimServer(engine: SimEngine, dialect: Dialect): Server {
-  const counted = traffic(engine);
+  const { traffic } = engine;
   const server = createServer({ keepAliveTimeout: dialect.keepAliveMs, noDelay: true }, (request, response) => {
     const path = pathOf(request);
-    if (path !== CONTROL_PATH) counted.requests += 1;
+    if (path !== CONTROL_PATH) traffic.requests += 1;
     dialect.prepare?.(request, response);
     const ended = new AbortController();
     response.on('error', () => {}); // a write to a client that has gone; `close` tells of it too
     response.once('close', () => {
-      const unnoticed = dialect.noticesGoneClient === 'when it writes' || engine.faults.has('ignore-cancel');
-      if (!unnoticed) ended.abort(new ClientGone());
+      const noticed = dialect.noticesGoneClient === 'at once' && !engine.faults.has('ignore-cancel');
+      if (noticed) ended.abort(new ClientGone());
     });
-    const call: Call = { engine, request, response, path, signal: ended.signal };
+    const throwIfGone = (): void => {
+      if (dialect.noticesGoneClient !== 'at its next step' || engine.faults.has('ignore-cancel')) return;
+      if (response.destroyed) throw new ClientGone();
+    };
+    const call: Call = { engine, request, response, path, signal: ended.signal, throwIfGone };
     engine.calls.add(ended, path === CONTROL_PATH ? answerControl(call) : answer(call, dialect));
   });
   server.maxRequestsPerSocket = dialect.requestsPerConnection;
   server.on('connection', (socket) => {
-    counted.sockets.add(socket);
-    socket.once('close', () => counted.sockets.delete(socket));
+    traffic.sockets.add(socket);
+    socket.once('close', () => traffic.sockets.delete(socket));
   });
   return server;
 }
@@ -107,11 +99,13 @@ const controlSchema = z.object({ fault: z.union([z.string(), z.array(z.string())
 /** The switchboard alone, for an engine that does not listen yet. */
 export function createControlServer(engine: SimEngine): Server {
   return createServer((request, response) => {
-    void answerControl({ engine, request, response, path: pathOf(request), signal: new AbortController().signal });
+    void answerControl({ engine, request, response, path: pathOf(request) });
   });
 }
 
-async function answerControl(call: Call): Promise<void> {
+type ControlCall = Pick<Call, 'engine' | 'request' | 'response' | 'path'>;
+
+async function answerControl(call: ControlCall): Promise<void> {
   const { engine, request, response, path } = call;
   try {
     if (path !== CONTROL_PATH) throw new UnknownFault(`only ${CONTROL_PATH} is here`);
@@ -125,8 +119,8 @@ async function answerControl(call: Call): Promise<void> {
   }
 }
 
-function inspect({ engine, request }: Call): Readonly<Record<string, unknown>> {
-  const { sockets, requests } = traffic(engine);
+function inspect({ engine, request }: ControlCall): Readonly<Record<string, unknown>> {
+  const { sockets, requests } = engine.traffic;
   return {
     faults: engine.faults.list(),
     /** Open ones of the engine's listeners, without the one that asks. */
@@ -138,21 +132,27 @@ function inspect({ engine, request }: Call): Readonly<Record<string, unknown>> {
   };
 }
 
-/** Throws PayloadTooLarge. */
+/** Throws PayloadTooLarge; what is too much is read and dropped, so that the client comes to read the answer. */
 export async function readBody(request: IncomingMessage, maxBytes = MAX_REQUEST_BYTES): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > maxBytes) throw new PayloadTooLarge('Payload too large');
-    chunks.push(chunk);
+    if (bytes <= maxBytes) chunks.push(chunk);
+    else chunks.length = 0;
   }
+  if (bytes > maxBytes) throw new PayloadTooLarge('Payload too large');
   return Buffer.concat(chunks, bytes).toString('utf8');
 }
 
-export function sendJson(response: ServerResponse, status: number, body: unknown): void {
-  send(response, status, 'application/json; charset=utf-8', JSON.stringify(body));
-}
+export type SendJson = (response: ServerResponse, status: number, body: unknown) => void;
+
+export const jsonSender =
+  (contentType: string): SendJson =>
+  (response, status, body) =>
+    send(response, status, contentType, JSON.stringify(body));
+
+export const sendJson = jsonSender('application/json');
 
 /** An empty content type stands for none. */
 export function send(response: ServerResponse, status: number, contentType: string, text: string): void {

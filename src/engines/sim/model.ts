@@ -7,7 +7,6 @@
  * every token id can be turned back into bytes.
  */
 import { createHash } from 'node:crypto';
-import { StringDecoder } from 'node:string_decoder';
 
 export interface Sampling {
   readonly temperature: number;
@@ -17,6 +16,7 @@ export interface Sampling {
 }
 
 export const BOS = 1;
+export const EOS = 2;
 const FIRST_WORD = 259;
 /** First id of the runs of 1, 2 and 3 bytes, by length. */
 const BYTE_RUNS = [0, 3, 0x1_0000, 0x100_0000] as const;
@@ -69,7 +69,17 @@ export function detokenize(ids: readonly number[]): string {
   return Buffer.concat(ids.map(tokenBytes)).toString('utf8');
 }
 
-function tokenBytes(id: number): Buffer {
+/** How many bytes of text a token stands for. */
+export function byteLengthOf(id: number): number {
+  return tokenBytes(id).length;
+}
+
+/** Whether a value is an id that the vocabulary or a run of raw bytes may have. */
+export function isTokenId(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) < VOCABULARY_SIZE;
+}
+
+export function tokenBytes(id: number): Buffer {
   if (id >= FIRST_WORD && id <= LAST_VOCABULARY_ID) return Buffer.from(PIECES[id - FIRST_WORD] ?? '', 'utf8');
   for (let length = MAX_RUN_BYTES; length >= 1; length -= 1) {
     const value = id - (BYTE_RUNS[length] ?? 0);
@@ -84,31 +94,6 @@ function tokenBytes(id: number): Buffer {
 /** The piece of a vocabulary id, as the generator emits them. */
 export function pieceOf(id: number): string {
   return PIECES[id - FIRST_WORD] ?? '';
-}
-
-export interface SimToken {
-  readonly id: number;
-  /** What the token completes: '' while a character is incomplete, then the whole character. */
-  readonly text: string;
-  /** Its place in the completion, from 1. */
-  readonly count: number;
-}
-
-/** Gives the tokens of one completion their texts, in order. */
-export class TokenReader {
-  readonly #decoder: StringDecoder | null;
-  #count = 0;
-
-  /** Without split characters every token is a piece of the vocabulary, and nothing is ever held back. */
-  constructor(splitsCharacters: boolean) {
-    this.#decoder = splitsCharacters ? new StringDecoder('utf8') : null;
-  }
-
-  read(id: number): SimToken {
-    this.#count += 1;
-    const text = this.#decoder === null ? pieceOf(id) : this.#decoder.write(tokenBytes(id));
-    return { id, text, count: this.#count };
-  }
 }
 
 /** Four bytes each in UTF-8. */

@@ -17,17 +17,20 @@ export interface SimRun {
   /** null: no control listener. */
   readonly controlPort: number | null;
   readonly drainMs: number;
+  /** Whether it ends, whatever it is doing, when its standard input does. */
+  readonly exitWithStdin: boolean;
 }
 
 /** Runs until it is told to stop; resolves with the exit code. Rejects when a port cannot be had. */
 export async function runSim(run: SimRun): Promise<number> {
-  const { protocol, config, faults, controlPort } = run;
+  const { protocol, config, faults, controlPort, drainMs } = run;
   const log = (lines: readonly string[]): void => {
     for (const line of lines) process.stderr.write(`${protocol.logs.format(line)}\n`);
   };
   const engine = new SimEngine(config, faults, protocol.deaths, (line) => log([line]));
   const stopping = new AbortController();
   const stopListening = onStopSignal(engine, stopping);
+  const letGoOfStdin = run.exitWithStdin ? endWithStdin() : () => {};
   const control = controlPort === null ? null : createControlServer(engine);
   const servers: Server[] = [];
   try {
@@ -39,8 +42,8 @@ export async function runSim(run: SimRun): Promise<number> {
     }
     await start(run, engine, servers, log, stopping.signal);
     if (!stopping.signal.aborted) await once(stopping.signal, 'abort');
-    log(protocol.logs.stopping);
-    return await drain(run, engine, servers);
+    log(protocol.logs.stopping(stopping.signal.reason, drainMs));
+    return await drain(run, engine, servers, log);
   } catch (error) {
     if (stopping.signal.aborted) return 0;
     if (!(error instanceof OutOfMemoryAtLoad)) throw error;
@@ -48,6 +51,7 @@ export async function runSim(run: SimRun): Promise<number> {
     return 1;
   } finally {
     stopListening();
+    letGoOfStdin();
     for (const server of control === null ? servers : [...servers, control]) {
       server.close();
       server.closeAllConnections();
@@ -93,11 +97,38 @@ async function listen(server: Server, host: string, port: number): Promise<strin
   return `http://${host.includes(':') ? `[${host}]` : host}:${bound}`;
 }
 
-async function drain({ protocol, drainMs }: SimRun, engine: SimEngine, servers: readonly Server[]): Promise<number> {
+async function drain(
+  { protocol, drainMs }: SimRun,
+  engine: SimEngine,
+  servers: readonly Server[],
+  log: (lines: readonly string[]) => void,
+): Promise<number> {
   engine.stop();
   for (const server of servers) server.close();
-  if (drainMs === 0) return 0;
-  return (await engine.calls.settle(drainMs)) ? 0 : protocol.stop.overrunExitCode;
+  if (drainMs === 0 || (await engine.calls.settle(drainMs))) return 0;
+  const { exitCode, lines } = protocol.stop.overrun;
+  log(lines);
+  return exitCode;
+}
+
+/**
+ * A pipe ends when whoever holds its other end is gone, however it went. The group goes too, where this process leads
+ * one. Returns what takes the handlers off again.
+ */
+function endWithStdin(): () => void {
+  const onEnd = (): void => {
+    try {
+      process.kill(-process.pid, 'SIGKILL');
+    } catch {
+      process.exit(1); // leads no group
+    }
+  };
+  const { stdin } = process;
+  stdin.once('end', onEnd).once('error', onEnd).resume();
+  return () => {
+    stdin.removeListener('end', onEnd).removeListener('error', onEnd);
+    stdin.destroy();
+  };
 }
 
 /** Returns what takes the handlers off again. */
@@ -111,7 +142,7 @@ function onStopSignal(engine: SimEngine, stopping: AbortController): () => void 
       process.kill(process.pid, signal);
       return;
     }
-    stopping.abort();
+    stopping.abort(signal);
   };
   for (const signal of signals) process.on(signal, onSignal);
   return () => {

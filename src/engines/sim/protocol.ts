@@ -31,7 +31,7 @@ export interface SimLogs {
   loading(config: SimConfig, url: string | null): readonly string[];
   loaded(config: SimConfig): readonly string[];
   listening(config: SimConfig, url: string, metricsUrl: string | null): readonly string[];
-  readonly stopping: readonly string[];
+  stopping(signal: NodeJS.Signals, drainMs: number): readonly string[];
   loadOom(config: SimConfig): readonly string[];
   noGpu(config: SimConfig): readonly string[];
 }
@@ -40,6 +40,6 @@ export interface SimLogs {
 export interface SimStop {
   /** How long running requests may still take, ms; 0 cuts them at once. `--drain-ms` sets another time. */
   readonly drainMs: number;
-  /** Exit code when they took longer. */
-  readonly overrunExitCode: number;
+  /** How it ends when they took longer. */
+  readonly overrun: { readonly exitCode: number; readonly lines: readonly string[] };
 }

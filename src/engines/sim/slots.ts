@@ -18,6 +18,8 @@ export interface SlotTask {
   readonly settings: Readonly<Record<string, unknown>>;
   readonly maxTokens: number;
   decoded: number;
+  /** Whether its text so far has a line break. */
+  hasNewLine: boolean;
 }
 
 interface Deferred {

@@ -6,7 +6,8 @@ import { setImmediate } from 'node:timers/promises';
 import { type Completion, type DecodeReport, emptyReport } from './engine.js';
 import type { FaultSet, TokenFault } from './faults.js';
 import { type Call, failureOf, finish, write } from './http.js';
-import { type SimToken, TokenReader } from './model.js';
+import { detokenize } from './model.js';
+import type { SimToken } from './tokens.js';
 
 export interface StreamFrames {
   readonly headers: Readonly<Record<string, string>>;
@@ -24,14 +25,16 @@ export interface StreamFrames {
 
 /** Faults of one event, and what becomes of it. */
 const EVENT_FAULTS = {
-  'bad-utf8-at-token': (event) => event, // the bytes are exchanged after encoding
   'bad-json-at-token': (event) => `${event.slice(0, Math.floor(event.trimEnd().length / 2))}\n\n`,
   'bad-sse-at-token': () => '<html><body><h1>502 Bad Gateway</h1></body></html>\n\n',
   'duplicate-at-token': (event) => event + event,
   'missing-at-token': () => '',
   'long-line-at-token': () => `data: ${'x'.repeat(LONG_LINE_BYTES)}\n\n`,
 } satisfies Partial<Record<TokenFault, (event: string) => string>>;
-type EventFault = keyof typeof EVENT_FAULTS;
+/** Of one event too, but the bytes are exchanged after encoding. */
+const BAD_BYTE = 'bad-utf8-at-token';
+type EventFault = keyof typeof EVENT_FAULTS | typeof BAD_BYTE;
+const EVENT_FAULT_NAMES = [...Object.keys(EVENT_FAULTS), BAD_BYTE] as readonly EventFault[];
 
 const LONG_LINE_BYTES = 10 * 1024 * 1024;
 /** Stands in a token's text for a byte that is never part of UTF-8. A private character: no text has it. */
@@ -42,11 +45,12 @@ const SIMULATED_ERROR = 'Simulated error.';
 export async function streamCompletion(call: Call, completion: Completion, frames: StreamFrames): Promise<void> {
   const { engine, response } = call;
   const report = emptyReport();
-  const events = new EventWriter(frames, engine.faults, new TokenReader(engine.config.splitCharacters));
+  const events = new EventWriter(frames, engine.faults);
   const keepAlive = startKeepAlive(call, frames);
   try {
     if (frames.headWaitsFor === 'nothing') sendHead(call, frames);
-    for await (const batch of engine.decode(completion, report, call.signal, () => onSlot(call, frames))) {
+    const client = { ...call, onSlot: () => onSlot(call, frames) };
+    for await (const batch of engine.decode(completion, report, client)) {
       if (await endedByFault(call, frames, events.sentTokens)) return;
       await writeEvents(call, frames, events.ofTokens(batch));
       keepAlive?.refresh();
@@ -63,15 +67,20 @@ export async function streamCompletion(call: Call, completion: Completion, frame
   }
 }
 
-/** Decodes a completion whose answer is one body: all its token ids, and how it went. */
-export async function decodeWhole(
-  { engine, signal }: Call,
-  completion: Completion,
-): Promise<{ readonly ids: readonly number[]; readonly report: DecodeReport }> {
+export interface Whole {
+  readonly tokens: readonly SimToken[];
+  readonly text: string;
+  readonly report: DecodeReport;
+}
+
+/** Decodes a completion whose answer is one body. Bytes at its end that make no character become U+FFFD. */
+export async function decodeWhole(call: Call, completion: Completion): Promise<Whole> {
   const report = emptyReport();
-  const ids: number[] = [];
-  for await (const batch of engine.decode(completion, report, signal)) ids.push(...batch);
-  return { ids, report };
+  const tokens: SimToken[] = [];
+  for await (const batch of call.engine.decode(completion, report, call)) tokens.push(...batch);
+  const isCut = report.end.reason === 'word' && completion.stop.text !== 'kept';
+  const text = isCut ? tokens.map((token) => token.text).join('') : detokenize(tokens.map(({ id }) => id));
+  return { tokens, text, report };
 }
 
 /** A stream that is nothing but an error, for a protocol that refuses with status 200. */
@@ -128,62 +137,67 @@ function startKeepAlive({ response }: Call, { keepAlive }: StreamFrames): NodeJS
 class EventWriter {
   readonly #frames: StreamFrames;
   readonly #faults: FaultSet;
-  readonly #tokens: TokenReader;
   #sentTokens = 0;
   /** Strikes the next event that there is: a token may have none. */
   #due: EventFault | null = null;
+  /** A token's text has the mark, and no event has had it yet: a protocol may gather tokens. */
+  #isMarked = false;
 
-  constructor(frames: StreamFrames, faults: FaultSet, tokens: TokenReader) {
+  constructor(frames: StreamFrames, faults: FaultSet) {
     this.#frames = frames;
     this.#faults = faults;
-    this.#tokens = tokens;
   }
 
   get sentTokens(): number {
     return this.#sentTokens;
   }
 
-  ofTokens(batch: readonly number[]): string | Buffer {
+  ofTokens(batch: readonly SimToken[]): string | Buffer {
     // A batch ends where a fault may strike, so it is asked about once.
     this.#noteFault();
     this.#sentTokens += batch.length;
     let text = '';
-    let spoiled = false;
-    for (const id of batch) {
-      const token = this.#tokens.read(id);
-      if (this.#due === null) {
-        text += this.#frames.token(token);
-        continue;
-      }
-      const event = this.#strike(this.#due, token);
-      spoiled ||= event.includes(BAD_BYTE_MARK);
-      text += event;
-    }
-    return spoiled ? withBadByte(text) : text;
+    for (const token of batch) text += this.#due === null ? this.#frames.token(token) : this.#strike(this.#due, token);
+    return this.#isMarked ? this.#spoil(text) : text;
   }
 
-  closing(report: DecodeReport): string {
+  closing(report: DecodeReport): string | Buffer {
     this.#noteFault();
     const events = this.#frames.last(report);
-    return this.#due === null ? events : EVENT_FAULTS[this.#due](events);
+    if (this.#isMarked) return this.#spoil(events);
+    if (this.#due === null || events === '') return events;
+    if (this.#due !== BAD_BYTE) return EVENT_FAULTS[this.#due](events);
+    const middle = Math.floor(events.trimEnd().length / 2);
+    return aroundBadByte(events.slice(0, middle), events.slice(middle));
   }
 
   #noteFault(): void {
-    for (const fault of Object.keys(EVENT_FAULTS) as EventFault[]) {
+    for (const fault of EVENT_FAULT_NAMES) {
       if (this.#faults.strikesAt(fault, this.#sentTokens)) this.#due = fault;
     }
   }
 
   #strike(fault: EventFault, token: SimToken): string {
-    const isMarked = fault === 'bad-utf8-at-token' && token.text !== '';
-    const event = this.#frames.token(isMarked ? { ...token, text: token.text + BAD_BYTE_MARK } : token);
+    if (fault === BAD_BYTE) {
+      if (token.text === '') return this.#frames.token(token);
+      this.#due = null;
+      this.#isMarked = true;
+      return this.#frames.token({ ...token, text: token.text + BAD_BYTE_MARK });
+    }
+    const event = this.#frames.token(token);
     if (event === '') return '';
     this.#due = null;
     return EVENT_FAULTS[fault](event);
   }
+
+  #spoil(text: string): string | Buffer {
+    const at = text.indexOf(BAD_BYTE_MARK);
+    if (at === -1) return text;
+    this.#isMarked = false;
+    return aroundBadByte(text.slice(0, at), text.slice(at + BAD_BYTE_MARK.length));
+  }
 }
 
-function withBadByte(text: string): Buffer {
-  const [before = '', after = ''] = text.split(BAD_BYTE_MARK, 2);
+function aroundBadByte(before: string, after: string): Buffer {
   return Buffer.concat([Buffer.from(before), Buffer.of(0xff), Buffer.from(after)]);
 }

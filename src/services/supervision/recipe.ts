@@ -6,6 +6,7 @@ import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import { DIALECTS, type Dialect } from '../../engines/dialects.js';
 import type { DeterminismClaim, EngineLaunch, LaunchSpec } from '../../engines/launch.js';
+import { changesMemory, type MemoryPlan } from './memory.js';
 
 export interface LaunchFacts {
   readonly modelRef: string;
@@ -28,7 +29,6 @@ export interface Recipe {
   readonly spawns: boolean;
   readonly endpoint: string | null;
   readonly simulated: boolean;
-  readonly vramBytes: number;
   readonly portCount: number;
   /** Where its process carries the API key; null: the engine has no keys. */
   readonly apiKeyVariable: string | null;
@@ -37,6 +37,8 @@ export interface Recipe {
   readonly readyDeadlineMs: number;
   /** The name by which the engine must call itself; null where somebody else chose it. */
   modelId(modelRef: string): string | null;
+  /** What a replica will need of its GPUs; null: only the engine knows. */
+  memory(modelRef: string): MemoryPlan | null;
   /** Says what stands in the way of a start, before anything is started. */
   check(modelRef: string): Reason | null;
   launch(facts: LaunchFacts): LaunchSpec;
@@ -117,10 +119,10 @@ function external(pool: PoolConfig, dialect: Dialect): Provision {
     spawns: false,
     endpoint: pool.endpoint ?? null,
     simulated: false,
-    vramBytes: 0,
     determinism: dialect.determinism(null),
     readyDeadlineMs: ATTACH_DEADLINE_MS,
     modelId: () => null,
+    memory: () => null,
     check: () => null,
     launch: nothingToLaunch,
   };
@@ -132,10 +134,10 @@ function unbuilt(message: string): Provision {
     spawns: true,
     endpoint: null,
     simulated: false,
-    vramBytes: 0,
     determinism: { claim: 'none', because: message },
     readyDeadlineMs: ATTACH_DEADLINE_MS,
     modelId: () => null,
+    memory: () => null,
     check: () => reason,
     launch: nothingToLaunch,
   };
@@ -147,10 +149,10 @@ function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): 
     spawns: true,
     endpoint: null,
     simulated: true,
-    vramBytes: sim.vram_bytes,
     determinism: { claim: 'byte_exact', because: 'the simulator depends on model, prompt, seed and sampling alone' },
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => modelRef,
+    memory: () => ({ kind: 'claimed', bytes: sim.vram_bytes }),
     check: () => null,
     launch: ({ modelRef, ports, apiKey }): LaunchSpec => {
       const [port = 0, ...others] = ports;
@@ -187,7 +189,6 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
     spawns: true,
     endpoint: null,
     simulated: false,
-    vramBytes: 0,
     determinism: dialect.determinism({
       slots: pool.slots,
       extraArgs: pool.provisioning.flags,
@@ -195,6 +196,7 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
     }),
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, dialect, env, modelRef) : modelRef),
+    memory: (modelRef) => ggufPlan(pool, dialect, env, modelRef),
     check: (modelRef) => binaryObstacle(binaryPath, env) ?? modelObstacle(pool, dialect, env, modelRef),
     launch: ({ modelRef, ports, apiKey, gpuUuids, gpuIndices }): LaunchSpec => {
       const model = modelSource(pool, dialect, env, modelRef) ?? '';
@@ -205,6 +207,14 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
       return { ...spec, logPatterns: spec.logPatterns.filter(({ fault }) => fault !== 'CPU_FALLBACK') };
     },
   };
+}
+
+function ggufPlan(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): MemoryPlan | null {
+  const path = modelSource(pool, dialect, env, modelRef);
+  if (!dialect.readsGguf || path === null || changesMemory(pool.provisioning.flags)) return null;
+  return {
+    ...{ kind: 'gguf', path, contextPerSlot: pool.ctx, slots: pool.slots, ratios: pool.tensor_split ?? null },
+  } as const;
 }
 
 function readyDeadlineMs(pool: PoolConfig, dialect: Dialect): number {
@@ -225,6 +235,7 @@ function launchOf(
     servedName: modelRef,
     contextPerSlot: pool.ctx,
     slots: pool.slots,
+    ...(pool.tensor_split !== undefined && { tensorSplit: pool.tensor_split }),
     extraArgs: pool.provisioning.flags,
     extraEnv: pool.provisioning.env,
   };

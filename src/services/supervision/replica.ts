@@ -16,6 +16,7 @@ import type { ReplicaObserved } from '../../store/pools.js';
 import type { EngineRun, ReadyReplica } from '../fleet.js';
 import { cpuGate, decodeGate, propsGate, readyGate } from './gates.js';
 import { type Inherited, Instance, type InstanceFacts } from './instance.js';
+import { type Device, firstMisfit, firstUnusable, needOf } from './memory.js';
 import type { Recipe } from './recipe.js';
 
 export const SELF_TEST_DEADLINE_MS = 30_000;
@@ -39,8 +40,8 @@ export interface ReplicaDeps {
   readonly clock: Clock;
   readonly recipe: Recipe;
   readonly chance: () => number;
-  /** VRAM of the replica's devices that no other engine of ours holds, bytes; Infinity where it is not known. */
-  readonly vramFreeBytes: () => number;
+  /** The replica's devices, with the memory that no engine of ours holds. */
+  readonly devices: () => readonly Device[];
   /** Told after every change, with everything that is known; writes it down and wakes who waits. */
   readonly onChange: (
     observed: ReplicaObserved,
@@ -64,6 +65,7 @@ export class Replica {
   #life: Promise<void> | null = null;
   #instance: Instance | null = null;
   #inherited: Inherited | null;
+  #held: ReadonlyMap<string, number> = new Map();
   #engineVersion: string | null = null;
   #props: EngineProps | null = null;
   #lastError: Reason | null = null;
@@ -102,9 +104,9 @@ export class Replica {
     return this.#engineVersion;
   }
 
-  /** VRAM its process holds, bytes. */
-  get vramHeldBytes(): number {
-    return this.#instance?.own ? this.#deps.recipe.vramBytes : 0;
+  /** VRAM its process was given on a device, bytes. */
+  vramHeldOn(uuid: string): number {
+    return this.#held.get(uuid) ?? 0;
   }
 
   start(): void {
@@ -186,7 +188,7 @@ export class Replica {
       slots,
       engineVersion: this.#engineVersion ?? '',
       run: this.#engineRun(instance),
-      vramFreeBytes: this.#deps.vramFreeBytes(),
+      vramFreeBytes: Math.min(...this.#deps.devices().map(({ freeBytes }) => freeBytes), Number.MAX_SAFE_INTEGER),
       adapter: instance.adapter,
     };
   }
@@ -230,7 +232,7 @@ export class Replica {
     this.#move('launch', `starting ${this.#modelRef}`);
     let failure: Reason | null;
     try {
-      failure = this.#deps.recipe.check(this.#modelRef) ?? this.#vramObstacle();
+      failure = this.#deps.recipe.check(this.#modelRef) ?? (await this.#memoryObstacle());
       failure ??= await this.#launchAndWatch(signal);
     } catch (error) {
       failure = reasonOf(error);
@@ -252,15 +254,19 @@ export class Replica {
     return this.#lastError;
   }
 
-  #vramObstacle(): Reason | null {
-    const needBytes = this.#deps.recipe.vramBytes;
-    const freeBytes = this.#deps.vramFreeBytes();
-    if (needBytes <= freeBytes) return null;
-    return {
-      code: 'VRAM_INSUFFICIENT',
-      message: `${this.#modelRef} needs ${needBytes} bytes of VRAM on device ${this.facts.deviceMask}; ${freeBytes} are free`,
-      fix: 'Use fewer replicas, a smaller model or context, or another device.',
-    };
+  /** What its devices cannot give it; when they can, it is booked at once, so that two starts do not count on the same. */
+  async #memoryObstacle(): Promise<Reason | null> {
+    const plan = this.#deps.recipe.memory(this.#modelRef);
+    const before = this.#deps.devices();
+    const needs = await needOf(plan, before);
+    if ('code' in needs) return needs;
+    const devices = this.#deps.devices();
+    // What an earlier start left running has its memory already.
+    const misfit = firstUnusable(devices) ?? (this.#inherited === null ? firstMisfit(needs, devices) : null);
+    if (misfit === null) {
+      this.#held = new Map(needs.map((need, index) => [devices[index]?.uuid ?? '', need.totalBytes]));
+    }
+    return misfit;
   }
 
   async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
@@ -386,6 +392,7 @@ export class Replica {
       // Left behind when something stood in the way of taking it over.
       if (this.#inherited !== null) await reapOrphan({ ...this.#inherited, graceMs: RECYCLE_GRACE_MS });
       this.#inherited = null;
+      this.#held = new Map();
     } finally {
       this.#instance = null;
     }
@@ -462,7 +469,8 @@ export class Replica {
       nodeId,
       state: this.#state,
       slotsTotal: slots,
-      vramBytes: this.vramHeldBytes,
+      // Of each device; where shares differ, the largest.
+      vramBytes: Math.max(0, ...this.#held.values()),
       endpoint,
       pid: known?.pid ?? null,
       pidStartTicks: known === null ? null : String(known.startTimeTicks),

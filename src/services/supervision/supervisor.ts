@@ -24,6 +24,7 @@ import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Inherited } from './instance.js';
+import type { Device } from './memory.js';
 import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
 import { Replica, SELF_TEST_DEADLINE_MS } from './replica.js';
 
@@ -37,6 +38,8 @@ export interface SupervisorDeps {
   readonly events: PoolEvents;
   readonly config: Config;
   readonly gpus: readonly Gpu[];
+  /** What a GPU reads now: memory that nobody has taken (null: not known), and why it may not be used. */
+  readonly gpuNow: (uuid: string) => { readonly freeBytes: number | null; readonly obstacle: string | null };
   /** What stands in the way of every pool that needs a GPU; null when there are some. */
   readonly gpuObstacle: Reason | null;
   readonly nodeId: string;
@@ -181,6 +184,20 @@ export class Supervisor implements Fleet {
     return this.#pool(poolId).recipe.readyDeadlineMs + SELF_TEST_DEADLINE_MS;
   }
 
+  /** Booked by replicas of ours on a GPU, bytes. */
+  vramHeldOn(uuid: string): number {
+    let held = 0;
+    for (const { replicas } of this.#pools.values()) for (const replica of replicas) held += replica.vramHeldOn(uuid);
+    return held;
+  }
+
+  replicasOn(gpuUuid: string): { readonly id: string; readonly poolId: string }[] {
+    return [...this.#pools.values()]
+      .flatMap(({ replicas }) => replicas)
+      .filter(({ facts }) => facts.gpuUuids.includes(gpuUuid))
+      .map(({ facts: { id, poolId } }) => ({ id, poolId }));
+  }
+
   health(poolId: string) {
     const pool = this.#pools.get(poolId);
     const replicas = pool?.replicas ?? [];
@@ -262,7 +279,7 @@ export class Supervisor implements Fleet {
       clock,
       recipe,
       chance,
-      vramFreeBytes: () => Math.min(...gpus.map((gpu) => this.#vramFreeBytes(gpu)), Number.MAX_SAFE_INTEGER),
+      devices: () => gpus.map((gpu) => this.#deviceOf(gpu)),
       onChange: (observed, change) => this.#record(identity, observed, change),
       onUnexpectedExit: () => telemetry.restarted(identity),
       inherited: this.#inherited.get(id) ?? null,
@@ -277,12 +294,11 @@ export class Supervisor implements Fleet {
     return this.#deps.gpus.filter((gpu) => wanted.includes(gpu.index));
   }
 
-  #vramFreeBytes(gpu: Gpu): number {
-    let held = 0;
-    for (const pool of this.#pools.values()) {
-      for (const replica of pool.replicas) if (replica.facts.gpuUuids.includes(gpu.uuid)) held += replica.vramHeldBytes;
-    }
-    return gpu.memoryTotalBytes - held;
+  #deviceOf({ uuid, index, name, memoryTotalBytes }: Gpu): Device {
+    const { freeBytes, obstacle } = this.#deps.gpuNow(uuid);
+    const unbookedBytes = memoryTotalBytes - this.vramHeldOn(uuid);
+    const label = `GPU ${index} (${name})`;
+    return { uuid, label, freeBytes: Math.max(0, Math.min(unbookedBytes, freeBytes ?? unbookedBytes)), obstacle };
   }
 
   #record(

@@ -1,0 +1,37 @@
+/** What the protocols with embeddings and rerankings do alike. */
+import type { SimEngine } from './engine.js';
+import { embed, rerankScore, tokenize } from './model.js';
+
+/** Tokens of the texts, each with the begin-of-sequence token before it, as an answer tells them. */
+export function toldTextTokens(engine: SimEngine, texts: readonly string[]): number {
+  return engine.toldTokens(texts.reduce((sum, text) => sum + tokenize(text).length + 1, 0));
+}
+
+/** Of one text; `base64`: of little-endian 32-bit floats. */
+export function embeddingOf(
+  { config }: SimEngine,
+  text: string,
+  format: 'float' | 'base64',
+): readonly number[] | string {
+  const vector = embed(config.model, text);
+  return format === 'float' ? vector : Buffer.from(Float32Array.from(vector).buffer).toString('base64');
+}
+
+/** Best first. */
+export function ranked(
+  { config }: SimEngine,
+  query: string,
+  documents: readonly string[],
+): readonly { readonly index: number; readonly text: string; readonly score: number }[] {
+  return documents
+    .map((text, index) => ({ index, text, score: rerankScore(config.model, query, text) }))
+    .sort((one, other) => other.score - one.score);
+}
+
+/** A query is read together with each of its documents. */
+export function toldRankTokens(engine: SimEngine, query: string, documents: readonly string[]): number {
+  return toldTextTokens(
+    engine,
+    documents.map((text) => `${query}${text}`),
+  );
+}
