@@ -35,9 +35,8 @@ export interface LaunchSpec {
   };
   /** What its log lines give away, most telling first. */
   readonly logPatterns: readonly LogPattern[];
+  /** Connections of ours are closed before: Triton waits for them. */
   readonly stop: {
-    /** Pooled connections must be gone before the signal: the engine waits for them. */
-    readonly closeConnectionsFirst: boolean;
     /** After SIGTERM, how long the engine may take before its process group is killed, ms. */
     readonly drainWindowMs: number;
   };

@@ -30,10 +30,9 @@ describe('launch', () => {
     expect(tritonLaunch({ ...facts, gpuUuids: ['GPU-a'], extraEnv }).env).toMatchObject(extraEnv);
   });
 
-  it('gives the exit more time than the server gives itself, and wants our connections closed before', () => {
+  it('gives the exit more time than the server gives itself', () => {
     const { args, stop } = tritonLaunch(facts);
     const exitTimeoutSeconds = Number(/--exit-timeout-secs=(\d+)/.exec(args.join(' '))?.[1]);
-    expect(stop.closeConnectionsFirst).toBe(true);
     expect(stop.drainWindowMs).toBeGreaterThan(exitTimeoutSeconds * 1_000);
   });
 });

@@ -77,7 +77,7 @@ export function llamaCppLaunch(launch: EngineLaunch): LaunchSpec {
     },
     ready: { whileLoading: 'answers_503', deadlineMs: READY_DEADLINE_MS },
     logPatterns: LOG_PATTERNS,
-    stop: { closeConnectionsFirst: false, drainWindowMs: DRAIN_WINDOW_MS },
+    stop: { drainWindowMs: DRAIN_WINDOW_MS },
   };
 }
 

@@ -81,8 +81,8 @@ export function tritonLaunch(launch: EngineLaunch): LaunchSpec {
     env: { ...gpuEnvironment(launch.gpuUuids), ...launch.extraEnv },
     ready: { whileLoading: 'refuses', deadlineMs: READY_DEADLINE_MS },
     logPatterns: LOG_PATTERNS,
-    // An idle connection of ours would use the exit budget up to its last second.
-    stop: { closeConnectionsFirst: true, drainWindowMs: DRAIN_WINDOW_MS },
+    // Idle connections use it up to its last second, so ours are closed before.
+    stop: { drainWindowMs: DRAIN_WINDOW_MS },
   };
 }
 

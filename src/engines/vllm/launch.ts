@@ -98,7 +98,7 @@ export function vllmLaunch(launch: EngineLaunch): LaunchSpec {
     },
     ready: { whileLoading: 'refuses', deadlineMs: READY_DEADLINE_MS },
     logPatterns: LOG_PATTERNS,
-    stop: { closeConnectionsFirst: false, drainWindowMs: DRAIN_WINDOW_MS },
+    stop: { drainWindowMs: DRAIN_WINDOW_MS },
   };
 }
 
