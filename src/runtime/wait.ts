@@ -20,7 +20,7 @@ export interface Deadline extends Disposable {
 }
 
 /**
- * Aborts `ms` from now (null: never), or with any of its parents, with their reason. AbortSignal.any is no substitute:
+ * Aborts `ms` from now (null: never), or with any of its parents, with their reason. `AbortSignal.any` is no substitute:
  * it holds its sources weakly, so that an AbortSignal.timeout inside it is collected and never fires, and it leaves
  * something behind at a long-lived source with every call.
  */

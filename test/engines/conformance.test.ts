@@ -252,7 +252,8 @@ describe('embeddings and reranking', () => {
     ...(['llamacpp', 'vllm'] as const).map((protocol) => ({
       name: `${protocol} (simulated)`,
       protocol,
-      start: (): Promise<RunningEngine | null> => startEngineSim({ protocol, args: ['--embedding', '--model', MODEL] }),
+      start: (): Promise<RunningEngine | null> =>
+        startEngineSim({ protocol, args: ['--embedding', '--reranking', '--model', MODEL] }),
       reranks: true,
     })),
     {

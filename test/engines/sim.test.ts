@@ -1,16 +1,21 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseSimArgs } from '../../src/engines/sim/cli.js';
 import { type Completion, SimEngine } from '../../src/engines/sim/engine.js';
 import { FaultSet } from '../../src/engines/sim/faults.js';
 import { createSimServer } from '../../src/engines/sim/http.js';
-import { detokenize, embed, Generator, rerankScore, TokenReader, tokenize } from '../../src/engines/sim/model.js';
+import { detokenize, embed, Generator, rerankScore, tokenize } from '../../src/engines/sim/model.js';
 import { SlotPool } from '../../src/engines/sim/slots.js';
 import { type StreamFrames, streamCompletion } from '../../src/engines/sim/stream.js';
+import { NO_STOP, TokenReader } from '../../src/engines/sim/tokens.js';
+import { groupMembers } from '../../src/host/procfs.js';
 import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
 const SAMPLING = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05 };
@@ -103,10 +108,23 @@ describe('slots', () => {
 describe('arguments', () => {
   it('name what is wrong', () => {
     expect(() => parseSimArgs(['--protocol', 'sglang'])).toThrow("protocol 'sglang' is not built yet");
-    expect(() => parseSimArgs(['--slots', '0'])).toThrow('--slots must be a whole number of at least 1');
+    expect(() => parseSimArgs(['--slots', '0'])).toThrow("--slots must be a whole number from 1 to 65536, not '0'");
     expect(() => new FaultSet().set(['sulk'])).toThrow("unknown fault 'sulk'");
     expect(() => new FaultSet().set(['hang-at-token'])).toThrow('hang-at-token:N');
     expect(() => new FaultSet().set(['slow-load:-1'])).toThrow('slow-load:MS');
+  });
+
+  it.each([
+    ['--port', '70000', 'from 0 to 65535'],
+    ['--slots', '3000000000', 'from 1 to 65536'],
+    ['--ctx', '1', 'from 2 to 1073741824'],
+    ['--load-ms', '2147483648', 'from 0 to 1000000000'],
+    ['--first-token-ms', '2147483648', 'from 0 to 1000000000'],
+    ['--drain-ms', '2147483648', 'from 0 to 1000000000'],
+    ['--fault', 'slow-load:2147483648', 'slow-load:MS, from 0 to 1000000000'],
+    ['--fault', 'clock-skew:-9007199254740991', 'from -1000000000000 to 1000000000000'],
+  ])('have bounds: %s %s', (name, value, message) => {
+    expect(() => parseSimArgs([`${name}=${value}`])).toThrow(message);
   });
 
   it('take the key from the environment, as the real server does', () => {
@@ -176,6 +194,16 @@ describe('faults of the wire', () => {
       expect([...events.slice(0, 2), ...events.slice(3, 8)]).toEqual([...healthy.slice(0, 2), ...healthy.slice(3, 8)]);
       expect(bytes.includes(0xff)).toBe(fault.startsWith('bad-utf8'));
     }
+  });
+
+  it('put a byte that is no UTF-8 into the closing event when there is no token left', async () => {
+    await sim.control('bad-utf8-at-token:8');
+    const bytes = await streamed(sim);
+    const events = eventsOf(bytes);
+    expect(events.slice(0, 8)).toEqual(healthy.slice(0, 8));
+    expect(events).toHaveLength(9);
+    expect(events[8]).toContain('\uFFFD');
+    expect(bytes.filter((byte) => byte === 0xff)).toHaveLength(1);
   });
 
   it('send an event twice or not at all, the closing one too', async () => {
@@ -263,7 +291,8 @@ describe('llama.cpp', () => {
     });
   });
 
-  it('serves embeddings and reranking only when started for them', async () => {
+  it('serves embeddings and reranking each only when started for it', async () => {
+    const asked = { query: ' river', documents: [' morning', ' the river'], top_n: 1 };
     await withSim(['--embedding', '--model', 'm'], async (sim) => {
       const input = ['a', 'b'];
       const usage = { prompt_tokens: 4, total_tokens: 4 };
@@ -272,12 +301,61 @@ describe('llama.cpp', () => {
       expect(await openAi.json()).toEqual({ model: 'm', object: 'list', usage, data });
       const native = await post(sim, '/embedding', { content: 'a' });
       expect(await native.json()).toEqual([{ index: 0, embedding: [embed('m', 'a')] }]);
-      const asked = { query: ' river', documents: [' morning', ' the river'], top_n: 1 };
-      const ranked = await post(sim, '/v1/rerank', asked);
-      expect(await ranked.json()).toMatchObject({ results: [{ index: 1 }] });
+      expect((await post(sim, '/v1/rerank', asked)).status).toBe(501);
     });
-    await withSim([], async (sim) => {
+    await withSim(['--reranking'], async (sim) => {
+      const ranked = await post(sim, '/v1/rerank', asked);
+      expect(await ranked.json()).toMatchObject({ results: [{ index: 1 }], usage: { prompt_tokens: 7 } });
       expect((await post(sim, '/v1/embeddings', { input: 'a' })).status).toBe(501);
+    });
+  });
+
+  it.each([
+    [{ prompt: [300, -1] }, 400, 'Prompt contains invalid tokens'],
+    [{ prompt: [2 ** 25] }, 400, 'Prompt contains invalid tokens'],
+    [{ prompt: [1.5] }, 400, 'Prompt contains invalid tokens'],
+    [{ prompt: ['a', 'b'] }, 501, 'several prompts are not simulated'],
+    [{ prompt: [300, 'b'] }, 501, 'several prompts are not simulated'],
+    [{ prompt: 'p', stop: [1] }, 400, 'stop'],
+    [{ prompt: 'p', seed: 1.5 }, 400, 'seed'],
+  ])('refuses %j with %i', async (body, status, message) => {
+    await withSim([], async (sim) => {
+      const answer = await post(sim, '/completion', { n_predict: 1, ...body });
+      expect([answer.status, await answer.text()]).toEqual([status, expect.stringContaining(message)]);
+    });
+  });
+
+  it('reads the lower 32 bits of a seed', async () => {
+    await withSim([], async (sim) => {
+      const textOf = async (seed: string) => {
+        const body = `{"prompt":"p","n_predict":20,"seed":${seed}}`;
+        const signal = AbortSignal.timeout(DEADLINE_MS);
+        return (await (await fetch(`${sim.baseUrl}/completion`, { method: 'POST', body, signal })).json()).content;
+      };
+      expect(await textOf(String(2n ** 60n + 2n ** 40n))).toBe(await textOf('0'));
+      expect(await textOf(String(2 ** 32 + 5))).toBe(await textOf('5'));
+      expect(await textOf('18446744073709551615')).not.toBe(undefined);
+    });
+  });
+
+  it('tells whether a slot is free when asked so, and how many were busy while it decoded', async () => {
+    await withSim(['--slots', '2'], async (sim) => {
+      const slots = async (query: string) => (await fetch(`${sim.baseUrl}/slots${query}`)).status;
+      const busyPerDecode = async () =>
+        /^llamacpp:n_busy_slots_per_decode (.*)$/m.exec(await (await fetch(`${sim.baseUrl}/metrics`)).text())?.[1];
+      expect(await busyPerDecode()).toBe('0');
+      await streamed(sim);
+      expect(await busyPerDecode()).toBe('1');
+      await sim.control('hang-at-token:0');
+      const one = streamed(sim);
+      await expect.poll(() => sim.inspect()).toMatchObject({ busySlots: 1 });
+      expect(await slots('?fail_on_no_slot=1')).toBe(200);
+      const two = streamed(sim);
+      await expect.poll(() => sim.inspect()).toMatchObject({ busySlots: 2 });
+      expect([await slots('?fail_on_no_slot=1'), await slots('')]).toEqual([503, 200]);
+      await sim.control('none');
+      await Promise.all([one, two]);
+      expect(Number(await busyPerDecode())).toBeGreaterThan(1);
     });
   });
 });
@@ -317,7 +395,7 @@ describe('an engine that tells its clients that it fails', () => {
 });
 
 const COMPLETION: Completion = {
-  ...{ prompt: 'p', promptTokens: 1, maxTokens: 8, seed: 1, idSlot: -1, settings: {} },
+  ...{ prompt: 'p', promptTokens: 1, maxTokens: 8, seed: 1, idSlot: -1, stop: NO_STOP, settings: {} },
   sampling: SAMPLING,
 };
 
@@ -330,6 +408,49 @@ describe('the process', () => {
     expect(await sim.exited).toEqual({ code: 1, signal: null });
     expect(sim.lines.join('\n')).toMatch(/allocating \S+ MiB on device 0: cudaMalloc failed: out of memory/);
     expect(sim.lines.join('\n')).not.toContain('listening on');
+  });
+
+  it.each([
+    [['--fault', 'ignore-sigterm', '--fault', 'orphan-child'], /ready on/],
+    [['--fault', 'never-ready'], /loading model/],
+  ])('ends with its standard input when told to, and its group with it (%j)', async (args, line) => {
+    const entry = fileURLToPath(new URL('../../dist/engines/sim/main.js', import.meta.url));
+    const child = spawn(process.execPath, [entry, '--port', '0', '--exit-with-stdin', ...args], {
+      stdio: ['pipe', 'ignore', 'pipe'],
+      detached: true,
+    });
+    try {
+      const exited = once(child, 'close');
+      const lines = createInterface({ input: child.stderr });
+      await new Promise<void>((resolve) => lines.on('line', (said) => line.test(said) && resolve()));
+      expect(child.exitCode).toBeNull();
+      child.stdin.end();
+      expect(await exited).toEqual([null, 'SIGKILL']);
+      await expect.poll(() => groupMembers(child.pid ?? 0)).toEqual([]);
+    } finally {
+      try {
+        process.kill(-(child.pid ?? 0), 'SIGKILL');
+      } catch {
+        // The whole group is gone, as it should be.
+      }
+    }
+  });
+
+  it('ends by itself although its standard input is still open', async () => {
+    const entry = fileURLToPath(new URL('../../dist/engines/sim/main.js', import.meta.url));
+    const child = spawn(process.execPath, [entry, '--port', '0', '--exit-with-stdin'], {
+      stdio: ['pipe', 'ignore', 'pipe'],
+      detached: true,
+    });
+    try {
+      const exited = once(child, 'close');
+      const lines = createInterface({ input: child.stderr });
+      await new Promise<void>((resolve) => lines.on('line', (said) => /ready on/.test(said) && resolve()));
+      child.kill('SIGTERM');
+      expect(await exited).toEqual([0, null]);
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
 
   it('loads as much longer as it is told', async () => {

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
-import { type IncomingMessage, request } from 'node:http';
+import { Agent, type IncomingMessage, request } from 'node:http';
 import { connect } from 'node:net';
+import { text as bodyOf } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
@@ -77,6 +78,19 @@ describe('a stream', () => {
     expect(JSON.parse(answer.text)).toMatchObject({ id: '42', text_output: `Once upon${texts.join('')}` });
   });
 
+  it('takes tensors of one element for what is in them', async () => {
+    const wrapped = { ...ask, text_input: ['Once upon'], max_tokens: [3], seed: [[7]], stream: [true] };
+    expect(await post(sim, STREAM, wrapped)).toEqual(await post(sim, STREAM, { ...ask, stream: true }));
+  });
+
+  it('ends with any of its stop words', async () => {
+    const texts = textsOf(await post(sim, STREAM, { ...ask, max_tokens: 40, stream: true }));
+    const stop_words = ['', '#', texts[2]?.trim()];
+    const stopped = textsOf(await post(sim, STREAM, { ...ask, max_tokens: 40, stream: true, stop_words }));
+    expect(stopped).toEqual([...texts.slice(0, stopped.length - 1), '']);
+    expect(stopped.length).toBeLessThanOrEqual(4);
+  });
+
   it('loses the characters that are cut into two tokens', async () => {
     await using splitting = await startEngineSim({ protocol: 'triton', args: [...ARGS, '--split-characters'] });
     const texts = textsOf(await post(splitting, STREAM, { ...ask, max_tokens: 60, stream: true }));
@@ -117,6 +131,17 @@ describe('refusals', () => {
       ),
     ],
     [
+      STREAM,
+      { ...ask, text_input: [] },
+      400,
+      'application/json',
+      error(
+        "[request id: <id_unknown>] unexpected shape for input 'text_input' for model 'ensemble'. Expected [-1,1], got [1,0].",
+      ),
+    ],
+    [STREAM, { ...ask, max_tokens: [3, 4] }, 400, 'application/json', /Expected \[-1,1\], got \[1,2\]/],
+    [STREAM, { ...ask, seed: 2 ** 65 }, 500, 'application/json', /non-unsigned-integer as unsigned-integer/],
+    [
       '/v2/models/x/generate_stream',
       ask,
       404,
@@ -131,6 +156,13 @@ describe('refusals', () => {
   ] as const)('POST %s %j: %i', async (path, body, status, type, text) => {
     const matched = typeof text === 'string' ? text : expect.stringMatching(text);
     expect(await post(sim, path, body)).toEqual({ status, type, text: matched });
+  });
+});
+
+it('refuses a body that is too large', async () => {
+  const body = { ...ask, text_input: 'x'.repeat(65 * 1024 * 1024) };
+  expect(await post(sim, STREAM, body)).toEqual({
+    ...{ status: 413, type: 'application/json', text: error('Payload too large') },
   });
 });
 
@@ -162,6 +194,16 @@ describe('what it tells', () => {
     );
     expect(page.text).toMatch(/^nv_inference_request_success\{model="ensemble",version="1"\} \d+$/m);
     expect((await get(sim, '/metrics')).status).toBe(404);
+  });
+
+  it('escapes the name of its model there', async () => {
+    const model = 'a "quoted\\" one';
+    await using odd = await startEngineSim({ protocol: 'triton', args: [...ARGS, '--model', model] });
+    const page = await (await fetch(`${odd.metricsUrl}/metrics`)).text();
+    expect(page).toContain('nv_inference_request_success{model="a \\"quoted\\\\\\" one",version="1"} 0\n');
+    expect(page).toContain(
+      'nv_inference_request_failure{model="a \\"quoted\\\\\\" one",reason="OTHER",version="1"} 0\n',
+    );
   });
 
   it('logs like the server', () => {
@@ -229,7 +271,30 @@ describe('the process', () => {
     stopping.kill('SIGTERM');
     expect(await stopping.exited).toEqual({ code: 1, signal: null });
     expect(stopping.lines).toContain('Signal (15) received.');
+    expect(stopping.lines.at(-1)).toBe('Exit timeout expired. Exiting immediately.');
     socket.destroy();
+  });
+
+  it('answers nothing but that it exits, while it does, over the connections that it still has', async () => {
+    await using stopping = await startEngineSim({ protocol: 'triton', args: ARGS });
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const told = async (path: string) => {
+      const client = request(`${stopping.baseUrl}${path}`, { agent });
+      client.end();
+      const [answer] = (await once(client, 'response')) as [IncomingMessage];
+      return [answer.statusCode, await bodyOf(answer)];
+    };
+    try {
+      expect(await told('/v2/health/ready')).toEqual([200, '']);
+      stopping.kill('SIGINT');
+      await expect.poll(() => stopping.lines).toContain('Signal (2) received.');
+      for (const path of ['/v2/health/ready', '/v2', STREAM, '/nowhere']) {
+        expect(await told(path)).toEqual([503, error('Server exiting')]);
+      }
+    } finally {
+      agent.destroy();
+    }
+    expect(await stopping.exited).toEqual({ code: 0, signal: null });
   });
 
   it('ends with 0 once the last connection has gone', async () => {

@@ -102,6 +102,18 @@ describe('a stream', () => {
     ]);
   });
 
+  it('has one bad byte and loses nothing else where tokens are gathered', async () => {
+    const body = { ...PROMPT, stream: true, max_tokens: 12, stream_interval: 4, request_id: 'r' };
+    const healthy = (await payloads(body)).join('\n');
+    for (const token of [2, 11, 12]) {
+      await sim.control(`bad-utf8-at-token:${token}`);
+      const spoiled = (await payloads(body)).join('\n');
+      expect(spoiled.split('\uFFFD')).toHaveLength(2);
+      expect(spoiled.replace('\uFFFD', '')).toBe(healthy);
+    }
+    await sim.control('none');
+  });
+
   it('has chunks without text where characters are split', async () => {
     await using split = await startEngineSim({ protocol: 'vllm', args: [...FAST, '--split-characters'] });
     const told = await payloads({ ...PROMPT, ...ALL, max_tokens: 200 }, split);
@@ -177,6 +189,10 @@ describe('a refusal', () => {
     ],
     ['no tokens', { ...PROMPT, max_tokens: 0 }, 400, 'BadRequestError', 'max_tokens', 'must be at least 1, got 0'],
     ['another model', { ...PROMPT, model: 'x' }, 404, 'NotFoundError', 'model', 'The model `x` does not exist.'],
+    ['a token nobody knows', { ...PROMPT, prompt: [300, 2 ** 25] }, 400, 'BadRequestError', null, 'out of vocabulary'],
+    ['several prompts', { ...PROMPT, prompt: ['a', 'b'] }, 501, 'NotImplementedError', 'prompt', 'not simulated'],
+    ['several lists', { ...PROMPT, prompt: [[300], [301]] }, 501, 'NotImplementedError', 'prompt', 'not simulated'],
+    ['a seed too large', { ...PROMPT, seed: 2 ** 64 }, 400, 'Bad Request', 'body.seed', ''],
     ['too much together', { ...PROMPT, max_tokens: 60 }, 400, 'BadRequestError', 'input_tokens', OVERFLOW],
     ['too much alone', { ...PROMPT, max_tokens: 65 }, 400, 'BadRequestError', 'max_tokens', 'cannot be greater than'],
   ])('of %s', async (_name, body, status, type, param, message) => {
@@ -185,6 +201,16 @@ describe('a refusal', () => {
     expect(await answer.json()).toEqual({
       error: { message: expect.stringContaining(message), type, param, code: status },
     });
+  });
+
+  it('of a body that is too large says so', async () => {
+    const answer = await ask('/v1/completions', `{"prompt":"${'x'.repeat(65 * 1024 * 1024)}"}`);
+    expect([answer.status, await answer.json()]).toEqual([413, { detail: 'Payload too large' }]);
+  });
+
+  it('does not come for a seed of 64 bits', async () => {
+    const body = JSON.stringify({ ...PROMPT, seed: 'SEED' }).replace('"SEED"', '9223372036854775807');
+    expect((await ask('/v1/completions', body)).status).toBe(200);
   });
 
   it('lets what just fits through', async () => {
@@ -212,6 +238,26 @@ describe('metrics', () => {
     );
     expect(text).toMatch(/^vllm:generation_tokens_total\{engine="0",model_name="m"\} \d+\.0$/m);
     expect(text).toContain('vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} ');
+  });
+
+  it('have the latencies of what has finished, and the cache', async () => {
+    await using fresh = await startEngineSim({ protocol: 'vllm', args: [...FAST, '--first-token-ms', '30'] });
+    await (await ask('/v1/completions', { ...PROMPT, max_tokens: 5 }, fresh)).text();
+    await payloads({ ...PROMPT, stream: true, max_tokens: 5 }, fresh);
+    const text = await (await ask('/metrics', undefined, fresh)).text();
+    const labels = 'engine="0",model_name="m"';
+    const names = ['time_to_first_token', 'e2e_request_latency', 'request_queue_time'];
+    for (const name of names) {
+      expect(text).toContain(`# TYPE vllm:${name}_seconds histogram\n`);
+      expect(text).toContain(`vllm:${name}_seconds_count{${labels}} 2.0\n`);
+      expect(text).toContain(`vllm:${name}_seconds_bucket{engine="0",le="+Inf",model_name="m"} 2.0\n`);
+    }
+    expect(text).toContain(`vllm:inter_token_latency_seconds_count{${labels}} 8.0\n`);
+    expect(text).toContain('vllm:time_to_first_token_seconds_bucket{engine="0",le="0.02",model_name="m"} 0.0\n');
+    expect(text).toContain('vllm:e2e_request_latency_seconds_bucket{engine="0",le="1.0",model_name="m"} 2.0\n');
+    expect(text).toContain(`vllm:prefix_cache_queries_total{${labels}} 14.0\n`);
+    expect(text).toContain(`vllm:prefix_cache_hits_total{${labels}} 0.0\n`);
+    expect(text).toMatch(/^vllm:cache_config_info\{block_size="16",.*num_gpu_blocks="256"\} 1\.0$/m);
   });
 
   it.each([
@@ -258,6 +304,16 @@ describe('the process', () => {
     expect((await ask('/health', undefined, dying)).status).toBe(503);
     expect(await dying.exited).toEqual({ code: 1, signal: null });
     expect(faultIn(dying)).toBe(found);
+  });
+
+  it.each([
+    [[], 'mode=abort timeout=0s'],
+    [['--drain-ms', '1500'], 'mode=drain timeout=1.5s'],
+  ])('says how it ends (%j)', async (args, mode) => {
+    await using stopping = await startEngineSim({ protocol: 'vllm', args: [...FAST, ...args] });
+    stopping.kill('SIGTERM');
+    expect(await stopping.exited).toEqual({ code: 0, signal: null });
+    expect(stopping.lines.join('\n')).toContain(`stopping engine client ${mode}`);
   });
 
   it('writes of itself under the names of its two processes', () => {

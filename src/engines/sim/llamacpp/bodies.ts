@@ -1,10 +1,15 @@
 /** The JSON bodies and texts of llama-server's protocol, as build 11669 sends them. Pure. */
 import { z } from 'zod';
 import type { Completion, DecodeReport, SimEngine } from '../engine.js';
-import { BOS, detokenize, LAST_VOCABULARY_ID, pieceOf, type SimToken, tokenize, VOCABULARY_SIZE } from '../model.js';
+import { jsonSender } from '../http.js';
+import { BOS, detokenize, isTokenId, LAST_VOCABULARY_ID, pieceOf, tokenize, VOCABULARY_SIZE } from '../model.js';
+import { wholeNumber } from '../numbers.js';
+import type { SimToken } from '../tokens.js';
+
+export const sendJson = jsonSender('application/json; charset=utf-8');
 
 const BUILD_INFO = 'b11669-sim';
-/** What a seed of -1 reads back as: a random one. */
+/** What a seed of -1 reads back as: a random one. Seeds have 32 bits; of a longer one the lower are read. */
 const RANDOM_SEED = 0xffff_ffff;
 
 /** A refusal in the protocol's terms; carries the exact body. */
@@ -27,17 +32,19 @@ export function contextOverflow(promptTokens: number, contextTokens: number): Ll
 }
 
 const completionSchema = z.object({
-  prompt: z.union([z.string(), z.array(z.number().int().nonnegative())]),
+  prompt: z.union([z.string(), z.array(z.unknown())]),
   n_predict: z.number().int().min(-1).optional(),
   max_tokens: z.number().int().min(-1).optional(),
   stream: z.boolean().default(false),
-  seed: z.number().int().min(-1).max(RANDOM_SEED).default(-1),
+  seed: wholeNumber(-(2 ** 63), 2 ** 64).default(-1),
   temperature: z.number().default(0.8),
   top_k: z.number().int().default(40),
   top_p: z.number().default(0.95),
   min_p: z.number().default(0.05),
   id_slot: z.number().int().default(-1),
   cache_prompt: z.boolean().default(true),
+  /** Anything but an array is taken for none. */
+  stop: z.preprocess((value) => (Array.isArray(value) ? value : []), z.array(z.string())).default([]),
 });
 type CompletionBody = z.infer<typeof completionSchema>;
 
@@ -46,7 +53,7 @@ export const tokenizeSchema = z.object({
   add_special: z.boolean().default(false),
   with_pieces: z.boolean().default(false),
 });
-export const detokenizeSchema = z.object({ tokens: z.array(z.number().int().nonnegative()).default([]) });
+export const detokenizeSchema = z.object({ tokens: z.array(z.unknown()).default([]) });
 
 /** Parses a request body; a failure is the 400 that the server answers. */
 export function parseBody<T>(text: string, schema: z.ZodType<T>): T {
@@ -75,27 +82,44 @@ export function parseCompletion(text: string): CompletionBody {
   return { prompt, ...rest };
 }
 
+/** Throws the refusal of what is no token of this model. */
+export function tokenIdsOf(values: readonly unknown[]): readonly number[] {
+  const ids = values.filter(isTokenId);
+  if (ids.length === values.length) return ids;
+  if (values.every((value) => typeof value === 'number')) {
+    throw new LlamaError(400, 'invalid_request_error', 'Prompt contains invalid tokens');
+  }
+  const message = 'a prompt is simulated as one text or one array of token ids, several prompts are not simulated';
+  throw new LlamaError(501, 'not_supported_error', message);
+}
+
 /** The completion a body asks for. Counts the begin-of-sequence token that the server puts before a text prompt. */
 export function completionOf(body: CompletionBody, randomSeed: () => number): Completion {
   const isText = typeof body.prompt === 'string';
-  const ids = typeof body.prompt === 'string' ? tokenize(body.prompt) : body.prompt;
-  const isRandom = body.seed === -1 || body.seed === RANDOM_SEED;
+  const ids = typeof body.prompt === 'string' ? tokenize(body.prompt) : tokenIdsOf(body.prompt);
+  const seed = seedOf(body);
   return {
-    prompt: typeof body.prompt === 'string' ? body.prompt : detokenize(body.prompt),
+    prompt: typeof body.prompt === 'string' ? body.prompt : detokenize(ids),
     promptTokens: ids.length + (isText ? 1 : 0),
     maxTokens: body.n_predict ?? body.max_tokens ?? -1,
-    seed: isRandom ? randomSeed() : body.seed,
+    seed: seed === RANDOM_SEED ? randomSeed() : seed,
     sampling: { temperature: body.temperature, topK: body.top_k, topP: body.top_p, minP: body.min_p },
     idSlot: body.id_slot,
+    stop: { words: body.stop.filter((word) => word !== ''), text: 'removed' },
     settings: generationSettings(body),
   };
+}
+
+function seedOf({ seed }: CompletionBody): number {
+  const range = RANDOM_SEED + 1;
+  return ((seed % range) + range) % range;
 }
 
 /** As the status pages show them; the last frame of a completion also tells its stop words. */
 function generationSettings(body: CompletionBody): Readonly<Record<string, unknown>> {
   const maxTokens = body.n_predict ?? body.max_tokens ?? -1;
   return {
-    seed: body.seed === -1 ? RANDOM_SEED : body.seed,
+    seed: seedOf(body),
     temperature: Math.fround(body.temperature), // the server holds these as 32-bit floats, and shows it
     top_k: body.top_k,
     top_p: Math.fround(body.top_p),
@@ -117,16 +141,16 @@ function generationSettings(body: CompletionBody): Readonly<Record<string, unkno
  * Middle frames of one completion. Each differs from the next only in three places, so the text around them is made
  * once: `data: {"index":0,"content":" She","tokens":[300],"stop":false,…,"tokens_predicted":1,"tokens_evaluated":18}`.
  * A token that completes no character has no frame; the frame of the one that does has all the text, one id, and a
- * `tokens_predicted` that has jumped.
+ * `tokens_predicted` that has jumped. Text that is held back for a stop word, and end-of-sequence, have an empty frame.
  */
 export function frameWriter(promptTokens: number): (token: SimToken) => string {
   const tail = `,"tokens_evaluated":${promptTokens}}\n\n`;
-  return (token) => (token.text === '' ? '' : `${headOf(token)}${token.count}${tail}`);
+  return (token) => (token.whole ? `${headOf(token)}${token.count}${tail}` : '');
 }
 
 const heads: string[] = [];
 function headOf({ id, text }: SimToken): string {
-  if (text !== pieceOf(id)) return makeHead(id, text);
+  if (id > LAST_VOCABULARY_ID || text !== pieceOf(id)) return makeHead(id, text);
   const known = heads[id];
   if (known !== undefined) return known;
   const made = makeHead(id, text);
@@ -146,8 +170,8 @@ export function lastFrame(
   report: DecodeReport,
   content: string,
 ): Readonly<Record<string, unknown>> {
-  const { tokens, truncated } = engine.plan(completion);
-  const { promptTokens } = completion;
+  const { tokens, end } = report;
+  const { promptTokens, stop } = completion;
   const toldTokens = engine.toldTokens(tokens);
   const toldPromptTokens = engine.toldTokens(promptTokens);
   const promptMs = engine.toldMs(report.promptMs);
@@ -162,12 +186,12 @@ export function lastFrame(
     model: engine.toldModel,
     tokens_predicted: toldTokens,
     tokens_evaluated: toldPromptTokens,
-    generation_settings: { ...completion.settings, stop: [] },
+    generation_settings: { ...completion.settings, stop: stop.words },
     prompt: `<s> ${completion.prompt}`,
-    has_new_line: false,
-    truncated,
-    stop_type: 'limit',
-    stopping_word: '',
+    has_new_line: report.hasNewLine,
+    truncated: end.reason === 'length' && engine.plan(completion).truncated,
+    stop_type: end.reason === 'length' ? 'limit' : end.reason,
+    stopping_word: end.word,
     tokens_cached: Math.max(promptTokens + tokens - 1, 0),
     timings: {
       cache_n: 0,
@@ -220,7 +244,7 @@ export function slotsBody({ slots, config }: SimEngine): readonly unknown[] {
       next_token: [
         {
           has_next_token: busy,
-          has_new_line: false,
+          has_new_line: task.hasNewLine,
           n_remain: busy ? task.maxTokens - task.decoded : -1,
           n_decoded: busy ? task.decoded : 0,
         },
@@ -254,28 +278,4 @@ export function tokenizeBody(request: z.infer<typeof tokenizeSchema>): Readonly<
   const ids = [...(request.add_special ? [BOS] : []), ...tokenize(request.content)];
   if (!request.with_pieces) return { tokens: ids };
   return { tokens: ids.map((id) => ({ id, piece: id <= LAST_VOCABULARY_ID ? pieceOf(id) : detokenize([id]) })) };
-}
-
-/** Prometheus text without labels. Totals advance when a request leaves its slot. */
-export function metricsText({ counters, slots }: SimEngine): string {
-  const perSecond = (tokens: number, ms: number): number => (ms > 0 ? (tokens * 1000) / ms : 0);
-  const rows: readonly (readonly [name: string, type: string, help: string, value: number])[] = [
-    ['prompt_tokens_total', 'counter', 'Prompt tokens processed, without cached ones', counters.promptTokens],
-    ['prompt_tokens_cached_total', 'counter', 'Prompt tokens reused from the cache', 0],
-    ['prompt_seconds_total', 'counter', 'Time spent on prompts', counters.promptMs / 1000],
-    ['tokens_predicted_total', 'counter', 'Tokens generated', counters.decodedTokens],
-    ['tokens_predicted_seconds_total', 'counter', 'Time spent generating', counters.decodeMs / 1000],
-    ['n_decode_total', 'counter', 'Decode calls', counters.decodedTokens],
-    ['n_tokens_max', 'counter', 'Longest sequence seen', counters.longestSequence],
-    ['prompt_tokens_seconds', 'gauge', 'Prompt tokens per second', perSecond(counters.promptTokens, counters.promptMs)],
-    ['predicted_tokens_seconds', 'gauge', 'Tokens per second', perSecond(counters.decodedTokens, counters.decodeMs)],
-    ['requests_processing', 'gauge', 'Requests in a slot', slots.busyCount],
-    ['requests_deferred', 'gauge', 'Requests waiting for a slot', slots.deferredCount],
-  ];
-  return rows
-    .map(
-      ([name, type, help, value]) =>
-        `# HELP llamacpp:${name} ${help}\n# TYPE llamacpp:${name} ${type}\nllamacpp:${name} ${value}\n`,
-    )
-    .join('');
 }

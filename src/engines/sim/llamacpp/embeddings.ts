@@ -1,9 +1,9 @@
-/** llama-server's embedding and reranking routes, which it serves only when started for them. */
+/** llama-server's embedding and reranking routes, each of which it serves only when started for it. */
 import { z } from 'zod';
+import { embeddingOf, ranked, toldRankTokens, toldTextTokens } from '../embedding.js';
 import type { SimEngine } from '../engine.js';
-import { type Route, readBody, sendJson } from '../http.js';
-import { embed, rerankScore, tokenize } from '../model.js';
-import { LlamaError, parseBody } from './bodies.js';
+import { type Route, readBody } from '../http.js';
+import { LlamaError, parseBody, sendJson } from './bodies.js';
 
 const textsSchema = z.union([z.string(), z.array(z.string()).min(1)]);
 const embeddingSchema = z.object({
@@ -20,17 +20,13 @@ const rerankSchema = z.object({
   top_n: z.number().int().positive().optional(),
 });
 
-function refuseDisabled(engine: SimEngine, what: 'embeddings' | 'reranking'): void {
-  if (engine.config.embedding) return;
+function refuseDisabled({ config }: SimEngine, what: 'embeddings' | 'reranking'): void {
+  if (what === 'embeddings' ? config.embedding : config.reranking) return;
   const message = `This server does not support ${what}. Start it with \`--${what}\``;
   throw new LlamaError(501, 'not_supported_error', message);
 }
 
-/** Tokens of the texts, each with the begin-of-sequence token before it. */
-function usageOf(engine: SimEngine, texts: readonly string[]): Readonly<Record<string, number>> {
-  const tokens = engine.toldTokens(texts.reduce((sum, text) => sum + tokenize(text).length + 1, 0));
-  return { prompt_tokens: tokens, total_tokens: tokens };
-}
+const usageOf = (tokens: number) => ({ prompt_tokens: tokens, total_tokens: tokens });
 
 function textsOf({ input, content }: z.infer<typeof embeddingSchema>): readonly string[] {
   const texts = input ?? content;
@@ -44,7 +40,7 @@ function textsOf({ input, content }: z.infer<typeof embeddingSchema>): readonly 
 export const nativeEmbeddings: Route = async ({ engine, request, response }) => {
   refuseDisabled(engine, 'embeddings');
   const texts = textsOf(parseBody(await readBody(request), embeddingSchema));
-  const vectors = texts.map((text, index) => ({ index, embedding: [embed(engine.config.model, text)] }));
+  const vectors = texts.map((text, index) => ({ index, embedding: [embeddingOf(engine, text, 'float')] }));
   sendJson(response, 200, vectors);
 };
 
@@ -52,14 +48,13 @@ export const openAiEmbeddings: Route = async ({ engine, request, response }) => 
   refuseDisabled(engine, 'embeddings');
   const body = parseBody(await readBody(request), embeddingSchema);
   const texts = textsOf(body);
+  const format = body.encoding_format;
   const data = texts.map((text, index) => {
-    const vector = embed(engine.config.model, text);
-    if (body.encoding_format === 'float') return { embedding: vector, index, object: 'embedding' };
-    // Little-endian 32-bit floats.
-    const embedding = Buffer.from(Float32Array.from(vector).buffer).toString('base64');
-    return { embedding, index, object: 'embedding', encoding_format: 'base64' };
+    const named = format === 'base64' && { encoding_format: format };
+    return { embedding: embeddingOf(engine, text, format), index, object: 'embedding', ...named };
   });
-  sendJson(response, 200, { model: engine.toldModel, object: 'list', usage: usageOf(engine, texts), data });
+  const usage = usageOf(toldTextTokens(engine, texts));
+  sendJson(response, 200, { model: engine.toldModel, object: 'list', usage, data });
 };
 
 export const rerank: Route = async ({ engine, request, response }) => {
@@ -73,18 +68,12 @@ export const rerank: Route = async ({ engine, request, response }) => {
   if (candidates === undefined || candidates.length === 0) {
     throw new LlamaError(400, 'invalid_request_error', '"documents" must be a non-empty string array');
   }
-  const ranked = candidates
-    .map((text, index) => ({ index, text, score: rerankScore(engine.config.model, query, text) }))
-    .sort((one, other) => other.score - one.score)
-    .slice(0, body.top_n);
+  const best = ranked(engine, query, candidates).slice(0, body.top_n);
   if (documents === undefined) {
-    const results = ranked.map(({ index, text, score }) => ({ index, score, ...(body.return_text && { text }) }));
+    const results = best.map(({ index, text, score }) => ({ index, score, ...(body.return_text && { text }) }));
     return sendJson(response, 200, results);
   }
-  const results = ranked.map(({ index, score }) => ({ index, relevance_score: score }));
-  const usage = usageOf(
-    engine,
-    candidates.map((text) => `${query}${text}`),
-  );
+  const results = best.map(({ index, score }) => ({ index, relevance_score: score }));
+  const usage = usageOf(toldRankTokens(engine, query, candidates));
   sendJson(response, 200, { model: engine.toldModel, object: 'list', usage, results });
 };

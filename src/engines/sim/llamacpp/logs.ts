@@ -17,7 +17,7 @@ export const logs: SimLogs = {
   loading: ({ model }, url) => [`srv  llama_server: loading model '${model}', bound to ${url}`],
   loaded: () => ['srv  llama_server: model loaded'],
   listening: (_config, url) => [`srv  llama_server: listening on ${url}`],
-  stopping: ['srv  llama_server: cleaning up before exit...'],
+  stopping: () => ['srv  llama_server: cleaning up before exit...'],
   loadOom: ({ model, vramBytes }) => [
     `ggml_backend_cuda_buffer_type_alloc_buffer: allocating ${(vramBytes / BYTES_PER_MIB).toFixed(2)} MiB on device 0: cudaMalloc failed: out of memory`,
     `alloc_tensor_range: failed to allocate CUDA0 buffer of size ${vramBytes}`,

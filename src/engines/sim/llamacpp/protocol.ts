@@ -5,22 +5,16 @@
 import { randomInt } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Completion, SimEngine } from '../engine.js';
-import {
-  type Call,
-  createSimServer,
-  type Dialect,
-  PayloadTooLarge,
-  type Route,
-  readBody,
-  send,
-  sendJson,
-} from '../http.js';
+import { type Call, createSimServer, type Dialect, PayloadTooLarge, type Route, readBody, send } from '../http.js';
 import { detokenize } from '../model.js';
 import type { SimProtocol } from '../protocol.js';
 import { decodeWhole, type StreamFrames, streamCompletion } from '../stream.js';
 import * as bodies from './bodies.js';
 import { nativeEmbeddings, openAiEmbeddings, rerank } from './embeddings.js';
 import { deaths, logs } from './logs.js';
+import { metricsText } from './metrics.js';
+
+const { sendJson } = bodies;
 
 const KEYLESS_PATHS: ReadonlySet<string> = new Set(['/health', '/v1/health']);
 
@@ -35,12 +29,12 @@ const ROUTES: Readonly<Record<string, Route>> = {
   'GET /health': health,
   'GET /v1/health': health,
   'GET /props': ({ engine, response }) => sendJson(response, 200, bodies.propsBody(engine)),
-  'GET /slots': ({ engine, response }) => sendJson(response, 200, bodies.slotsBody(engine)),
+  'GET /slots': slots,
   'GET /models': models,
   'GET /v1/models': models,
   'GET /metrics': ({ engine, response }) => {
     response.setHeader('Process-Start-Time-Unix', String(bodies.startedAtSeconds(engine)));
-    send(response, 200, 'text/plain; version=0.0.4', bodies.metricsText(engine));
+    send(response, 200, 'text/plain; version=0.0.4', metricsText(engine));
   },
   'POST /completion': complete,
   'POST /completions': complete,
@@ -49,7 +43,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   },
   'POST /detokenize': async ({ request, response }) => {
     const { tokens } = bodies.parseBody(await readBody(request), bodies.detokenizeSchema);
-    sendJson(response, 200, { content: detokenize(tokens) });
+    sendJson(response, 200, { content: detokenize(bodies.tokenIdsOf(tokens)) });
   },
   'POST /embedding': nativeEmbeddings,
   'POST /embeddings': nativeEmbeddings,
@@ -86,7 +80,7 @@ export const llamaCpp: SimProtocol = {
   logs,
   deaths,
   // Work under way is not drained: streams end without their last frame.
-  stop: { drainMs: 0, overrunExitCode: 0 },
+  stop: { drainMs: 0, overrun: { exitCode: 0, lines: [] } },
 };
 
 function asLlamaError(error: unknown): bodies.LlamaError {
@@ -111,6 +105,15 @@ function hasKey(request: IncomingMessage, apiKey: string | null): boolean {
   return request.headers.authorization === `Bearer ${apiKey}` || request.headers['x-api-key'] === apiKey;
 }
 
+/** With `fail_on_no_slot` it is a question, too. */
+function slots({ engine, request, response }: Call): void {
+  const query = new URLSearchParams(request.url?.split('?')[1]);
+  if (query.get('fail_on_no_slot') && engine.slots.busyCount === engine.config.slots) {
+    throw new bodies.LlamaError(503, 'unavailable_error', 'no slot available');
+  }
+  sendJson(response, 200, bodies.slotsBody(engine));
+}
+
 async function complete(call: Call): Promise<void> {
   const { engine, request, response } = call;
   const body = bodies.parseCompletion(await readBody(request));
@@ -119,8 +122,8 @@ async function complete(call: Call): Promise<void> {
     throw bodies.contextOverflow(completion.promptTokens, engine.config.contextTokens);
   }
   if (body.stream) return streamCompletion(call, completion, framesOf(engine, completion));
-  const { ids, report } = await decodeWhole(call, completion);
-  sendJson(response, 200, bodies.lastFrame(engine, completion, report, detokenize(ids)));
+  const { text, report } = await decodeWhole(call, completion);
+  sendJson(response, 200, bodies.lastFrame(engine, completion, report, text));
 }
 
 /** A frame per token, then the one with `stop: true`, then EOF. */

@@ -1,7 +1,9 @@
 /** The JSON bodies and events of the TGI router, as version 3.3 sends them. Pure. */
 import { createHash } from 'node:crypto';
 import type { SimEngine } from '../engine.js';
-import { BOS, detokenize, pieceOf, type SimToken, tokenize } from '../model.js';
+import { BOS, byteLengthOf, EOS, LAST_VOCABULARY_ID, pieceOf, tokenize } from '../model.js';
+import type { Whole } from '../stream.js';
+import type { DecodeEnd, SimToken } from '../tokens.js';
 import type { Envelope } from './errors.js';
 import type { Generation } from './request.js';
 
@@ -39,19 +41,11 @@ export function tokenizeBody(inputs: string): readonly unknown[] {
   const bytes = Buffer.from(inputs, 'utf8');
   let start = 0;
   return [BOS, ...tokenize(inputs)].map((id) => {
-    const stop = start + bytesOf(id);
+    const stop = start + byteLengthOf(id);
     const token = { id, text: bytes.subarray(start, stop).toString('utf8'), start, stop };
     start = stop;
     return token;
   });
-}
-
-function bytesOf(id: number): number {
-  const piece = pieceOf(id);
-  if (piece !== '' || id === BOS) return Buffer.byteLength(piece);
-  // Ids of runs of raw bytes: those of n bytes begin at about 256^n.
-  if (id >= 256 ** 3) return 3;
-  return id >= 256 ** 2 ? 2 : 1;
 }
 
 /** No space after the colon. */
@@ -64,7 +58,8 @@ export function errorEvent(envelope: Envelope): string {
 }
 
 function tokenOf(id: number, text: string): Readonly<Record<string, unknown>> {
-  return { id, text, logprob: -((id % 97) + 1) / 100, special: false };
+  const isEnd = id === EOS;
+  return { id, text: isEnd ? '</s>' : text, logprob: -((id % 97) + 1) / 100, special: isEnd };
 }
 
 /** `data:{"index":1,"token":{"id":300,"text":" She","logprob":-0.1,"special":false},"generated_text":null,"details":null}`. */
@@ -74,25 +69,30 @@ export function tokenEvent({ id, text, count }: SimToken): string {
 
 const tokens: string[] = [];
 function tokenJson(id: number, text: string): string {
-  if (text !== pieceOf(id)) return JSON.stringify(tokenOf(id, text));
+  if (id > LAST_VOCABULARY_ID || text !== pieceOf(id)) return JSON.stringify(tokenOf(id, text));
   const known = tokens[id];
   if (known !== undefined) return known;
   const made = JSON.stringify(tokenOf(id, text));
-  tokens[id] = made; // ids come from the vocabulary, a few hundred
+  tokens[id] = made; // a few hundred: ids that spell out bytes are not kept
   return made;
+}
+
+const FINISH_REASONS = { length: 'length', eos: 'eos_token', word: 'stop_sequence' } as const;
+
+function detailsOf(engine: SimEngine, end: DecodeEnd | null, count: number, seed: number | null) {
+  const finishReason = FINISH_REASONS[end?.reason ?? 'length'];
+  return { finish_reason: finishReason, generated_tokens: engine.toldTokens(count), seed };
 }
 
 /** The last token's event, by which a stream ends. Bytes that no longer make a character are U+FFFD only in here. */
 export function lastEvent(
   engine: SimEngine,
-  { completion, finishReason, seed }: Generation,
-  { id, text, count }: SimToken,
+  { completion, seed }: Generation,
+  { id, text, count, end }: SimToken,
   told: { readonly generatedText: string; readonly details: boolean },
 ): string {
   const details = {
-    finish_reason: finishReason,
-    generated_tokens: engine.toldTokens(count),
-    seed,
+    ...detailsOf(engine, end, count, seed),
     input_length: engine.toldTokens(completion.promptTokens),
   };
   return event(
@@ -108,17 +108,14 @@ export function lastEvent(
 /** The whole answer without streaming; `details` are left out unless asked for. */
 export function generateBody(
   engine: SimEngine,
-  { finishReason, seed }: Generation,
-  sent: readonly SimToken[],
+  { seed }: Generation,
+  { tokens: sent, text: generated, report }: Whole,
   told: { readonly promptText: string; readonly details: boolean },
 ): Readonly<Record<string, unknown>> {
   const details = {
-    finish_reason: finishReason,
-    generated_tokens: engine.toldTokens(sent.length),
-    seed,
+    ...detailsOf(engine, report.end, sent.length, seed),
     prefill: [],
     tokens: sent.map(({ id, text }) => tokenOf(id, text)),
   };
-  const generatedText = told.promptText + detokenize(sent.map(({ id }) => id));
-  return { generated_text: generatedText, ...(told.details && { details }) };
+  return { generated_text: told.promptText + generated, ...(told.details && { details }) };
 }

@@ -36,7 +36,7 @@ export const logs: SimLogs = {
     router(' INFO', 'text_generation_router_v3: backends/v3/src/lib.rs:166', 'Using backend V3'),
   ],
   listening: () => [router(' INFO', 'text_generation_router::server: router/src/server.rs:2302', 'Connected')],
-  stopping: [
+  stopping: () => [
     launcher(' INFO', 'Terminating webserver'),
     launcher(' INFO', 'Waiting for webserver to gracefully shutdown'),
     router(

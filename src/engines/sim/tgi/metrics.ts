@@ -3,6 +3,7 @@
  * the model, and the capacity of the batch is never there: the router learns it before its recorder is installed.
  */
 import type { SimEngine } from '../engine.js';
+import { type Family, familyText, Histogram, type Sample } from '../prometheus.js';
 import type { Slot } from '../slots.js';
 
 type Failure = 'overloaded' | 'validation' | 'generation' | 'dropped';
@@ -56,73 +57,48 @@ type HistogramName =
   | 'request_inference_duration'
   | 'request_mean_time_per_token_duration';
 
-class Histogram {
-  readonly #bounds: readonly number[];
-  readonly #counts: number[];
-  #count = 0;
-  #sum = 0;
-
-  constructor(bounds: readonly number[]) {
-    this.#bounds = bounds;
-    this.#counts = bounds.map(() => 0);
-  }
-
-  add(value: number): void {
-    this.#count += 1;
-    this.#sum += value;
-    for (const [place, bound] of this.#bounds.entries()) {
-      if (value <= bound) this.#counts[place] = (this.#counts[place] ?? 0) + 1;
-    }
-  }
-
-  lines(name: string): readonly string[] {
-    if (this.#count === 0) return [];
-    const buckets = this.#bounds.map((bound, place) => `${name}_bucket{le="${bound}"} ${this.#counts[place]}`);
-    const whole = [`${name}_bucket{le="+Inf"} ${this.#count}`, `${name}_sum ${this.#sum}`];
-    return [`# TYPE ${name} histogram`, ...buckets, ...whole, `${name}_count ${this.#count}`];
-  }
-}
-
 export function metricsText(engine: SimEngine, stats: RouterStats): string {
-  const families = [
+  const families: readonly Family[] = [
     ...counters(engine, stats),
     ...(stats.requests === 0 ? [] : gauges(engine)),
-    ...Object.entries(stats.histograms).map(([name, histogram]) => histogram.lines(`tgi_${name}`)),
-  ].filter((lines) => lines.length > 0);
+    ...Object.entries(stats.histograms).map(([name, histogram]): Family => {
+      return { name: `tgi_${name}`, type: 'histogram', samples: histogram.isEmpty ? [] : histogram.samples() };
+    }),
+  ];
   // A blank line after each.
-  return families.map((lines) => [...lines, ''].map((line) => `${line}\n`).join('')).join('');
+  return families
+    .filter(({ samples }) => samples.length > 0)
+    .map((family) => `${familyText(family)}\n`)
+    .join('');
 }
 
 /** A shard call that was begun and has neither succeeded nor failed shows in `count` alone. */
-function counters({ slots, counters: decoded, completions }: SimEngine, stats: RouterStats): string[][] {
+function counters({ slots, counters: decoded, completions }: SimEngine, stats: RouterStats): readonly Family[] {
   const { prefilling, decoding } = atWork(slots.slots);
   const prefills = completions.started;
   const decodes = decoded.decodedTokens;
   return [
-    counter('request_count', [['', stats.requests]]),
-    counter('request_success', [['', stats.successes]]),
+    counter('request_count', [{ value: stats.requests }]),
+    counter('request_success', [{ value: stats.successes }]),
     counter(
       'request_failure',
-      [...stats.failures].map(([failure, value]) => [`{err="${failure}"}`, value]),
+      [...stats.failures].map(([err, value]) => ({ labels: { err }, value })),
     ),
-    counter('batch_inference_count', [
-      ['{method="prefill"}', prefills],
-      ['{method="decode"}', decodes + Math.min(decoding.length, 1)],
-    ]),
-    counter('batch_inference_success', [
-      ['{method="prefill"}', prefills - prefilling.length],
-      ['{method="decode"}', decodes],
-    ]),
+    counter('batch_inference_count', byMethod(prefills, decodes + Math.min(decoding.length, 1))),
+    counter('batch_inference_success', byMethod(prefills - prefilling.length, decodes)),
   ];
 }
 
-function counter(name: string, series: readonly (readonly [labels: string, value: number])[]): string[] {
-  const lines = series.filter(([, value]) => value > 0).map(([labels, value]) => `tgi_${name}${labels} ${value}`);
-  return lines.length === 0 ? [] : [`# TYPE tgi_${name} counter`, ...lines];
+function byMethod(prefill: number, decode: number): readonly Sample[] {
+  return Object.entries({ prefill, decode }).map(([method, value]) => ({ labels: { method }, value }));
+}
+
+function counter(name: string, samples: readonly Sample[]): Family {
+  return { name: `tgi_${name}`, type: 'counter', samples: samples.filter(({ value }) => value > 0) };
 }
 
 /** A request stands in the queue, then nowhere while its prompt is worked on, then in the batch. */
-function gauges({ slots, config }: SimEngine): string[][] {
+function gauges({ slots, config }: SimEngine): readonly Family[] {
   const { decoding } = atWork(slots.slots);
   const mayGrowTo = decoding.reduce((sum, { task }) => sum + (task?.promptTokens ?? 0) + (task?.maxTokens ?? 0), 0);
   const rows = [
@@ -130,11 +106,7 @@ function gauges({ slots, config }: SimEngine): string[][] {
     ['batch_current_max_tokens', 'Maximum tokens for the current batch', Math.min(mayGrowTo, capacityTokens(config))],
     ['queue_size', 'Current queue size', slots.deferredCount],
   ] as const;
-  return rows.map(([name, help, value]) => [
-    `# HELP tgi_${name} ${help}`,
-    `# TYPE tgi_${name} gauge`,
-    `tgi_${name} ${value}`,
-  ]);
+  return rows.map(([name, help, value]) => ({ name: `tgi_${name}`, type: 'gauge', help, samples: [{ value }] }));
 }
 
 /** All tokens that fit into the GPU's memory. */

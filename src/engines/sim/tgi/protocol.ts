@@ -7,11 +7,21 @@ import { randomInt } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { performance } from 'node:perf_hooks';
 import { EngineFailed } from '../deaths.js';
-import { type DecodeReport, emptyReport, type SimEngine } from '../engine.js';
-import { type Call, createSimServer, type Dialect, PayloadTooLarge, type Route, readBody, send } from '../http.js';
-import { detokenize, type SimToken, TokenReader } from '../model.js';
+import type { DecodeReport, SimEngine } from '../engine.js';
+import {
+  type Call,
+  createSimServer,
+  type Dialect,
+  PayloadTooLarge,
+  type Route,
+  readBody,
+  send,
+  sendJson,
+} from '../http.js';
+import { detokenize } from '../model.js';
 import type { SimProtocol } from '../protocol.js';
-import { type StreamFrames, streamCompletion, streamError } from '../stream.js';
+import { decodeWhole, type StreamFrames, streamCompletion, streamError } from '../stream.js';
+import type { SimToken } from '../tokens.js';
 import * as bodies from './bodies.js';
 import { generationFailed, invalid, overloaded, Rejection, TgiError } from './errors.js';
 import { deaths, logs } from './logs.js';
@@ -22,47 +32,50 @@ import { checked, type GenerateRequest, type Generation, type Parameters, parseR
 const MAX_BODY_BYTES = 2_000_000;
 const MAX_RANDOM_SEED = 2 ** 48 - 1;
 
-const health: Route = ({ response }) => send(response, 200, '', '');
+type Handler = (call: Call, router: RouterStats) => void | Promise<void>;
+
+const health: Handler = ({ response }) => send(response, 200, '', '');
 
 /** Open to everybody. */
-const INFO_ROUTES: Readonly<Record<string, Route>> = {
+const INFO_ROUTES: Readonly<Record<string, Handler>> = {
   'GET /': health,
   'GET /health': health,
   'GET /ping': health,
-  'GET /info': (call) => sendJson(call, 200, bodies.infoBody(call.engine)),
-  'GET /v1/models': (call) => sendJson(call, 200, bodies.modelsBody(call.engine)),
-  'GET /metrics': ({ engine, response }) =>
-    send(response, 200, 'text/plain; charset=utf-8', metricsText(engine, statsOf(engine))),
+  'GET /info': ({ engine, response }) => sendJson(response, 200, bodies.infoBody(engine)),
+  'GET /v1/models': ({ engine, response }) => sendJson(response, 200, bodies.modelsBody(engine)),
+  'GET /metrics': ({ engine, response }, router) =>
+    send(response, 200, 'text/plain; charset=utf-8', metricsText(engine, router)),
 };
 
 /** Behind the key, where there is one. */
-const KEYED_ROUTES: Readonly<Record<string, Route>> = {
+const KEYED_ROUTES: Readonly<Record<string, Handler>> = {
   /** In the manner of the hub's inference API: an array of one, and the prompt before the text unless told otherwise. */
-  'POST /': async (call) => {
+  'POST /': async (call, router) => {
     const { parameters, ...request } = await requestOf(call);
     const full = { ...request, parameters: { ...parameters, return_full_text: parameters.return_full_text ?? true } };
-    if (request.stream) return generateStream(call, full);
-    sendJson(call, 200, [await generate(call, full)]);
+    if (request.stream) return generateStream(call, router, full);
+    sendJson(call.response, 200, [await generate(call, router, full)]);
   },
-  'POST /generate': async (call) => sendJson(call, 200, await generate(call, await requestOf(call))),
-  'POST /generate_stream': async (call) => generateStream(call, await requestOf(call)),
-  'POST /tokenize': async (call) => sendJson(call, 200, bodies.tokenizeBody((await requestOf(call)).inputs)),
+  'POST /generate': async (call, router) =>
+    sendJson(call.response, 200, await generate(call, router, await requestOf(call))),
+  'POST /generate_stream': async (call, router) => generateStream(call, router, await requestOf(call)),
+  'POST /tokenize': async (call) => sendJson(call.response, 200, bodies.tokenizeBody((await requestOf(call)).inputs)),
 };
 
 const PATHS = new Set(Object.keys({ ...INFO_ROUTES, ...KEYED_ROUTES }).map((key) => key.slice(key.indexOf(' ') + 1)));
 
-const dialect: Dialect = {
+const dialectOf = (router: RouterStats): Dialect => ({
   prepare(_request, response) {
     response.setHeader('Access-Control-Allow-Origin', '*');
     response.setHeader('Vary', 'origin, access-control-request-method, access-control-request-headers');
   },
-  routeOf,
+  routeOf: (call) => routeOf(call, router),
   refuse,
-  // The batch loses a request when its next token has nobody to go to.
-  noticesGoneClient: 'when it writes',
+  // The batch loses a request when its next token has nobody to go to, and takes none from the queue that has nobody.
+  noticesGoneClient: 'at its next step',
   keepAliveMs: 0,
   requestsPerConnection: 0,
-};
+});
 
 export const tgi: SimProtocol = {
   name: 'tgi',
@@ -70,28 +83,22 @@ export const tgi: SimProtocol = {
   apiKeyVariable: 'API_KEY',
   listensWhileLoading: false,
   servesWithoutGpu: true,
-  createServer: (engine) => createSimServer(engine, dialect),
+  createServer: (engine) => createSimServer(engine, dialectOf(new RouterStats(engine.config.contextTokens))),
   metrics: null,
   logs,
   deaths,
   // `--graceful-termination-timeout`; what has not ended by then is killed, and the launcher still ends well.
-  stop: { drainMs: 90_000, overrunExitCode: 0 },
+  stop: { drainMs: 90_000, overrun: { exitCode: 0, lines: [] } },
 };
 
-const stats = new WeakMap<SimEngine, RouterStats>();
-function statsOf(engine: SimEngine): RouterStats {
-  const known = stats.get(engine) ?? new RouterStats(engine.config.contextTokens);
-  stats.set(engine, known);
-  return known;
-}
-
-function routeOf({ engine, request, path }: Call): Route {
+function routeOf({ engine, request, path }: Call, router: RouterStats): Route {
   const key = `${request.method} ${path}`;
   const open = INFO_ROUTES[key];
-  if (open !== undefined) return open;
+  if (open !== undefined) return (call) => open(call, router);
   const route = KEYED_ROUTES[key];
   if (route === undefined) return ({ response }) => send(response, PATHS.has(path) ? 405 : 404, '', '');
-  return hasKey(request, engine.config.apiKey) ? route : ({ response }) => send(response, 401, '', '');
+  if (hasKey(request, engine.config.apiKey)) return (call) => route(call, router);
+  return ({ response }) => send(response, 401, '', '');
 }
 
 /** Compared without regard to case, the key too. */
@@ -104,7 +111,7 @@ function refuse(call: Call, error: unknown): void {
     return send(call.response, error.status, 'text/plain; charset=utf-8', error.message);
   }
   const refusal = asTgiError(error);
-  sendJson(call, refusal.status, refusal.envelope);
+  sendJson(call.response, refusal.status, refusal.envelope);
 }
 
 function asTgiError(error: unknown): TgiError {
@@ -112,41 +119,33 @@ function asTgiError(error: unknown): TgiError {
   return generationFailed(error instanceof Error ? error.message : String(error));
 }
 
-function sendJson({ response }: Call, status: number, body: unknown): void {
-  send(response, status, 'application/json', JSON.stringify(body));
-}
-
 /** Throws a Rejection. */
 async function requestOf({ request }: Call): Promise<GenerateRequest> {
-  const text = await readBody(request).catch((error: unknown) => {
-    if (error instanceof PayloadTooLarge) return null;
-    throw error;
-  });
-  if (text === null || Buffer.byteLength(text) > MAX_BODY_BYTES) {
+  try {
+    return parseRequest(request.headers['content-type'], await readBody(request, MAX_BODY_BYTES));
+  } catch (error) {
+    if (!(error instanceof PayloadTooLarge)) throw error;
     throw new Rejection(413, 'Failed to buffer the request body: length limit exceeded');
   }
-  return parseRequest(request.headers['content-type'], text);
 }
 
 /** Runs one request between the router's counters. A failure is the TgiError or EngineFailed that it throws. */
 async function admitted<T>(
   { engine, response }: Call,
+  router: RouterStats,
   request: GenerateRequest,
-  run: (generation: Generation, router: RouterStats) => Promise<T>,
+  run: (generation: Generation) => Promise<T>,
 ): Promise<T> {
-  const router = statsOf(engine);
   if (router.permits >= bodies.MAX_CONCURRENT_REQUESTS) {
     router.fail('overloaded');
     throw overloaded();
   }
   router.permits += 1;
   try {
-    const { model, contextTokens: maxTotalTokens, splitCharacters } = engine.config;
-    const limits = { model, maxTotalTokens, splitCharacters };
-    const generation = checked(request, limits, () => randomInt(MAX_RANDOM_SEED));
+    const generation = checked(request, engine.config.contextTokens, () => randomInt(MAX_RANDOM_SEED));
     router.histograms.request_input_length.add(generation.completion.promptTokens);
     router.histograms.request_max_new_tokens.add(generation.completion.maxTokens);
-    return await run(generation, router);
+    return await run(generation);
   } catch (error) {
     if (error instanceof TgiError) router.fail('validation');
     else if (error instanceof EngineFailed) router.fail('generation');
@@ -158,31 +157,30 @@ async function admitted<T>(
 }
 
 /** `/generate`: the whole answer at once, with how long it took in its headers. */
-async function generate(call: Call, request: GenerateRequest): Promise<Readonly<Record<string, unknown>>> {
-  const { engine, response, signal } = call;
+async function generate(
+  call: Call,
+  router: RouterStats,
+  request: GenerateRequest,
+): Promise<Readonly<Record<string, unknown>>> {
+  const { engine, response } = call;
   const startedMs = performance.now();
-  statsOf(engine).requests += 1;
-  return admitted(call, request, async (generation, router) => {
-    const report = emptyReport();
-    const reader = new TokenReader(engine.config.splitCharacters);
-    const sent: SimToken[] = [];
-    for await (const batch of engine.decode(generation.completion, report, signal)) {
-      if (response.destroyed && !engine.faults.has('ignore-cancel')) throw new Error('dropped');
-      for (const id of batch) sent.push(reader.read(id));
-    }
-    const times = timesOf(startedMs, report);
-    router.succeed(sent.length, times);
-    const headers = computeHeaders(engine, request, times, [generation.completion.promptTokens, sent.length]);
+  router.requests += 1;
+  return admitted(call, router, request, async (generation) => {
+    const whole = await decodeWhole(call, generation.completion);
+    const times = timesOf(startedMs, whole.report);
+    router.succeed(whole.report.tokens, times);
+    const counts = [generation.completion.promptTokens, whole.report.tokens] as const;
+    const headers = computeHeaders(engine, request, times, counts);
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     const { details, decoder_input_details, return_full_text } = request.parameters;
     const promptText = return_full_text ? request.inputs : '';
-    return bodies.generateBody(engine, generation, sent, { promptText, details: details || decoder_input_details });
+    return bodies.generateBody(engine, generation, whole, { promptText, details: details || decoder_input_details });
   });
 }
 
-async function generateStream(call: Call, request: GenerateRequest): Promise<void> {
+async function generateStream(call: Call, router: RouterStats, request: GenerateRequest): Promise<void> {
   const startedMs = performance.now();
-  statsOf(call.engine).requests += 1;
+  router.requests += 1;
   const headers = {
     'Content-Type': 'text/event-stream',
     'Cache-Control': 'no-cache',
@@ -192,7 +190,7 @@ async function generateStream(call: Call, request: GenerateRequest): Promise<voi
   };
   try {
     checkStreamed(request.parameters);
-    await admitted(call, request, (generation, router) => {
+    await admitted(call, router, request, (generation) => {
       const frames = framesOf(call.engine, request, generation, {
         ended: (tokens, report) => router.succeed(tokens, timesOf(startedMs, report)),
         failed: () => router.fail('generation'),
@@ -225,7 +223,7 @@ function framesOf(
     keepAlive: { comment: ':\n\n', afterMs: 15_000 },
     token(token) {
       ids.push(token.id);
-      if (token.count < generation.completion.maxTokens) return bodies.tokenEvent(token);
+      if (token.end === null) return bodies.tokenEvent(token);
       last = token;
       return '';
     },

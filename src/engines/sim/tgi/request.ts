@@ -4,7 +4,8 @@
  */
 import { z } from 'zod';
 import type { Completion } from '../engine.js';
-import { BOS, detokenize, Generator, type Sampling, TokenReader, tokenize } from '../model.js';
+import { BOS, detokenize, type Sampling, tokenize } from '../model.js';
+import { wholeNumber } from '../numbers.js';
 import { invalid, Rejection } from './errors.js';
 
 /** The router asks the shards for no more than this at once; see `plannedTokens`. */
@@ -30,7 +31,7 @@ const parametersSchema = z.object({
   truncate: count.nullish(),
   details: z.boolean().default(false),
   decoder_input_details: z.boolean().default(false),
-  seed: count.nullish(),
+  seed: wholeNumber(0, 2 ** 64).nullish(),
   top_n_tokens: count.nullish(),
 });
 export type Parameters = z.infer<typeof parametersSchema>;
@@ -70,23 +71,18 @@ function hasInputs(value: unknown): boolean {
 /** What a checked request comes to. */
 export interface Generation {
   readonly completion: Completion;
-  readonly finishReason: 'length' | 'stop_sequence';
   /** As `details` tell it: null when the text did not depend on it. */
   readonly seed: number | null;
 }
 
-interface Limits {
-  readonly model: string;
-  /** Of prompt and generated tokens together. */
-  readonly maxTotalTokens: number;
-  readonly splitCharacters: boolean;
-}
-
-/** Throws a TgiError. */
-export function checked(request: GenerateRequest, limits: Limits, randomSeed: () => number): Generation {
+/**
+ * Throws a TgiError.
+ * @param maxTotalTokens of prompt and generated tokens together.
+ */
+export function checked(request: GenerateRequest, maxTotalTokens: number, randomSeed: () => number): Generation {
   const { inputs, parameters } = request;
   checkParameters(parameters);
-  const maxInputTokens = limits.maxTotalTokens - 1;
+  const maxInputTokens = maxTotalTokens - 1;
   if (inputs === '') throw invalid('`inputs` cannot be empty');
   const { truncate } = parameters;
   if (typeof truncate === 'number' && (truncate === 0 || truncate > maxInputTokens)) {
@@ -94,20 +90,16 @@ export function checked(request: GenerateRequest, limits: Limits, randomSeed: ()
   }
   const allIds = [BOS, ...tokenize(inputs)];
   const ids = allIds.slice(-(truncate ?? allIds.length)); // the end of a long prompt is kept
-  const maxTokens = plannedTokens(ids.length, parameters.max_new_tokens ?? null, limits.maxTotalTokens);
+  const maxTokens = plannedTokens(ids.length, parameters.max_new_tokens ?? null, maxTotalTokens);
   const sampling = samplingOf(parameters);
   const seed = parameters.seed ?? randomSeed();
   const completion: Completion = {
     prompt: detokenize(ids),
     promptTokens: ids.length,
     ...{ maxTokens, seed, sampling, idSlot: -1, settings: {} },
+    stop: { words: parameters.stop, text: 'kept' },
   };
-  const stopAt = parameters.stop.length === 0 ? null : stopsAt(completion, parameters.stop, limits);
-  return {
-    completion: stopAt === null ? completion : { ...completion, maxTokens: stopAt },
-    finishReason: stopAt === null ? 'length' : 'stop_sequence',
-    seed: sampling.temperature > 0 ? seed : null,
-  };
+  return { completion, seed: sampling.temperature > 0 ? seed : null };
 }
 
 function checkParameters(parameters: Parameters): void {
@@ -157,18 +149,4 @@ function samplingOf({ do_sample, temperature, top_k, top_p, typical_p }: Paramet
   const warped = (temperature ?? 1) !== 1 || Boolean(top_k) || (top_p ?? 1) < 1 || (typical_p ?? 1) < 1;
   const samples = do_sample || warped;
   return { temperature: samples ? (temperature ?? 1) : 0, topK: top_k ?? 0, topP: top_p ?? 1, minP: 0 };
-}
-
-/** After how many tokens the text ends with a stop sequence, which stays part of the text; null: it never does. */
-function stopsAt(completion: Completion, stop: readonly string[], { model, splitCharacters }: Limits): number | null {
-  const { prompt, seed, sampling, maxTokens } = completion;
-  const generator = new Generator(model, prompt, seed, sampling, splitCharacters);
-  const reader = new TokenReader(splitCharacters);
-  let text = '';
-  // The last token is looked at for the length first.
-  for (let generated = 1; generated < maxTokens; generated += 1) {
-    text = (text + reader.read(generator.next()).text).slice(-300);
-    if (stop.some((sequence) => text.endsWith(sequence))) return generated;
-  }
-  return null;
 }

@@ -1,6 +1,7 @@
 /** The JSON bodies of Triton's HTTP protocol for one ensemble over the TensorRT-LLM backend. Pure. */
 import type { SimEngine } from '../engine.js';
-import { LAST_VOCABULARY_ID, type SimToken } from '../model.js';
+import { LAST_VOCABULARY_ID } from '../model.js';
+import type { SimToken } from '../tokens.js';
 import { INNER_MODEL, INPUTS, type Request } from './request.js';
 
 const VERSION = '2.73.0';

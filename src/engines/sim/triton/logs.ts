@@ -1,4 +1,5 @@
 /** Lines of tritonserver and of the TensorRT-LLM backend in it, and the ways the process ends. */
+import { constants } from 'node:os';
 import type { Death, Deaths } from '../deaths.js';
 import type { SimLogs } from '../protocol.js';
 import { INNER_MODEL } from './request.js';
@@ -46,7 +47,7 @@ export const logs: SimLogs = {
     `I http_server.cc:4961] "Started HTTPService at ${addressOf(url)}"`,
     ...(metricsUrl === null ? [] : [`I http_server.cc:400] "Started Metrics Service at ${addressOf(metricsUrl)}"`]),
   ],
-  stopping: ['Signal (15) received.'],
+  stopping: (signal) => [`Signal (${constants.signals[signal]}) received.`],
   loadOom: ({ model, vramBytes }) => [
     trtLlmError(`Requested amount of GPU memory (${vramBytes} bytes) could not be allocated.`),
     ...loadFailed(model, trtLlmError(`CUDA runtime error in ::cudaMalloc(ptr, n): out of memory`)),
@@ -74,7 +75,7 @@ function table(rows: readonly (readonly string[])[]): readonly string[] {
 function killedBy(signal: 'SIGSEGV' | 'SIGABRT', before: readonly string[]): Death {
   const lines = [
     ...before,
-    `Signal (${signal === 'SIGSEGV' ? 11 : 6}) received.`,
+    `Signal (${constants.signals[signal]}) received.`,
     ' 0# 0x000055D0C6D3D1F4 in tritonserver',
     ' 1# 0x00007F8C1E642520 in /usr/lib/x86_64-linux-gnu/libc.so.6',
     ' 2# 0x00007F8B3A1C9E10 in /opt/tritonserver/backends/tensorrtllm/libtriton_tensorrtllm.so',

@@ -3,36 +3,20 @@
  * some of the server's own counters. No token is counted.
  */
 import type { SimEngine } from '../engine.js';
+import { type Family, familyText } from '../prometheus.js';
 import { INNER_MODEL } from './request.js';
 
 const TOKENS_PER_BLOCK = 64;
 
-interface Family {
-  readonly name: string;
-  readonly help: string;
-  readonly type: 'gauge' | 'counter';
-  /** By their labels. */
-  readonly values: Readonly<Record<string, number>>;
-}
-
 export function metricsText(engine: SimEngine): string {
-  return [...backendFamilies(engine), ...serverFamilies(engine)].map(familyText).join('');
-}
-
-function familyText({ name, help, type, values }: Family): string {
-  const lines = Object.entries(values).map(([labels, value]) => `${name}{${labels}} ${value}\n`);
-  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join('')}`;
-}
-
-/** Label names in the order of the alphabet, as Triton writes them. */
-function labelled(label: string, value: string, model = INNER_MODEL): string {
-  const labels = [`${label}="${value}"`, `model="${model}"`, 'version="1"'];
-  return labels.sort().join(',');
+  return [...backendFamilies(engine), ...serverFamilies(engine)].map((family) => familyText(family)).join('');
 }
 
 function gauges(name: string, help: string, label: string, values: Readonly<Record<string, number>>): Family {
-  const byLabels = Object.entries(values).map(([key, value]) => [labelled(label, key), value] as const);
-  return { name, help, type: 'gauge', values: Object.fromEntries(byLabels) };
+  const samples = Object.entries(values).map(([key, value]) => {
+    return { labels: { [label]: key, model: INNER_MODEL, version: '1' }, value };
+  });
+  return { name, help, type: 'gauge', samples };
 }
 
 function backendFamilies(engine: SimEngine): readonly Family[] {
@@ -67,25 +51,25 @@ function backendFamilies(engine: SimEngine): readonly Family[] {
 }
 
 function serverFamilies({ toldModel, completions, slots }: SimEngine): readonly Family[] {
-  const model = `model="${toldModel}",version="1"`;
+  const labels = { model: toldModel, version: '1' };
   return [
     {
       name: 'nv_inference_request_success',
       help: 'Number of successful inference requests, all batch sizes',
       type: 'counter',
-      values: { [model]: completions.finished },
+      samples: [{ labels, value: completions.finished }],
     },
     {
       name: 'nv_inference_request_failure',
       help: 'Number of failed inference requests, all batch sizes',
       type: 'counter',
-      values: { [labelled('reason', 'OTHER', toldModel)]: completions.abandoned },
+      samples: [{ labels: { ...labels, reason: 'OTHER' }, value: completions.abandoned }],
     },
     {
       name: 'nv_inference_pending_request_count',
       help: 'Instantaneous number of pending requests awaiting execution per-model.',
       type: 'gauge',
-      values: { [model]: slots.deferredCount },
+      samples: [{ labels, value: slots.deferredCount }],
     },
   ];
 }

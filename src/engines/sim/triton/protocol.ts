@@ -5,10 +5,21 @@
  */
 import { once } from 'node:events';
 import type { Server } from 'node:http';
+import { within } from '../../../runtime/wait.js';
 import { EngineFailed } from '../deaths.js';
 import { type Completion, emptyReport, type SimEngine } from '../engine.js';
-import { type Call, createSimServer, type Dialect, finish, type Route, readBody, send } from '../http.js';
-import { TokenReader } from '../model.js';
+import {
+  type Call,
+  createSimServer,
+  type Dialect,
+  finish,
+  PayloadTooLarge,
+  type Route,
+  readBody,
+  send,
+  sendJson,
+} from '../http.js';
+import { EOS } from '../model.js';
 import type { SimProtocol } from '../protocol.js';
 import { type StreamFrames, streamCompletion } from '../stream.js';
 import * as bodies from './bodies.js';
@@ -42,17 +53,20 @@ interface Handler {
 const MODEL_PATH = /^\/v2\/models\/([^/]+)(?:\/versions\/(\d+))?(?:\/(generate|generate_stream|ready|config|stats))?$/;
 
 const SERVER_ROUTES: Readonly<Record<string, Handler>> = {
-  '/v2': { method: 'GET', run: (call) => sendJson(call, 200, bodies.serverBody()) },
+  '/v2': { method: 'GET', run: ({ response }) => sendJson(response, 200, bodies.serverBody()) },
   '/v2/health/live': { method: 'GET', run: sendOk },
   '/v2/health/ready': { method: 'GET', run: sendOk },
-  '/v2/repository/index': { method: 'POST', run: (call) => sendJson(call, 200, bodies.indexBody(call.engine)) },
+  '/v2/repository/index': {
+    method: 'POST',
+    run: ({ engine, response }) => sendJson(response, 200, bodies.indexBody(engine)),
+  },
 };
 
 const MODEL_ROUTES: Readonly<Record<string, Handler>> = {
-  '': { method: 'GET', run: (call) => sendJson(call, 200, bodies.modelBody(call.engine)) },
+  '': { method: 'GET', run: ({ engine, response }) => sendJson(response, 200, bodies.modelBody(engine)) },
   ready: { method: 'GET', run: sendOk },
-  config: { method: 'GET', run: (call) => sendJson(call, 200, bodies.configBody(call.engine)) },
-  stats: { method: 'GET', run: (call) => sendJson(call, 200, bodies.statsBody(call.engine)) },
+  config: { method: 'GET', run: ({ engine, response }) => sendJson(response, 200, bodies.configBody(engine)) },
+  stats: { method: 'GET', run: ({ engine, response }) => sendJson(response, 200, bodies.statsBody(engine)) },
   generate: { method: 'POST', run: generate },
   generate_stream: { method: 'POST', run: generateStream },
 };
@@ -74,7 +88,7 @@ export const triton: SimProtocol = {
   logs,
   deaths,
   // `--exit-timeout-secs`.
-  stop: { drainMs: 30_000, overrunExitCode: 1 },
+  stop: { drainMs: 30_000, overrun: { exitCode: 1, lines: ['Exit timeout expired. Exiting immediately.'] } },
 };
 
 /** A stopping Triton waits for its connections, not for its requests: an idle one keeps it until its time is up. */
@@ -113,6 +127,7 @@ const metricsDialect: Dialect = {
 };
 
 function routeOf(call: Call, running: Running): Route {
+  if (call.engine.stopping) throw new TritonError(503, 'Server exiting');
   const route = SERVER_ROUTES[call.path] ?? modelHandlerOf(call);
   if (route === undefined) return ({ response }) => send(response, 404, 'text/plain', bodies.errorBody('Not Found'));
   if (call.request.method !== route.method) throw new TritonError(405, 'Method Not Allowed');
@@ -141,16 +156,13 @@ function refuse(call: Call, error: unknown): void {
 
 function asTritonError(error: unknown, model: string): TritonError {
   if (error instanceof TritonError) return error;
+  if (error instanceof PayloadTooLarge) return new TritonError(413, error.message);
   if (error instanceof EngineFailed) return new TritonError(500, inEnsemble(model, error.message), true);
   return new TritonError(500, error instanceof Error ? error.message : String(error));
 }
 
 function sendOk({ response }: Call): void {
   send(response, 200, 'text/plain', '');
-}
-
-function sendJson({ response }: Call, status: number, body: unknown): void {
-  send(response, status, 'application/json', JSON.stringify(body));
 }
 
 /** `{"id":"42","stop":true}` and what else the tensors of a request must be; an id that nobody has is no mistake. */
@@ -175,7 +187,8 @@ async function stoppable(
   const stopper = new AbortController();
   if (request.id !== '') running.set(request.id, stopper);
   try {
-    await run({ ...call, signal: AbortSignal.any([call.signal, stopper.signal]) }, request, completion);
+    using either = within(null, call.signal, stopper.signal);
+    await run({ ...call, signal: either.signal }, request, completion);
   } catch (error) {
     if (!stopper.signal.aborted || call.signal.aborted) throw error;
     await onStop(request);
@@ -192,11 +205,10 @@ async function generate(call: Call, running: Running): Promise<void> {
   await stoppable(
     call,
     running,
-    async ({ signal }, request, completion) => {
-      const reader = new TokenReader(engine.config.splitCharacters);
+    async (stoppableCall, request, completion) => {
       let text = completion.prompt;
-      for await (const batch of engine.decode(completion, emptyReport(), signal)) {
-        for (const id of batch) text += reader.read(id).text;
+      for await (const batch of engine.decode(completion, emptyReport(), stoppableCall)) {
+        for (const token of batch) text += token.text;
       }
       if (request.keys.stream !== true) return answer(request, text);
       send(response, 200, 'application/json', bodies.errorBody(ONLY_ONE_ANSWER));
@@ -205,7 +217,10 @@ async function generate(call: Call, running: Running): Promise<void> {
   );
 }
 
-/** `/generate_stream`: a frame per token, an empty one, EOF; without `stream` one frame with everything. */
+/**
+ * `/generate_stream`: a frame per token but end-of-sequence, an empty one, EOF; without `stream` one frame with
+ * everything.
+ */
 async function generateStream(call: Call, running: Running): Promise<void> {
   const { engine, response } = call;
   await stoppable(
@@ -228,7 +243,7 @@ function framesOf(engine: SimEngine, request: Request): StreamFrames {
     headers: STREAM_HEADERS,
     headWaitsFor: 'event',
     keepAlive: null,
-    token: (token) => frame(bodies.textAlone(token)),
+    token: (token) => (token.id === EOS ? '' : frame(bodies.textAlone(token))),
     last: () => frame(''),
     error: (message) => bodies.errorEvent(inEnsemble(engine.config.model, message)),
   };

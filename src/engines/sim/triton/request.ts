@@ -68,7 +68,15 @@ export function parseRequest(text: string): Request {
   if (!isObject(parameters)) throw new TritonError(500, "Expected JSON object for keyword: 'parameters'");
   if (typeof id !== 'string')
     throw new TritonError(500, "Unable to parse 'id': attempt to access JSON non-string as string");
-  return { id, keys: { ...parameters, ...keys } };
+  const tensors = Object.entries({ ...parameters, ...keys }).map(([name, tensor]) => [name, elementOf(tensor)]);
+  return { id, keys: Object.fromEntries(tensors) };
+}
+
+/** A tensor of one element is that element. */
+function elementOf(tensor: unknown): unknown {
+  let element = tensor;
+  while (Array.isArray(element) && element.length === 1) [element] = element;
+  return element;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
@@ -79,6 +87,7 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 export function completionOf({ id, keys }: Request, model: string, contextTokens: number): Completion {
   for (const declared of INPUTS) checkInput(declared, keys[declared.name]);
   checkRequired(id, keys, model);
+  for (const declared of INPUTS) checkShape(declared, keys[declared.name], id, model);
   const number = (name: string, otherwise: number): number => {
     const value = keys[name];
     return typeof value === 'number' ? value : otherwise;
@@ -99,8 +108,13 @@ export function completionOf({ id, keys }: Request, model: string, contextTokens
     // Of one candidate there is nothing to draw.
     sampling: { temperature: topK === 1 ? 0 : number('temperature', 1), topK, topP: number('top_p', 0), minP: 0 },
     idSlot: -1,
+    stop: { words: wordsOf(keys.stop_words), text: 'kept' },
     settings: keys,
   };
+}
+
+function wordsOf(tensor: unknown): readonly string[] {
+  return (Array.isArray(tensor) ? tensor : [tensor]).filter((word) => typeof word === 'string' && word !== '');
 }
 
 function checkInput({ datatype }: Input, value: unknown): void {
@@ -111,6 +125,18 @@ function checkInput({ datatype }: Input, value: unknown): void {
   }
 }
 
+/** Before its dimension comes the batch, of one. */
+function checkShape({ name, size }: Input, value: unknown, id: string, model: string): void {
+  if (!Array.isArray(value) || size === -1) return;
+  const shapes = `Expected [-1,${size}], got [1,${value.length}]`;
+  const where = `unexpected shape for input '${name}' for model '${model}'`;
+  throw new TritonError(400, `${nameOf(id)} ${where}. ${shapes}.`);
+}
+
+function nameOf(id: string): string {
+  return `[request id: ${id || '<id_unknown>'}]`;
+}
+
 function complaintOf(datatype: Input['datatype'], value: unknown): readonly [where: string, what: string] | null {
   const data = "Unable to parse 'data'";
   switch (datatype) {
@@ -119,12 +145,16 @@ function complaintOf(datatype: Input['datatype'], value: unknown): readonly [whe
     case 'INT32':
       return Number.isInteger(value) ? null : [data, 'non-signed-integer as signed-integer'];
     case 'UINT64':
-      return Number.isInteger(value) && Number(value) >= 0 ? null : [data, 'non-unsigned-integer as unsigned-integer'];
+      return isUint64(value) ? null : [data, 'non-unsigned-integer as unsigned-integer'];
     case 'FP32':
       return typeof value === 'number' ? null : [data, 'non-number as double'];
     case 'BOOL':
       return typeof value === 'boolean' ? null : [data, 'non-boolean as boolean'];
   }
+}
+
+function isUint64(value: unknown): boolean {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 2 ** 64;
 }
 
 function checkRequired(id: string, keys: Request['keys'], model: string): void {
@@ -135,7 +165,7 @@ function checkRequired(id: string, keys: Request['keys'], model: string): void {
   const quoted = (names: readonly string[]): string => `[${names.map((name) => `'${name}'`).join(',')}]`;
   throw new TritonError(
     400,
-    `[request id: ${id || '<id_unknown>'}] expected number of inputs between ${required.length} and ${INPUTS.length} but got ${given.length} inputs for model '${model}'. Got input(s) ${quoted(given)}, but missing required input(s) ${quoted(missing)}. Please provide all required input(s).`,
+    `${nameOf(id)} expected number of inputs between ${required.length} and ${INPUTS.length} but got ${given.length} inputs for model '${model}'. Got input(s) ${quoted(given)}, but missing required input(s) ${quoted(missing)}. Please provide all required input(s).`,
   );
 }
 

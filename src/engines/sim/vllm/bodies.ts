@@ -1,17 +1,21 @@
 /** The JSON bodies of vLLM's OpenAI server, as pydantic writes them. Pure. */
 import { z } from 'zod';
 import type { Completion, SimEngine } from '../engine.js';
-import { BOS, detokenize, pieceOf, type SimToken, tokenize } from '../model.js';
-import { brokenRule, parseBody, semanticError } from './errors.js';
+import { BOS, detokenize, isTokenId, pieceOf, tokenize } from '../model.js';
+import { wholeNumber } from '../numbers.js';
+import type { Whole } from '../stream.js';
+import type { DecodeEnd, SimToken } from '../tokens.js';
+import { brokenRule, parseBody, refusal, semanticError } from './errors.js';
 
 export const VERSION = '0.23.0+sim';
 const SYSTEM_FINGERPRINT = 'vllm-0.23.0+sim';
 
 const completionSchema = z.object({
   model: z.string().nullish(),
-  prompt: z.union([z.string(), z.array(z.number().int().nonnegative())]).nullish(),
+  prompt: z.union([z.string(), z.array(z.unknown())]).nullish(),
   max_tokens: z.number().int().nullish(),
-  seed: z.number().int().nullish(),
+  seed: wholeNumber(-(2 ** 63), 2 ** 63).nullish(),
+  stop: z.union([z.string(), z.array(z.string())]).nullish(),
   stream: z.boolean().nullish(),
   stream_options: z
     .object({ include_usage: z.boolean().nullish(), continuous_usage_stats: z.boolean().nullish() })
@@ -53,7 +57,9 @@ export function parseCompletion(text: string, randomSeed: () => number): Complet
   }
   const maxTokens = body.max_tokens ?? DEFAULT_MAX_TOKENS;
   if (maxTokens < 1) throw semanticError(`max_tokens must be at least 1, got ${maxTokens}.`, 'max_tokens', maxTokens);
-  const promptIds = typeof prompt === 'string' ? [BOS, ...tokenize(prompt)] : prompt;
+  const words = typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []);
+  if (words.includes('')) throw refusal(400, 'BadRequestError', 'stop cannot contain an empty string.', 'stop');
+  const promptIds = typeof prompt === 'string' ? [BOS, ...tokenize(prompt)] : tokenIdsOf(prompt);
   return {
     model: body.model ?? null,
     promptIds,
@@ -64,7 +70,7 @@ export function parseCompletion(text: string, randomSeed: () => number): Complet
     returnTokenIds: body.return_token_ids === true,
     requestId: body.request_id ?? null,
     completion: {
-      prompt: typeof prompt === 'string' ? prompt : detokenize(prompt),
+      prompt: typeof prompt === 'string' ? prompt : detokenize(promptIds),
       promptTokens: promptIds.length,
       maxTokens,
       seed: body.seed ?? randomSeed(),
@@ -75,9 +81,20 @@ export function parseCompletion(text: string, randomSeed: () => number): Complet
         minP: body.min_p ?? 0,
       },
       idSlot: -1, // which sequence of the batch a request becomes is the scheduler's affair
+      stop: { words, text: 'removed by length' },
       settings: {},
     },
   };
+}
+
+/** Throws the refusal of what is no token of this model. */
+export function tokenIdsOf(values: readonly unknown[]): readonly number[] {
+  const ids = values.filter(isTokenId);
+  if (ids.length === values.length) return ids;
+  const unknown = values.find((value) => typeof value === 'number' && !isTokenId(value));
+  if (unknown !== undefined) throw refusal(400, 'BadRequestError', `Token id ${unknown} is out of vocabulary`);
+  const message = 'A prompt is simulated as one text or one list of token ids, lists of prompts are not simulated.';
+  throw refusal(501, 'NotImplementedError', message, 'prompt');
 }
 
 /** What all chunks of one answer have in common. */
@@ -94,6 +111,12 @@ export function usageOf(promptTokens: number, completionTokens: number): Readonl
     total_tokens: promptTokens + completionTokens,
     completion_tokens: completionTokens,
   };
+}
+
+/** As JSON: why a completion ends, and the stop word by which it does. */
+function endTexts(end: DecodeEnd | null): readonly [finishReason: string, stopReason: string] {
+  if (end === null) return ['null', 'null'];
+  return [end.reason === 'length' ? '"length"' : '"stop"', end.word === '' ? 'null' : JSON.stringify(end.word)];
 }
 
 /**
@@ -113,12 +136,11 @@ export class ChunkWriter {
     this.#body = body;
   }
 
-  token({ id, text, count }: SimToken): string {
+  token({ id, text, count, end }: SimToken): string {
     this.#text += text;
     this.#ids.push(id);
-    const isLast = count === this.#body.completion.maxTokens;
-    if (!this.#isFirst && !isLast && this.#ids.length < this.#body.streamInterval) return '';
-    const chunk = this.#chunk(count, isLast ? '"length"' : 'null');
+    if (!this.#isFirst && end === null && this.#ids.length < this.#body.streamInterval) return '';
+    const chunk = this.#chunk(count, end);
     this.#text = '';
     this.#ids = [];
     this.#isFirst = false;
@@ -126,12 +148,13 @@ export class ChunkWriter {
   }
 
   /** Ids that were not asked for are null; the prompt's come once. The running count stands beside the choices. */
-  #chunk(count: number, finishReason: string): string {
+  #chunk(count: number, end: DecodeEnd | null): string {
+    const [finishReason, stopReason] = endTexts(end);
     const { returnTokenIds, continuousUsage, promptIds } = this.#body;
     const promptIdsTold = returnTokenIds && this.#isFirst ? JSON.stringify(promptIds) : 'null';
     const ids = returnTokenIds ? JSON.stringify(this.#ids) : 'null';
     const usage = continuousUsage ? `,"usage":${JSON.stringify(usageOf(promptIds.length, count))}` : '';
-    return `data: ${this.#head}[{"index":0,"text":${JSON.stringify(this.#text)},"logprobs":null,"finish_reason":${finishReason},"stop_reason":null,"prompt_token_ids":${promptIdsTold},"token_ids":${ids}}]${usage}}\n\n`;
+    return `data: ${this.#head}[{"index":0,"text":${JSON.stringify(this.#text)},"logprobs":null,"finish_reason":${finishReason},"stop_reason":${stopReason},"prompt_token_ids":${promptIdsTold},"token_ids":${ids}}]${usage}}\n\n`;
   }
 }
 
@@ -141,9 +164,8 @@ function headOf({ id, createdSeconds, model }: Answer): string {
 }
 
 /** The usage of the whole, when it was asked for, and the mark that also stands after an error. */
-export function closing(answer: Answer, body: CompletionBody, engine: SimEngine): string {
-  const { promptTokens, maxTokens } = body.completion;
-  const usage = usageOf(engine.toldTokens(promptTokens), engine.toldTokens(maxTokens));
+export function closing(answer: Answer, body: CompletionBody, engine: SimEngine, tokens: number): string {
+  const usage = usageOf(engine.toldTokens(body.completion.promptTokens), engine.toldTokens(tokens));
   const fingerprint = JSON.stringify(SYSTEM_FINGERPRINT);
   const tail = `[],"usage":${JSON.stringify(usage)},"system_fingerprint":${fingerprint}}`;
   return `${body.includeUsage ? `data: ${headOf(answer)}${tail}\n\n` : ''}data: [DONE]\n\n`;
@@ -159,15 +181,15 @@ export function completionAnswer(
   answer: Answer,
   body: CompletionBody,
   engine: SimEngine,
-  ids: readonly number[],
+  { tokens, text, report: { end } }: Whole,
 ): Readonly<Record<string, unknown>> {
   const choice = {
     index: 0,
-    text: detokenize(ids),
+    text,
     logprobs: null,
-    finish_reason: 'length',
-    stop_reason: null,
-    token_ids: body.returnTokenIds ? ids : null,
+    finish_reason: end.reason === 'length' ? 'length' : 'stop',
+    stop_reason: end.word === '' ? null : end.word,
+    token_ids: body.returnTokenIds ? tokens.map(({ id }) => id) : null,
     prompt_logprobs: null,
     prompt_token_ids: body.returnTokenIds ? body.promptIds : null,
   };
@@ -179,7 +201,7 @@ export function completionAnswer(
     choices: [choice],
     service_tier: null,
     system_fingerprint: SYSTEM_FINGERPRINT,
-    usage: usageOf(engine.toldTokens(body.completion.promptTokens), engine.toldTokens(ids.length)),
+    usage: usageOf(engine.toldTokens(body.completion.promptTokens), engine.toldTokens(tokens.length)),
     kv_transfer_params: null,
   };
 }
@@ -207,7 +229,7 @@ const tokenizeSchema = z.object({
   add_special_tokens: z.boolean().default(true),
   return_token_strs: z.boolean().nullish(),
 });
-const detokenizeSchema = z.object({ model: z.string().nullish(), tokens: z.array(z.number().int().nonnegative()) });
+const detokenizeSchema = z.object({ model: z.string().nullish(), tokens: z.array(z.unknown()) });
 
 export const parseTokenize = (text: string) => parseBody(text, tokenizeSchema);
 export const parseDetokenize = (text: string) => parseBody(text, detokenizeSchema);

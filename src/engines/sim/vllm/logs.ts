@@ -60,9 +60,12 @@ export const logs: SimLogs = {
     uvicorn('Waiting for application startup.'),
     uvicorn('Application startup complete.'),
   ],
-  stopping: [
+  stopping: (_signal, drainMs) => [
     api('launcher.py:100', '[shutdown] API server: shutdown triggered'),
-    api('launcher.py:116', '[shutdown] API server: stopping engine client mode=abort timeout=0s'),
+    api(
+      'launcher.py:116',
+      `[shutdown] API server: stopping engine client mode=${drainMs === 0 ? 'abort' : 'drain'} timeout=${drainMs / 1000}s`,
+    ),
     uvicorn('Shutting down'),
     uvicorn('Waiting for application shutdown.'),
     uvicorn('Application shutdown complete.'),
