@@ -210,7 +210,12 @@ async function furnish(
     hash: (text) => createHash('sha256').update(text).digest('hex'),
     onFleetChange: () => wakeDispatcher(),
   });
-  const gpus: Gpus = new Gpus({ readings: () => monitor.readings(), engines: supervisor, events: poolEvents, telemetry });
+  const gpus: Gpus = new Gpus({
+    readings: () => monitor.readings(),
+    engines: supervisor,
+    events: poolEvents,
+    telemetry,
+  });
   heldOn = (uuid) => supervisor.vramHeldOn(uuid);
   onGpuEvent = (event) => gpus.handle(event);
   const hub = new StreamHub(db, onError);

@@ -5,50 +5,85 @@ import { indicesOf, post, readStream, type SseFrame, taskRequest } from '../supp
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const ENGINES = ['llamacpp', 'vllm', 'tgi', 'triton'] as const;
-const IDLE_MS = 500;
+const IDLE_MS = 1_000;
+/** Before an engine says or refuses anything: long enough to do something between two attempts, less than the above. */
+const FIRST_TOKEN_MS = 200;
 
-let world: World;
+/** Of the group of tests that runs now. */
+let running: World | null = null;
 
-function startWith(engine: string, flags: string[], expectNotReady: boolean): Promise<World> {
-  return startWorld({ config: simConfig({ engine, replicas: 1, slots: 1, flags, idleMs: IDLE_MS }), expectNotReady });
+async function startWith(engine: string, flags: string[], expectNotReady: boolean): Promise<World> {
+  const config = simConfig({ engine, replicas: 1, slots: 1, flags, idleMs: IDLE_MS });
+  running = await startWorld({ config, expectNotReady });
+  return running;
 }
 
-/** Sets the faults of the pool's only engine at run time. */
-async function setFault(...fault: string[]): Promise<void> {
-  const [row] = await world.database.query<{ endpoint: string }>('SELECT endpoint FROM replicas WHERE id = $1', [
-    'sim-0',
-  ]);
-  const answer = await post(String(row?.endpoint), '/sim/control', { fault });
+async function endWorld(): Promise<void> {
+  const ending = running;
+  running = null;
+  await ending?.[Symbol.asyncDispose]();
+}
+
+function theWorld(): World {
+  if (running === null) throw new Error('the world was not started');
+  return running;
+}
+
+/** Where the pool's only engine is now; it moves with every start. */
+async function engineUrl(): Promise<string> {
+  const [row] = await theWorld().database.query<{ endpoint: string | null }>(
+    `SELECT endpoint FROM replicas WHERE id = 'sim-0' AND state = 'READY'`,
+  );
+  if (row?.endpoint == null) throw new Error('the engine is not ready');
+  return row.endpoint;
+}
+
+async function enginePid(): Promise<number | null | undefined> {
+  const [row] = await theWorld().database.query<{ pid: number | null }>('SELECT pid FROM replicas');
+  return row?.pid;
+}
+
+async function attemptsOf(taskId: string): Promise<number | undefined> {
+  const sql = 'SELECT attempts FROM tasks WHERE id = $1';
+  const [row] = await theWorld().database.query<{ attempts: number }>(sql, [taskId]);
+  return row?.attempts;
+}
+
+/** Sets the faults of an engine at run time. */
+async function setFaultAt(url: string, ...fault: string[]): Promise<void> {
+  const answer = await post(url, '/sim/control', { fault });
   if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
   await answer.arrayBuffer();
 }
 
+async function setFault(...fault: string[]): Promise<void> {
+  await setFaultAt(await engineUrl(), ...fault);
+}
+
 async function submit(engine: string, over: Record<string, unknown> = {}): Promise<string> {
   const request = taskRequest({ engine, max_tokens: 8, ...over });
-  expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
+  expect((await post(theWorld().url, '/v1/tasks', request)).status).toBe(202);
   return request.task_id;
 }
 
 async function stream(engine: string, over: Record<string, unknown> = {}): Promise<SseFrame[]> {
-  return readStream(world.url, await submit(engine, over));
+  return readStream(theWorld().url, await submit(engine, over));
 }
 
 const reasons = async (): Promise<{ code: string; message: string; fix: string }[]> => {
-  const { data } = await gql(world.url, '{ pools { notReadyBecause { code message fix } } }');
+  const { data } = await gql(theWorld().url, '{ pools { notReadyBecause { code message fix } } }');
   return data.pools[0].notReadyBecause;
 };
 
 describe.each(ENGINES)('%s, ill from its start', (engine) => {
-  afterEach(async () => {
-    await world[Symbol.asyncDispose]();
-  });
+  afterEach(endWorld);
 
   it.each([
     ['oom-at-load', 'VRAM_OOM_LOAD'],
     ['cpu-fallback', engine === 'llamacpp' || engine === 'tgi' ? 'CPU_FALLBACK' : 'NO_GPU'],
     ['other-model', 'WRONG_MODEL'],
   ])('%s: the pool does not become ready and says why', async (fault, code) => {
-    world = await startWith(engine, ['--fault', fault], true);
+    await startWith(engine, ['--fault', fault], true);
     await expect.poll(async () => (await reasons()).map((reason) => reason.code)).toContain(code);
     const reason = (await reasons()).find((found) => found.code === code);
     expect(reason?.fix).toBeTruthy();
@@ -57,28 +92,18 @@ describe.each(ENGINES)('%s, ill from its start', (engine) => {
 
 describe.each(ENGINES)('%s', (engine) => {
   beforeAll(async () => {
-    world = await startWith(engine, [], false);
+    await startWith(engine, ['--first-token-ms', String(FIRST_TOKEN_MS)], false);
   });
-  afterEach(async () => {
-    await setFault('none');
-  });
-  afterAll(async () => {
-    await world[Symbol.asyncDispose]();
-  });
+  afterEach(() => setFault('none'));
+  afterAll(endWorld);
 
   it('an error before the first token is tried again out of sight, and told when it stays', async () => {
-    await setFault('error-frame-at-token:0');
+    const url = await engineUrl();
+    await setFaultAt(url, 'error-frame-at-token:0');
     const taskId = await submit(engine);
-    await expect
-      .poll(async () => {
-        const [row] = await world.database.query<{ attempts: number }>('SELECT attempts FROM tasks WHERE id = $1', [
-          taskId,
-        ]);
-        return row?.attempts;
-      })
-      .toBeGreaterThan(1);
-    await setFault('none');
-    const frames = await readStream(world.url, taskId);
+    await expect.poll(() => attemptsOf(taskId), { interval: 10 }).toBeGreaterThan(1);
+    await setFaultAt(url, 'none');
+    const frames = await readStream(theWorld().url, taskId);
     expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
     expect(indicesOf(frames)).toHaveLength(8);
     await setFault('error-frame-at-token:0');
@@ -97,16 +122,18 @@ describe.each(ENGINES)('%s', (engine) => {
 
   it('a crash in mid-stream goes on byte by byte on the next engine', async () => {
     const undisturbed = await stream(engine, { seed: 5 });
-    await setFault('eof-at-token:3');
+    const pid = await enginePid();
+    await setFault('crash-at-token:3'); // of this process; the next one knows nothing of it
     const taskId = await submit(engine, { seed: 5 });
-    const frames = await readStream(world.url, taskId, {
+    const frames = await readStream(theWorld().url, taskId, {
       until: (_frame, all) => indicesOf(all).length === 3,
     });
-    await setFault('none');
-    const rest = await readStream(world.url, taskId, { after: Number(frames.at(-1)?.id) });
+    const rest = await readStream(theWorld().url, taskId, { after: Number(frames.at(-1)?.id) });
     const tokens = [...frames, ...rest].filter(({ event }) => event === 'token').map(({ data }) => data.t);
     expect(tokens).toEqual(undisturbed.filter(({ event }) => event === 'token').map(({ data }) => data.t));
     expect(rest.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
+    expect(await attemptsOf(taskId)).toBeGreaterThan(1);
+    expect(await enginePid()).not.toBe(pid);
   });
 
   it('numbers that cannot be true are replaced by our own, and logged', async () => {
@@ -114,14 +141,16 @@ describe.each(ENGINES)('%s', (engine) => {
     const last = (await stream(engine)).at(-1);
     expect(last).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
     expect(Number(last?.data.decode_ms)).toBeLessThan(60_000);
-    const disbelieved = world.logLines().filter((line) => line.includes('engine disbelieved'));
+    const disbelieved = theWorld()
+      .logLines()
+      .filter((line) => line.includes('engine disbelieved'));
     expect(disbelieved).toHaveLength(engine === 'triton' ? 0 : 1);
   });
 
   it('keeps what a run depended on with its transcript', async () => {
     const taskId = await submit(engine);
-    await readStream(world.url, taskId);
-    const [row] = await world.database.query<{ content: { run: Record<string, unknown> } }>(
+    await readStream(theWorld().url, taskId);
+    const [row] = await theWorld().database.query<{ content: { run: Record<string, unknown> } }>(
       `SELECT a.content FROM artifacts a JOIN tasks t ON t.transcript_id = a.id WHERE t.id = $1`,
       [taskId],
     );
@@ -135,12 +164,11 @@ describe.each(ENGINES)('%s', (engine) => {
   });
 
   it('a hang ends in time, and the engine is started anew', async () => {
-    const [before] = await world.database.query<{ pid: number }>('SELECT pid FROM replicas');
+    const before = await enginePid();
     await setFault('hang-at-token:3', 'ignore-cancel');
     const frames = await stream(engine);
     expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'DECODE_TIMEOUT' } });
-    const pidNow = async () => (await world.database.query<{ pid: number | null }>('SELECT pid FROM replicas'))[0]?.pid;
-    await expect.poll(pidNow, { timeout: 15_000 }).not.toBe(before?.pid);
+    await expect.poll(enginePid, { timeout: 15_000 }).not.toBe(before);
     expect((await stream(engine)).at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 8 } });
   }, 30_000);
 });

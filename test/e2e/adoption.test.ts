@@ -12,10 +12,7 @@ let remove: () => Promise<void>;
 beforeEach(async () => {
   ({ path: home, remove } = await makeHome());
 });
-afterEach(async () => {
-  for (const pid of processesOf(home)) process.kill(pid, 'SIGKILL');
-  await remove();
-});
+afterEach(() => remove());
 
 /** Resolves once its rows say that all replicas are ready: they follow what they tell by a moment. */
 async function start(config: string): Promise<ServerProcess> {

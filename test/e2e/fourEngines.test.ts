@@ -7,18 +7,22 @@ import { makeHome, processesOf, type ServerProcess, startServer } from '../suppo
 const ENGINES = ['llamacpp', 'vllm', 'tgi', 'triton'] as const;
 type Engine = (typeof ENGINES)[number];
 
-let home: Awaited<ReturnType<typeof makeHome>>;
+let home: Awaited<ReturnType<typeof makeHome>> | null = null;
 let server: ServerProcess;
 beforeAll(async () => {
   home = await makeHome();
   server = await startServer(home.path, { args: ['--config', 'docs/four-engines.yaml'] });
-}, 40_000);
+}, 60_000);
 afterAll(async () => {
-  server.signal('SIGINT');
-  expect(await server.exited).toEqual({ code: 0, signal: null });
-  expect(processesOf(home.path)).toEqual([]);
-  await home.remove();
-}, 40_000);
+  try {
+    if (home === null || server === undefined) return; // the start failed, and said so
+    server.signal('SIGINT');
+    expect(await server.exited).toEqual({ code: 0, signal: null });
+    expect(processesOf(home.path)).toEqual([]);
+  } finally {
+    await home?.remove();
+  }
+}, 60_000);
 
 const SUBMIT = `mutation ($input: SubmitTaskInput!) {
   submitTask(input: $input) { ... on TaskAccepted { taskId } ... on Refusal { code message } } }`;

@@ -2,6 +2,7 @@
  * What every adapter promises, shown against its engine's simulator as a real process, and against a real llama-server
  * where there is one.
  */
+import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { EngineAdapter } from '../../src/engines/adapter.js';
 import {
@@ -69,13 +70,16 @@ describe.each([...simulated, real])('$name', ({ protocol, start, longTokens, ctx
     await untilReady(adapter);
   }, 30_000);
   afterAll(async () => {
-    await adapter?.close();
-    await engine?.[Symbol.asyncDispose]();
+    try {
+      await adapter?.close();
+    } finally {
+      await engine?.[Symbol.asyncDispose]();
+    }
   });
-  const promise = (name: string, test: () => Promise<void>) =>
-    it(name, async (context) => {
-      if (engine === null) return context.skip('no real engine here');
-      await test();
+  const promise = (name: string, test: (running: RunningEngine) => Promise<void>) =>
+    it(name, async ({ skip }) => {
+      if (engine === null) return skip('no real engine here');
+      await test(engine);
     });
 
   promise('tells its health and properties', async () => {
@@ -180,9 +184,8 @@ describe.each([...simulated, real])('$name', ({ protocol, start, longTokens, ctx
     }
   });
 
-  promise('ends what is under way as lost when it is closed', async () => {
-    if (engine === null) return;
-    const other = adapterFor(protocol, engine);
+  promise('ends what is under way as lost when it is closed', async (running) => {
+    const other = adapterFor(protocol, running);
     const { over } = await startRun(other, ask({ maxTokens: longTokens }), 3);
     await other.close();
     expect(failure(await over)).toBe('WORKER_RESET streaming lost=true');
@@ -207,16 +210,26 @@ describe.each(PROTOCOLS)('%s: states of the process', (protocol) => {
     );
   });
 
-  it('wants its key, except for its health, and keeps it out of what it says', async () => {
-    if (protocol === 'triton') return; // has no keys
-    await withSim(protocol, ['--api-key', 'key-0123456'], async (sim, adapter) => {
-      expect(await adapter.health(deadline())).toMatchObject({ state: 'ready' });
-      expect(failure(await run(adapter, ask()))).toBe('INTERNAL before_first_token lost=false');
-      const withKey = adapterFor(protocol, sim, { apiKey: 'key-0123456' });
-      expect(await run(withKey, ask())).toMatchObject({ tokens: 8, error: null });
-      await withKey.close();
-    });
-  });
+  // Triton has no keys.
+  it.skipIf(protocol === 'triton')(
+    'wants its key, except for its health, and keeps it out of what it says',
+    async () => {
+      await withSim(protocol, ['--api-key', 'key-0123456'], async (sim, adapter) => {
+        expect(await adapter.health(deadline())).toMatchObject({ state: 'ready' });
+        expect(failure(await run(adapter, ask()))).toBe('INTERNAL before_first_token lost=false');
+        const withKey = adapterFor(protocol, sim, { apiKey: 'key-0123456' });
+        const withOther = adapterFor(protocol, sim, { apiKey: 'key-6543210' });
+        try {
+          expect(await run(withKey, ask())).toMatchObject({ tokens: 8, error: null });
+          const refused = await run(withOther, ask());
+          expect(failure(refused)).toBe('INTERNAL before_first_token lost=false');
+          expect(inspect(refused.error, { depth: null })).not.toContain('key-6543210');
+        } finally {
+          await Promise.all([withKey.close(), withOther.close()]);
+        }
+      });
+    },
+  );
 
   it('holds the text of a character back until it is whole', async () => {
     await withSim(protocol, ['--split-characters', '--ctx', '4000'], async (_sim, adapter) => {
@@ -264,9 +277,10 @@ describe('embeddings and reranking', () => {
     },
   ];
 
-  it.each(subjects)('$name gives a vector per input, in order, and ranks', async ({ protocol, start, reranks }) => {
+  it.for(subjects)('$name gives a vector per input, in order, and ranks', async (subject, { skip }) => {
+    const { protocol, start, reranks } = subject;
     await using engine = await start();
-    if (engine === null) return;
+    if (engine === null) return skip('no real engine here');
     const adapter = adapterFor(protocol, engine);
     try {
       await untilReady(adapter);

@@ -1,6 +1,6 @@
 /**
  * What each fault of an engine becomes, for every engine: the code of the taxonomy, in bounded time, with nothing left
- * behind. The table is the documentation; `docs/engine-faults.md` shows it to operators.
+ * behind. The table is the documentation; docs/engines.md shows it to operators.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -76,8 +76,12 @@ describe.each(PROTOCOLS)('%s: a stream', (protocol) => {
     adapter = adapterFor(protocol, sim, { idleTimeoutMs: IDLE_TIMEOUT_MS });
   });
   afterAll(async () => {
-    await adapter.close();
-    await sim[Symbol.asyncDispose]();
+    // Either may be missing, where the other could not be had.
+    try {
+      await adapter?.close();
+    } finally {
+      await sim?.[Symbol.asyncDispose]();
+    }
   });
 
   it.each(OF_A_STREAM)('%s', async (fault, expected, tokens) => {
@@ -106,16 +110,21 @@ describe.each(PROTOCOLS)('%s: a stream', (protocol) => {
     expect(end?.disbelieved ?? null).toEqual(protocol === 'triton' ? null : expect.stringContaining('23 generated'));
   });
 
-  it.each(['clock-skew:3600000', 'clock-skew:-3600000'])('%s: measures the time by our own clock', async (fault) => {
-    await sim.control(fault);
-    const startedMs = performance.now();
-    const { end, error } = await run(adapter, ask());
-    const tookMs = performance.now() - startedMs;
-    await sim.control('none');
-    expect(error).toBeNull();
-    expect(end?.decodeMs).toBeGreaterThanOrEqual(0);
-    expect(end?.decodeMs).toBeLessThanOrEqual(tookMs + 50);
-  });
+  // The streams of the others tell no durations.
+  it.runIf(protocol === 'llamacpp').each(['clock-skew:3600000', 'clock-skew:-3600000'])(
+    '%s: measures the time by our own clock, and says what it did not believe',
+    async (fault) => {
+      await sim.control(fault);
+      const startedMs = performance.now();
+      const { end, error } = await run(adapter, ask());
+      const tookMs = performance.now() - startedMs;
+      await sim.control('none');
+      expect(error).toBeNull();
+      expect(end?.decodeMs).toBeGreaterThanOrEqual(0);
+      expect(end?.decodeMs).toBeLessThanOrEqual(tookMs);
+      expect(end?.disbelieved).toMatch(/ -?3\d{6} ms of decoding/);
+    },
+  );
 
   it('other-model: its properties tell', async () => {
     await sim.control('other-model');
@@ -124,7 +133,7 @@ describe.each(PROTOCOLS)('%s: a stream', (protocol) => {
       (error: unknown) => failure({ error }),
     );
     await sim.control('none');
-    expect(told).not.toBe(MODEL);
+    expect(told).toBe(`not-${MODEL}`);
   });
 
   it('ignore-cancel: is not called free while it decodes on', async () => {

@@ -2,7 +2,7 @@
  * The simulated llama-server beside a real one, answer by answer: the same status, the same kind of body, and no field
  * that the real one does not have or has in another type. The simulator may leave out what the real one tells beyond.
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { adapterFor, MODEL, type RunningEngine, startRealLlamaServer, untilReady } from '../support/adapters.js';
 import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
@@ -11,7 +11,7 @@ const SLOTS = 2;
 const KEY = { authorization: 'Bearer key-1234567' };
 
 let real: RunningEngine | null = null;
-let sim: RunningSim;
+let sim: RunningSim | null = null;
 beforeAll(async () => {
   real = await startRealLlamaServer({ slots: SLOTS, ctx: CTX, args: ['--api-key', 'key-1234567'] });
   sim = await startEngineSim({
@@ -22,8 +22,7 @@ beforeAll(async () => {
   await untilReady(adapter).finally(() => adapter.close());
 }, 30_000);
 afterAll(async () => {
-  await real?.[Symbol.asyncDispose]();
-  await sim[Symbol.asyncDispose]();
+  await Promise.all([real?.[Symbol.asyncDispose](), sim?.[Symbol.asyncDispose]()]);
 });
 
 interface Ask {
@@ -76,15 +75,17 @@ function extraFields(simulated: unknown, genuine: unknown): string[] {
 const payloadsOf = (text: string): unknown[] =>
   [...text.matchAll(/^data: (.*)$/gm)].map(([, payload = '']) => JSON.parse(payload) as unknown);
 
-async function both(ask: Ask): Promise<{ simulated: Answer; genuine: Answer } | null> {
-  if (real === null) return null;
+/** Skips the test where there is no real engine to compare with. */
+async function both({ skip }: TestContext, ask: Ask): Promise<{ simulated: Answer; genuine: Answer }> {
+  if (real === null) return skip('no real engine here');
+  if (sim === null) throw new Error('the simulator was not started');
   return { simulated: await askEngine(sim.baseUrl, ask), genuine: await askEngine(real.baseUrl, ask) };
 }
 
 const COMPLETION = { prompt: 'Hello', n_predict: 4, seed: 1, temperature: 0.8, id_slot: 0, cache_prompt: false };
 
 describe('answers', () => {
-  it.each<[string, Ask]>([
+  it.for<readonly [string, Ask]>([
     ['health', { path: '/health', headers: {} }],
     ['slots before anything ran', { path: '/slots' }],
     ['properties', { path: '/props' }],
@@ -93,18 +94,15 @@ describe('answers', () => {
     ['text of tokens', { path: '/detokenize', body: { tokens: [300] } }],
     ['a completion in one piece', { path: '/completion', body: COMPLETION }],
     ['slots after something ran', { path: '/slots' }],
-  ])('%s', async (_name, ask) => {
-    const answers = await both(ask);
-    if (answers === null) return;
-    const { simulated, genuine } = answers;
+  ])('%s', async ([, ask], context) => {
+    const { simulated, genuine } = await both(context, ask);
     expect([simulated.status, simulated.contentType]).toEqual([genuine.status, genuine.contentType]);
     expect(extraFields(JSON.parse(simulated.text), JSON.parse(genuine.text))).toEqual([]);
   });
 
-  it('a stream: frame by frame', async () => {
-    const answers = await both({ path: '/completion', body: { ...COMPLETION, stream: true } });
-    if (answers === null) return;
-    const { simulated, genuine } = answers;
+  it('a stream: frame by frame', async (context) => {
+    const ask = { path: '/completion', body: { ...COMPLETION, stream: true } };
+    const { simulated, genuine } = await both(context, ask);
     expect([simulated.status, simulated.contentType]).toEqual([genuine.status, genuine.contentType]);
     const [ours, theirs] = [payloadsOf(simulated.text), payloadsOf(genuine.text)];
     expect(ours).toHaveLength(5);
@@ -116,9 +114,8 @@ describe('answers', () => {
     for (const text of [simulated.text, genuine.text]) expect(text).toMatch(/"stop":true[^\n]*\n\n$/);
   });
 
-  it('metrics: names and types', async () => {
-    const answers = await both({ path: '/metrics' });
-    if (answers === null) return;
+  it('metrics: names and types', async (context) => {
+    const answers = await both(context, { path: '/metrics' });
     const rows = ({ text }: Answer) => [...text.matchAll(/^# TYPE (\S+ \S+)$/gm)].map(([, row]) => row);
     const genuine = new Set(rows(answers.genuine));
     expect(answers.simulated.contentType).toBe(answers.genuine.contentType);
@@ -128,28 +125,24 @@ describe('answers', () => {
 });
 
 describe('refusals', () => {
-  it.each<[string, Ask]>([
+  it.for<readonly [string, Ask]>([
     ['an unknown route', { path: '/nowhere' }],
     ['no key', { path: '/props', headers: {} }],
     ['a wrong key', { path: '/slots', headers: { authorization: 'Bearer nope' } }],
     ['no prompt', { path: '/completion', body: { n_predict: 1 } }],
     ['embeddings that are off', { path: '/v1/embeddings', body: { input: 'x' } }],
     ['reranking that is off', { path: '/v1/rerank', body: { query: 'x', documents: ['y'] } }],
-  ])('%s: the same status and body', async (_name, ask) => {
-    const answers = await both(ask);
-    if (answers === null) return;
-    const { simulated, genuine } = answers;
+  ])('%s: the same status and body', async ([, ask], context) => {
+    const { simulated, genuine } = await both(context, ask);
     expect([simulated.status, simulated.contentType]).toEqual([genuine.status, genuine.contentType]);
     expect(JSON.parse(simulated.text)).toEqual(JSON.parse(genuine.text));
   });
 
-  it.each<[string, Ask]>([
+  it.for<readonly [string, Ask]>([
     ['no JSON', { path: '/completion', text: '{"prompt": ' }],
     ['a prompt that does not fit', { path: '/completion', body: { prompt: 'k'.repeat(3_000), n_predict: 1 } }],
-  ])('%s: the same status and kind, in words of its own', async (_name, ask) => {
-    const answers = await both(ask);
-    if (answers === null) return;
-    const { simulated, genuine } = answers;
+  ])('%s: the same status and kind, in words of its own', async ([, ask], context) => {
+    const { simulated, genuine } = await both(context, ask);
     const kind = ({ text }: Answer) => {
       const { error } = JSON.parse(text) as { error: { code: number; type: string } };
       return [error.code, error.type, ...shapeOf(error).keys()].sort();

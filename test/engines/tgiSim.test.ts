@@ -1,4 +1,6 @@
 /** What the simulated TGI router sends, byte by byte, where the adapter does not look. */
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readFault } from '../../src/engines/launch.js';
 import { readSamples, sumOf } from '../../src/engines/prometheus.js';
@@ -165,6 +167,13 @@ describe('routes', () => {
     expect(answer.text).toMatch(message);
   });
 
+  it('takes a seed of 64 bits', async () => {
+    const seed = '18446744073709551615';
+    const body = JSON.stringify(generate({ max_new_tokens: 1, seed: 'SEED' })).replace('"SEED"', seed);
+    expect((await post(sim, '/generate', body)).status).toBe(200);
+    expect((await post(sim, '/generate', body.replace(seed, `${seed}0`))).status).toBe(422);
+  });
+
   it('tells tokens with the bytes they stand for', async () => {
     const { text } = await post(sim, '/tokenize', { inputs: 'hé the river' });
     expect(JSON.parse(text)).toEqual([
@@ -234,16 +243,46 @@ describe('the router', () => {
   });
 
   it('counts a client that goes as dropped, with its next token', async () => {
-    await using sim = await start();
-    const client = new AbortController();
-    const answer = await fetch(`${sim.baseUrl}/generate_stream`, {
-      ...{ method: 'POST', headers: { 'content-type': 'application/json' }, signal: client.signal },
-      body: JSON.stringify(generate({ max_new_tokens: 3_072 })),
-    });
-    await answer.body?.getReader().read();
-    client.abort();
+    await using sim = await start('--fault', 'hang-at-token:5');
+    // Not fetch, which connects anew after an abort.
+    const headers = { 'content-type': 'application/json' };
+    const client = request(`${sim.baseUrl}/generate_stream`, { method: 'POST', agent: false, headers });
+    const cut = once(client, 'close');
+    client.on('error', () => {}).end(JSON.stringify(generate({ max_new_tokens: 8 })));
+    const [answer] = (await once(client, 'response', { signal: deadline() })) as [IncomingMessage];
+    answer.on('error', () => {}); // cut on purpose, as above
+    await once(answer, 'data', { signal: deadline() });
+    client.destroy();
+    await cut;
+    await expect.poll(() => sim.inspect()).toMatchObject({ connections: 0, busySlots: 1 });
+    expect(await metric(sim, 'request_failure', { err: 'dropped' })).toBe(null);
+    await sim.control('none');
     await expect.poll(() => metric(sim, 'request_failure', { err: 'dropped' })).toBe(1);
     expect(await metric(sim, 'batch_current_size')).toBe(0);
+  });
+
+  it('skips a queued request whose client has gone, without a prefill', async () => {
+    await using sim = await start('--fault', 'hang-at-token:1');
+    const first = post(sim, '/generate_stream', generate({ max_new_tokens: 2 }));
+    await expect.poll(() => metric(sim, 'batch_current_size')).toBe(1);
+    // Not fetch, which connects anew after an abort.
+    const clients = ['/generate_stream', '/generate'].map((path) => {
+      const headers = { 'content-type': 'application/json' };
+      const client = request(`${sim.baseUrl}${path}`, { method: 'POST', agent: false, headers });
+      client.on('error', () => {}); // cut on purpose
+      return client.end(JSON.stringify(generate({ max_new_tokens: 3 })));
+    });
+    await expect.poll(() => metric(sim, 'queue_size')).toBe(2);
+    const { connections } = await sim.inspect();
+    for (const client of clients) client.destroy();
+    await expect.poll(async () => connections - (await sim.inspect()).connections).toBe(2);
+    expect(await metric(sim, 'queue_size')).toBe(2); // nobody looks before it is their turn
+    await sim.control('none');
+    expect(eventsOf((await first).text)).toHaveLength(2);
+    await expect.poll(() => metric(sim, 'request_failure', { err: 'dropped' })).toBe(2);
+    expect(await metric(sim, 'batch_inference_count', { method: 'prefill' })).toBe(1);
+    const completions = { started: 1, finished: 1, abandoned: 0 };
+    expect(await sim.inspect()).toMatchObject({ completions, busySlots: 0, deferred: 0 });
   });
 
   it('wants its key for generating and tokenizing only, and reads it without regard to case', async () => {

@@ -8,8 +8,10 @@ import { DIALECTS } from '../../src/engines/dialects.js';
 import { EngineError } from '../../src/engines/failure.js';
 import { llamaCppLaunch } from '../../src/engines/llamacpp/launch.js';
 import { freePort, spawnEngineProcess } from '../../src/host/process.js';
+import { sendSignal } from '../../src/host/procfs.js';
 import { pollUntil } from '../../src/runtime/wait.js';
 import { type RunningSim, startEngineSim } from './engineSim.js';
+import { endsWithFile } from './lifetimes.js';
 import { realLlamaServer } from './llamaServer.js';
 import { writeTinyModel } from './tinyModel.js';
 
@@ -144,21 +146,37 @@ export async function startRealLlamaServer(options: {
     return null;
   }
   const folder = await mkdtemp(join(tmpdir(), 'llama-orch-real-'));
+  const remove = () => rm(folder, { recursive: true, force: true });
+  try {
+    const { baseUrl, stop, kill } = await spawnRealLlamaServer(engine.file, folder, options);
+    const end = async (): Promise<void> => {
+      await stop().finally(remove);
+    };
+    const hasEnded = endsWithFile({ end, kill });
+    return { baseUrl, metricsUrl: null, [Symbol.asyncDispose]: () => end().finally(hasEnded) };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+async function spawnRealLlamaServer(
+  binaryPath: string,
+  folder: string,
+  { slots, ctx, args = [] }: { readonly slots: number; readonly ctx: number; readonly args?: readonly string[] },
+) {
   const model = join(folder, 'tiny.gguf');
   await writeTinyModel(model);
   const port = await freePort();
   const spec = llamaCppLaunch({
-    ...{ binaryPath: engine.file, model, servedName: MODEL, ports: [port], gpuUuids: [], gpuIndices: [] },
-    ...{ contextPerSlot: options.ctx, slots: options.slots, extraArgs: ['-t', '1', ...(options.args ?? [])] },
+    ...{ binaryPath, model, servedName: MODEL, ports: [port], gpuUuids: [], gpuIndices: [] },
+    ...{ contextPerSlot: ctx, slots, extraArgs: ['-t', '1', ...args] },
   });
   const logFile = join(folder, 'engine.log');
   const child = spawnEngineProcess({ ...spec, cwd: folder, logFile, mark: `test/${port}` });
   return {
     baseUrl: `http://127.0.0.1:${port}`,
-    metricsUrl: null,
-    [Symbol.asyncDispose]: async () => {
-      await child.stop({ graceMs: 5_000 });
-      await rm(folder, { recursive: true, force: true });
-    },
+    stop: () => child.stop({ graceMs: 5_000 }),
+    kill: () => void sendSignal(-child.pid, 'SIGKILL'),
   };
 }

@@ -3,11 +3,14 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { endsWithFile, inTime } from './lifetimes.js';
 
 const ENTRY = fileURLToPath(new URL('../../dist/engines/sim/main.js', import.meta.url));
 const START_TIMEOUT_MS = 15_000;
+/** Less than a test has, so that it says what it waited for. */
+const EXIT_TIMEOUT_MS = 20_000;
 const MAX_KEPT_LINES = 200;
 
 export interface SimExit {
@@ -32,7 +35,10 @@ export interface RunningSim extends AsyncDisposable {
   /** Of the engine's second listener, where it has one and is ready. */
   readonly metricsUrl: string | null;
   readonly pid: number;
-  /** Resolves when the process is gone, however it went, and all its lines are there. */
+  /**
+   * Resolves when the process is gone, however it went, and all its lines are there. Rejects with these when it is not
+   * gone 20 s after the question: each look at this property starts that time anew.
+   */
   readonly exited: Promise<SimExit>;
   /** The last log lines, for a test to read or to show. */
   readonly lines: readonly string[];
@@ -68,18 +74,23 @@ export async function startEngineSim(options: SimOptions = {}): Promise<RunningS
   // Where it does not tell its port in time, the port is chosen for it.
   const port = until === 'control' ? await freePort() : 0;
   const ports = ['--port', String(port), '--metrics-port', '0', '--control-port', '0'];
-  const child = spawn(process.execPath, [ENTRY, '--protocol', protocol, ...ports, ...args], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+  const child = spawn(process.execPath, [ENTRY, '--protocol', protocol, ...ports, '--exit-with-stdin', ...args], {
+    // Its standard input ends with us, however we go, and it with that.
+    stdio: ['pipe', 'ignore', 'pipe'],
     env: { ...process.env, ...env },
     detached: true, // a process group of its own, which ends with it
   });
-  const exited = once(child, 'close').then(([code, signal]): SimExit => ({ code, signal }));
-  const lines: string[] = [];
   const pid = child.pid ?? 0;
-  const dispose = async (): Promise<void> => {
+  const lines: string[] = [];
+  const closed = new Promise<SimExit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));
+  const exited = (): Promise<SimExit> =>
+    inTime(closed, EXIT_TIMEOUT_MS, () => `engine-sim ${pid} does not end; it said:\n${lines.join('\n')}`);
+  const end = async (): Promise<void> => {
     killGroup(pid);
-    await exited;
+    if (pid !== 0) await exited();
   };
+  const hasEnded = endsWithFile({ end, kill: () => killGroup(pid) });
+  const dispose = (): Promise<void> => end().finally(hasEnded);
   try {
     const announced = await waitFor(child, lines, until);
     const controlUrl = announced.control ?? '';
@@ -88,7 +99,9 @@ export async function startEngineSim(options: SimOptions = {}): Promise<RunningS
       controlUrl,
       metricsUrl: announced.metrics ?? null,
       pid,
-      exited,
+      get exited() {
+        return exited();
+      },
       lines,
       control: async (fault) =>
         void (await askControl(controlUrl, { method: 'POST', body: JSON.stringify({ fault }) })),
@@ -97,7 +110,7 @@ export async function startEngineSim(options: SimOptions = {}): Promise<RunningS
       [Symbol.asyncDispose]: dispose,
     };
   } catch (error) {
-    killGroup(pid);
+    await dispose();
     throw error;
   }
 }
@@ -122,7 +135,7 @@ async function freePort(): Promise<number> {
 }
 
 function waitFor(
-  child: ChildProcessByStdio<null, null, Readable>,
+  child: ChildProcessByStdio<Writable, null, Readable>,
   lines: string[],
   until: 'ready' | 'bound' | 'control',
 ): Promise<Announced> {
@@ -142,7 +155,10 @@ function waitFor(
       clearTimeout(timer);
       resolve(announced);
     });
-    child.once('error', reject);
+    child.once('error', (error) => {
+      clearTimeout(timer);
+      reject(error);
+    });
     child.once('close', () => {
       clearTimeout(timer);
       fail('ended before it was there');

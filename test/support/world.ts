@@ -7,6 +7,8 @@ import { readEnvironment } from '../../src/config/environment.js';
 import { parseConfig } from '../../src/config/load.js';
 import { type ControlPlane, startControlPlane } from '../../src/server/compose.js';
 import { createDatabase, type TestDatabase } from './database.js';
+import { endsWithFile } from './lifetimes.js';
+import { killProcessesOf } from './server.js';
 
 export interface World extends AsyncDisposable {
   readonly plane: ControlPlane;
@@ -61,7 +63,10 @@ pools:
 
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const home = await mkdtemp(join(tmpdir(), 'llama-orch-world-'));
-  const database = await createDatabase();
+  const database = await createDatabase().catch(async (error: unknown) => {
+    await rm(home, { recursive: true, force: true });
+    throw error;
+  });
   const lines: string[] = [];
   const logTo = new Writable({
     write: (chunk, _encoding, done) => {
@@ -69,20 +74,31 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       done();
     },
   });
-  const environment = readEnvironment({
-    ORCHD_ADDR: '127.0.0.1:0',
-    LLAMA_ORCH_HOME: home,
-    DATABASE_URL: database.url,
-    ...options.env,
-  });
-  const close = async (plane: ControlPlane | null) => {
-    await plane?.close();
-    await database[Symbol.asyncDispose]();
-    await rm(home, { recursive: true, force: true });
+  let plane: ControlPlane | null = null;
+  let closing: Promise<void> | null = null;
+  const closeAll = async (): Promise<void> => {
+    try {
+      await plane?.close();
+    } finally {
+      killProcessesOf(home); // as a rule none
+      await Promise.all([database[Symbol.asyncDispose](), rm(home, { recursive: true, force: true })]);
+      hasEnded();
+    }
   };
+  /** Once, however often it is called. */
+  const close = (): Promise<void> => {
+    closing ??= closeAll();
+    return closing;
+  };
+  const hasEnded = endsWithFile({ end: close, kill: () => killProcessesOf(home) });
   try {
-    const plane = await startControlPlane({
-      environment,
+    plane = await startControlPlane({
+      environment: readEnvironment({
+        ORCHD_ADDR: '127.0.0.1:0',
+        LLAMA_ORCH_HOME: home,
+        DATABASE_URL: database.url,
+        ...options.env,
+      }),
       logTo,
       config: parseConfig(options.config ?? simConfig(), 'test.yaml'),
       configDir: options.configDir ?? home,
@@ -93,13 +109,12 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       ...(options.expectNotReady === true && { poolsReadyDeadlineMs: 0 }),
     });
     const notReady = plane.pools.filter((pool) => !pool.ready);
-    if (notReady.length > 0 && options.expectNotReady !== true) {
-      await plane.close();
+    if (notReady.length > 0 && options.expectNotReady !== true)
       throw new Error(`pools are not ready: ${JSON.stringify(notReady)}\n${lines.join('')}`);
-    }
-    return { plane, url: plane.url, database, logLines: () => lines, [Symbol.asyncDispose]: () => close(plane) };
+    const { url } = plane;
+    return { plane, url, database, logLines: () => lines, [Symbol.asyncDispose]: close };
   } catch (error) {
-    await close(null);
+    await close();
     throw error;
   }
 }
