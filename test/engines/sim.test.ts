@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
@@ -9,7 +9,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseSimArgs } from '../../src/engines/sim/cli.js';
 import { type Completion, SimEngine } from '../../src/engines/sim/engine.js';
-import { FaultSet } from '../../src/engines/sim/faults.js';
+import { FAULTS, FaultSet } from '../../src/engines/sim/faults.js';
 import { createSimServer } from '../../src/engines/sim/http.js';
 import { detokenize, embed, Generator, rerankScore, tokenize } from '../../src/engines/sim/model.js';
 import { SlotPool } from '../../src/engines/sim/slots.js';
@@ -107,11 +107,17 @@ describe('slots', () => {
 
 describe('arguments', () => {
   it('name what is wrong', () => {
-    expect(() => parseSimArgs(['--protocol', 'sglang'])).toThrow("protocol 'sglang' is not built yet");
+    expect(() => parseSimArgs(['--protocol', 'sglang'])).toThrow("there is no protocol 'sglang'");
     expect(() => parseSimArgs(['--slots', '0'])).toThrow("--slots must be a whole number from 1 to 65536, not '0'");
     expect(() => new FaultSet().set(['sulk'])).toThrow("unknown fault 'sulk'");
     expect(() => new FaultSet().set(['hang-at-token'])).toThrow('hang-at-token:N');
     expect(() => new FaultSet().set(['slow-load:-1'])).toThrow('slow-load:MS');
+  });
+
+  it('are shown on request, faults and all', () => {
+    const help = execFileSync(process.execPath, ['dist/engines/sim/main.js', '--help'], { encoding: 'utf8' });
+    expect(help).toContain('--protocol llamacpp|');
+    for (const fault of Object.keys(FAULTS)) expect(help).toContain(fault);
   });
 
   it.each([

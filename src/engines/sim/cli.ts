@@ -55,7 +55,7 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
   const protocol = PROTOCOLS.get(values.protocol);
   if (protocol === undefined) {
     const built = [...PROTOCOLS.keys()].join(', ');
-    throw new Error(`protocol '${values.protocol}' is not built yet (built: ${built})\n${USAGE}`);
+    throw new Error(`there is no protocol '${values.protocol}' (there are: ${built})\n${USAGE}`);
   }
   const { apiKeyVariable, metrics, stop } = protocol;
   const faults = new FaultSet();
@@ -99,6 +99,10 @@ function within([least, most]: Range, name: string, text: string): number {
  * Rejects on bad arguments and when a port cannot be had.
  */
 export async function runEngineSim(argv: string[]): Promise<void> {
+  if (argv.includes('--help') || argv.includes('-h')) {
+    process.stdout.write(`${USAGE}\n`);
+    return;
+  }
   const exitCode = await runSim(parseSimArgs(argv, process.env));
   if (exitCode !== 0) process.exit(exitCode);
 }
