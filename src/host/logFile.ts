@@ -1,15 +1,17 @@
 /** Log files that other programs write into: bounded, and readable from their end. */
 import { copyFileSync, openSync, statSync, truncateSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { showable } from './logLines.js';
 
 /** Above this a log moves to `<file>.1`, so one program holds at most twice this. */
 const maxLogBytes = 32 * 1024 * 1024;
 const tailBytes = 64 * 1024;
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
-const terminalEscapes = /\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
-const controlCharacters = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+/** Where the engine of a replica writes. */
+export function engineLogFile(logsDir: string, replicaId: string): string {
+  return join(logsDir, `engine-${replicaId}.log`);
+}
 
 /** Opens a log for a child's stdout and stderr, appending. The caller closes the descriptor after the spawn. */
 export function openLog(file: string): number {
@@ -49,8 +51,7 @@ export async function tailLines(
     const start = Math.max(fromByte <= size ? fromByte : 0, size - maxBytes);
     const buffer = Buffer.alloc(size - start);
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, start);
-    const text = buffer.subarray(0, bytesRead).toString('utf8').replace(terminalEscapes, '');
-    const all = text.split(/\r?\n/).map((line) => line.replace(controlCharacters, ''));
+    const all = buffer.subarray(0, bytesRead).toString('utf8').split('\n').map(showable);
     if (all.at(-1) === '') all.pop();
     return lines > 0 ? all.slice(-lines) : [];
   } finally {

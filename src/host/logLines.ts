@@ -82,13 +82,18 @@ const terminalEscapes =
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
 const controlCharacters = /[\u0000-\u001f\u007f-\u009f]+/g;
 
+/** What a terminal and a dashboard may show: no escapes, a space for control characters. */
+export function showable(text: string): string {
+  return text.replace(terminalEscapes, '').replace(controlCharacters, ' ').trimEnd();
+}
+
 /**
  * The line as text that a terminal and a dashboard may show: no escapes, a space for control characters, cut with a
  * mark that says how much is missing.
  * @param mask takes secrets out; given what is shown, before the mark is added.
  */
 export function lineText(line: RawLine, mask: (text: string) => string): string {
-  const clean = decode(line.bytes).replace(terminalEscapes, '').replace(controlCharacters, ' ').trimEnd();
+  const clean = showable(decode(line.bytes));
   // A byte that is no UTF-8 becomes three, so what was short enough may not be any more.
   const utf8 = Buffer.from(clean);
   const overBytes = Math.max(0, utf8.length - MAX_LINE_BYTES);

@@ -14,6 +14,7 @@ import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
 import { GpuMonitor, type GpuSource } from '../host/gpu/monitor.js';
 import { simulatedGpus } from '../host/gpus.js';
+import { engineLogFile } from '../host/logFile.js';
 import { StartupError } from '../host/startupError.js';
 import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
@@ -245,7 +246,7 @@ async function furnish(
     db,
     clock,
     nodeId: dataDir.nodeId,
-    logFile: (replicaId) => join(dataDir.logsDir, `engine-${replicaId}.log`),
+    logFile: (replicaId) => engineLogFile(dataDir.logsDir, replicaId),
   });
   scope.defer('log readers', () => replicaLogs.stop());
   const services: Services = {

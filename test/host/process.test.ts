@@ -80,7 +80,7 @@ describe('engine process', () => {
   test('shows the end of its log without terminal escapes', async () => {
     const engine = await start('polite.mjs');
     await line(engine, /^ready$/);
-    expect(await engine.tail(2)).toContain('red line');
+    expect(await engine.tail(2)).toContain('red  line');
     expect(await engine.tail(1)).toHaveLength(1);
     expect(await engine.tail(0)).toEqual([]);
   });

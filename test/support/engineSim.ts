@@ -74,23 +74,7 @@ export async function startEngineSim(options: SimOptions = {}): Promise<RunningS
   // Where it does not tell its port in time, the port is chosen for it.
   const port = until === 'control' ? await freePort() : 0;
   const ports = ['--port', String(port), '--metrics-port', '0', '--control-port', '0'];
-  const child = spawn(process.execPath, [ENTRY, '--protocol', protocol, ...ports, '--exit-with-stdin', ...args], {
-    // Its standard input ends with us, however we go, and it with that.
-    stdio: ['pipe', 'ignore', 'pipe'],
-    env: { ...process.env, ...env },
-    detached: true, // a process group of its own, which ends with it
-  });
-  const pid = child.pid ?? 0;
-  const lines: string[] = [];
-  const closed = new Promise<SimExit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));
-  const exited = (): Promise<SimExit> =>
-    inTime(closed, EXIT_TIMEOUT_MS, () => `engine-sim ${pid} does not end; it said:\n${lines.join('\n')}`);
-  const end = async (): Promise<void> => {
-    killGroup(pid);
-    if (pid !== 0) await exited();
-  };
-  const hasEnded = endsWithFile({ end, kill: () => killGroup(pid) });
-  const dispose = (): Promise<void> => end().finally(hasEnded);
+  const { child, pid, lines, exited, dispose } = spawnSim(['--protocol', protocol, ...ports, ...args], env);
   try {
     const announced = await waitFor(child, lines, until);
     const controlUrl = announced.control ?? '';
@@ -113,6 +97,26 @@ export async function startEngineSim(options: SimOptions = {}): Promise<RunningS
     await dispose();
     throw error;
   }
+}
+
+function spawnSim(args: readonly string[], env: Readonly<Record<string, string>>) {
+  const child = spawn(process.execPath, [ENTRY, '--exit-with-stdin', ...args], {
+    // Its standard input ends with us, however we go, and it with that.
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: { ...process.env, ...env },
+    detached: true, // a process group of its own, which ends with it
+  });
+  const pid = child.pid ?? 0;
+  const lines: string[] = [];
+  const closed = new Promise<SimExit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));
+  const exited = (): Promise<SimExit> =>
+    inTime(closed, EXIT_TIMEOUT_MS, () => `engine-sim ${pid} does not end; it said:\n${lines.join('\n')}`);
+  const end = async (): Promise<void> => {
+    killGroup(pid);
+    if (pid !== 0) await exited();
+  };
+  const hasEnded = endsWithFile({ end, kill: () => killGroup(pid) });
+  return { child, pid, lines, exited, dispose: () => end().finally(hasEnded) };
 }
 
 /** Also what outlives the leader. */

@@ -10,17 +10,14 @@ interface Living {
 
 const living = new Set<Living>();
 
-// Registered first in a file that imports this, so run last.
+// Registered first in a file that imports this, so run last. What came last may need what came before it.
 afterAll(async () => {
-  const ends = [...living].map(({ end }) => end());
-  living.clear();
-  const failures = (await Promise.allSettled(ends)).filter((outcome) => outcome.status === 'rejected');
-  if (failures.length > 0) {
-    throw new AggregateError(
-      failures.map(({ reason }) => reason),
-      'what tests left behind did not end',
-    );
+  const failures: unknown[] = [];
+  for (const one of [...living].reverse()) {
+    await one.end().catch((error: unknown) => failures.push(error));
+    living.delete(one);
   }
+  if (failures.length > 0) throw new AggregateError(failures, 'what tests left behind did not end');
 });
 
 const killAll = (): void => {

@@ -35,7 +35,9 @@ export async function makeHome(): Promise<{ path: string; remove: () => Promise<
   const remove = async (): Promise<void> => {
     await endProcessesOf(path);
     await rm(path, { recursive: true, force: true });
+    hasEnded();
   };
+  const hasEnded = endsWithFile({ end: remove, kill: () => killProcessesOf(path) });
   return { path, remove };
 }
 

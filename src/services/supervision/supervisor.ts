@@ -7,6 +7,7 @@ import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { Gpu } from '../../host/gpus.js';
+import { engineLogFile } from '../../host/logFile.js';
 import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -273,7 +274,7 @@ export class Supervisor implements Fleet {
       gpuUuids: visible.map((gpu) => gpu.uuid),
       gpuIndices: visible.map((gpu) => gpu.index),
       workDir: join(homeDir, 'run', 'engines'),
-      logFile: join(homeDir, 'logs', `engine-${id}.log`),
+      logFile: engineLogFile(join(homeDir, 'logs'), id),
     };
     return new Replica(facts, modelRef, {
       clock,
