@@ -159,7 +159,12 @@ export class EngineClient {
 
   #forget(requestId: string, { seen }: Run): void {
     this.#runs.delete(requestId);
-    if (!seen && this.#unseen.size < MAX_UNSEEN) this.#unseen.add(requestId);
+    if (seen) return;
+    this.#unseen.add(requestId);
+    for (const oldest of this.#unseen) {
+      if (this.#unseen.size <= MAX_UNSEEN) break;
+      this.#unseen.delete(oldest);
+    }
   }
 
   /**
@@ -181,8 +186,9 @@ export class EngineClient {
       // Its process is being ended; nobody may take what comes after it for the one that was meant.
       if (this.#closed) return { outcome: 'acknowledged', verifiedBy: 'the engine is being stopped' };
       last = await look(signal).catch((error: unknown) => lookFailed(error));
-      if (last.free === null)
+      if (last.free === null) {
         return { outcome: told === null ? 'unknown' : 'acknowledged', verifiedBy: told ?? last.saw };
+      }
       if (last.free && !mustSettle) return { outcome: 'slot_free', verifiedBy: last.saw };
       if (last.free) mustSettle = false;
       await delay(last.free ? SETTLED_MS : LOOK_EVERY_MS, signal);

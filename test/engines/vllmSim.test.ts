@@ -301,7 +301,12 @@ describe('the process', () => {
     expect(told.slice(-2)[0]).toContain('{"error": {"message": "EngineCore encountered an issue.');
     expect(told.at(-1)).toBe('[DONE]');
     expect(await whole).toBe(500);
-    expect((await ask('/health', undefined, dying)).status).toBe(503);
+    // The moment is half a second; on a busy machine it may be over by now.
+    const health = ask('/health', undefined, dying).then(
+      ({ status }) => status,
+      () => 'gone',
+    );
+    expect([503, 'gone']).toContain(await health);
     expect(await dying.exited).toEqual({ code: 1, signal: null });
     expect(faultIn(dying)).toBe(found);
   });
