@@ -1,7 +1,6 @@
 /** The GPUs of this host: as nvidia-smi lists them, or simulated ones that the configuration names. */
 import { createHash } from 'node:crypto';
 import type { GpuPoll, Gpu as HostGpu } from '../core/gpu.js';
-import { NvidiaSmi } from './gpu/nvidiaSmi.js';
 
 export type Gpu = HostGpu;
 
@@ -35,9 +34,4 @@ export function inventoryOf(poll: GpuPoll): Inventory {
     message: 'the NVIDIA driver lists no usable GPU',
     fix: 'Install the NVIDIA driver and check `nvidia-smi`; or choose `gpu.mode: simulated` in the configuration.',
   };
-}
-
-/** Asks nvidia-smi once. A driver that hangs, is missing or lists nothing is an answer too, with its fix. */
-export async function readNvidiaGpus(): Promise<Inventory> {
-  return inventoryOf(await new NvidiaSmi({ optionalFields: false }).poll());
 }

@@ -194,10 +194,7 @@ async function furnish(
     config,
     gpus: inventory.ok ? inventory.gpus : [],
     gpuObstacle: inventory.ok ? null : { code: 'NO_GPU', message: inventory.message, fix: inventory.fix },
-    gpuNow: (uuid) => {
-      const reading = monitor.readings().find(({ gpu }) => gpu.uuid === uuid);
-      return { freeBytes: reading?.memoryFreeBytes ?? null, obstacle: gpus.obstacle(uuid) };
-    },
+    gpuNow: (uuid) => gpus.now(uuid),
     nodeId: dataDir.nodeId,
     homeDir: dataDir.path,
     recipeEnv: {

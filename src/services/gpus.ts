@@ -9,6 +9,13 @@ export interface EnginesOnGpus {
   recycle(replicaId: string, cause: string): Promise<void>;
 }
 
+export interface GpuNow {
+  /** Memory that nobody has taken; null: not known. */
+  readonly freeBytes: number | null;
+  /** Why nothing may be placed on it; null: it may. */
+  readonly obstacle: string | null;
+}
+
 export interface GpusDeps {
   readonly readings: () => readonly GpuReading[];
   readonly engines: EnginesOnGpus;
@@ -27,12 +34,11 @@ export class Gpus {
     return this.#deps.readings();
   }
 
-  /** Why nothing may be placed on a GPU now; null: it may. */
-  obstacle(uuid: string): string | null {
+  /** What a GPU reads now; nothing is held against one that is not read. */
+  now(uuid: string): GpuNow {
     const reading = this.readings().find(({ gpu }) => gpu.uuid === uuid);
-    if (reading === undefined || (reading.health === 'ok' && !reading.stale)) return null;
-    const what = reading.health === 'ok' ? `its reading is ${Math.round(reading.ageMs / 1000)} s old` : reading.health;
-    return reading.reason === null ? what : `${what}: ${reading.reason}`;
+    if (reading === undefined) return { freeBytes: null, obstacle: null };
+    return { freeBytes: reading.memoryFreeBytes, obstacle: obstacleIn(reading) };
   }
 
   /** Never throws: what befell a GPU is written down and told, and the engines that cannot go on are ended. */
@@ -48,6 +54,12 @@ export class Gpus {
       }
     }
   }
+}
+
+function obstacleIn({ health, stale, ageMs, reason }: GpuReading): string | null {
+  if (health === 'ok' && !stale) return null;
+  const what = health === 'ok' ? `its reading is ${Math.round(ageMs / 1000)} s old` : health;
+  return reason === null ? what : `${what}: ${reason}`;
 }
 
 function uuidsOf(event: GpuEvent): readonly string[] {

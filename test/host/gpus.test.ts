@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { readNvidiaGpus, simulatedGpus } from '../../src/host/gpus.js';
+import { NvidiaSmi } from '../../src/host/gpu/nvidiaSmi.js';
+import { inventoryOf, simulatedGpus } from '../../src/host/gpus.js';
 import { fakeGpu, fakeNvidiaSmi } from './gpuSupport.js';
 import { cleanUp, later, temporaryFolder } from './support.js';
 
@@ -13,11 +14,13 @@ function searchPath(path: string): void {
   process.env.PATH = path;
 }
 
+const inventory = async () => inventoryOf(await new NvidiaSmi({ optionalFields: false }).poll());
+
 describe('GPU inventory', () => {
   it('lists what nvidia-smi lists, in one run, and leaves out what cannot be placed on', async () => {
     const smi = await fakeNvidiaSmi({ gpus: [fakeGpu(0), { ...fakeGpu(1), 'memory.total': '[N/A]' }] });
     searchPath(`${smi.folder}:${process.env.PATH}`);
-    expect(await readNvidiaGpus()).toEqual({
+    expect(await inventory()).toEqual({
       ok: true,
       gpus: [
         {
@@ -34,7 +37,7 @@ describe('GPU inventory', () => {
 
   it('says how to go on where there is no nvidia-smi', async () => {
     searchPath(await temporaryFolder());
-    expect(await readNvidiaGpus()).toEqual({
+    expect(await inventory()).toEqual({
       ok: false,
       message: expect.stringContaining('not installed'),
       fix: expect.stringContaining('gpu.mode: simulated'),

@@ -23,6 +23,7 @@ import {
 } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
+import type { GpuNow } from '../gpus.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Inherited } from './instance.js';
 import type { Device } from './memory.js';
@@ -39,8 +40,7 @@ export interface SupervisorDeps {
   readonly events: PoolEvents;
   readonly config: Config;
   readonly gpus: readonly Gpu[];
-  /** What a GPU reads now: memory that nobody has taken (null: not known), and why it may not be used. */
-  readonly gpuNow: (uuid: string) => { readonly freeBytes: number | null; readonly obstacle: string | null };
+  readonly gpuNow: (uuid: string) => GpuNow;
   /** What stands in the way of every pool that needs a GPU; null when there are some. */
   readonly gpuObstacle: Reason | null;
   readonly nodeId: string;
