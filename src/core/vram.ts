@@ -147,7 +147,13 @@ function weightsBefore(input: VramInput, count: number): number {
   const weightsBytes = amount(input.weightsBytes);
   if (count >= units) return weightsBytes;
   const outputBytes = Math.min(weightsBytes, amount(input.outputBytes ?? weightsBytes / units));
-  return count === 0 ? 0 : Math.floor(((weightsBytes - outputBytes) / (units - 1)) * count);
+  return count === 0 ? 0 : shareOf(weightsBytes - outputBytes, count, units - 1);
+}
+
+/** `bytes × count / of`, rounded down. Exact: as one product it would not fit a double, and a byte would be lost. */
+function shareOf(bytes: number, count: number, of: number): number {
+  const rest = bytes % of;
+  return ((bytes - rest) / of) * count + Math.floor((rest * count) / of);
 }
 
 interface KvGroup {

@@ -135,6 +135,13 @@ describe('estimateVram', () => {
     },
   );
 
+  it('does not lose a byte of the weights to rounding', () => {
+    // Found by the property above, seed -626831256.
+    const found = { ...llama8b, layers: 97, kvHeads: [], gpuLayers: 1 };
+    expect(estimateVram({ ...found, weightsBytes: 8, outputBytes: 1 }).weightsBytes).toBe(1);
+    expect(estimateVram({ ...found, weightsBytes: 9, outputBytes: 1 }).weightsBytes).toBe(1);
+  });
+
   it('never falls with more layers, heads, slots of one size, bytes or a wider window', () => {
     fc.assert(
       fc.property(sizes, window, fc.integer({ min: 1, max: 8 }), (size, windowed, more) => {
