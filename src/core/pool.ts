@@ -45,5 +45,7 @@ export function notReadyBecause(pool: { readonly draining: boolean }, replicas: 
 
 /** At least one engine process of the pool is alive. */
 export function isLive(replicas: readonly ReplicaView[]): boolean {
-  return replicas.some((replica) => !['ABSENT', 'BACKING_OFF', 'QUARANTINED', 'FAILED'].includes(replica.state));
+  return replicas.some(
+    (replica) => !['ABSENT', 'PROVISIONING', 'BACKING_OFF', 'QUARANTINED', 'FAILED'].includes(replica.state),
+  );
 }

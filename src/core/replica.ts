@@ -1,14 +1,18 @@
 /**
  * The life of a replica: one engine process, one model, one device mask.
  *
- *   ABSENT ─launch─► STARTING ─answers─► PRELOADING ─healthy─► SELF_TESTING ─passed─► READY ─drain─► DRAINING
- *      ▲                └──────────── exited / failed ──────────┴───────────────────────┘               │
- *      │                                   ▼                                                          stop
- *      └─────────retry──────────── BACKING_OFF ──give up──► QUARANTINED                                 ▼
- *      ▲──────────────────────────────exited───────────────────────────────────────────────────────STOPPING
+ *   ABSENT ─provision─► PROVISIONING ─launch─► STARTING ─answers─► PRELOADING ─healthy─► SELF_TESTING ─passed─► READY
+ *      ▲                  │  refuse              └──────────────── exited ─────────────────────┴───────────────────┘
+ *      │                  │     └──► FAILED                         ▼                                    stop │
+ *      ├──────retry───────┴─────exited────────────────────► BACKING_OFF ──give up──► QUARANTINED              ▼
+ *      └───────────────────────────────────exited──────────────────────────────────────────────────────── STOPPING
  *
- * 1. READY is reached from SELF_TESTING only, SELF_TESTING from PRELOADING only: no gate can be skipped.
- * 2. A process exists only in STARTING … STOPPING; `launch` is possible from ABSENT alone, so none is doubled.
+ *                                               READY ─drain─► DRAINING ─resume─► READY; DRAINING ends as READY does
+ *
+ * 1. READY is reached from SELF_TESTING, that from PRELOADING, that from STARTING, that from PROVISIONING: no gate can be
+ *    skipped. DRAINING leads back to READY with the same process.
+ * 2. A process exists only in STARTING … STOPPING; `launch` is possible from PROVISIONING alone, so none is doubled.
+ * 3. From every state a way leads on: an operator's `stop` or `retry` is never refused where nothing runs.
  */
 export const REPLICA_STATES = [
   'ABSENT',
@@ -26,11 +30,14 @@ export const REPLICA_STATES = [
 export type ReplicaState = (typeof REPLICA_STATES)[number];
 
 export const REPLICA_EVENTS = [
+  'provision',
+  'refuse',
   'launch',
   'answers',
   'healthy',
   'passed',
   'drain',
+  'resume',
   'stop',
   'exited',
   'retry',
@@ -41,15 +48,22 @@ export type ReplicaEvent = (typeof REPLICA_EVENTS)[number];
 type Row = Readonly<Partial<Record<ReplicaEvent, ReplicaState>>>;
 const RUNNING: Row = { stop: 'STOPPING', exited: 'BACKING_OFF', give_up: 'QUARANTINED' };
 
-/** state × event; an absent cell is refused. PROVISIONING and FAILED are entered by provisioning, which is not built yet. */
+/** state × event; an absent cell is refused. */
 export const REPLICA_TABLE: Readonly<Record<ReplicaState, Row>> = {
-  ABSENT: { launch: 'STARTING', stop: 'ABSENT' },
-  PROVISIONING: { stop: 'ABSENT' },
+  ABSENT: { provision: 'PROVISIONING', stop: 'ABSENT' },
+  // Refused is what waiting cannot mend: it takes another configuration, or an operator.
+  PROVISIONING: {
+    launch: 'STARTING',
+    refuse: 'FAILED',
+    exited: 'BACKING_OFF',
+    give_up: 'QUARANTINED',
+    stop: 'ABSENT',
+  },
   STARTING: { ...RUNNING, answers: 'PRELOADING' },
   PRELOADING: { ...RUNNING, healthy: 'SELF_TESTING' },
   SELF_TESTING: { ...RUNNING, passed: 'READY' },
   READY: { ...RUNNING, drain: 'DRAINING' },
-  DRAINING: RUNNING,
+  DRAINING: { ...RUNNING, resume: 'READY' },
   // Given up is what SIGKILL does not end: a process inside a hung driver.
   STOPPING: { exited: 'ABSENT', stop: 'STOPPING', give_up: 'QUARANTINED' },
   BACKING_OFF: { retry: 'ABSENT', stop: 'ABSENT', give_up: 'QUARANTINED' },

@@ -7,7 +7,6 @@ import { LEASE_TTL_MS, trustedUntilMs } from '../../src/core/lease.js';
 import { AUTO_PLACEMENT, choosePool, type PoolCandidate, slotOrder } from '../../src/core/placement.js';
 import { notReadyBecause } from '../../src/core/pool.js';
 import { predictStartMs, updateServiceMs } from '../../src/core/queue.js';
-import { nextReplicaState, REPLICA_EVENTS, REPLICA_STATES, type ReplicaState } from '../../src/core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
 import {
   afterLoss,
@@ -69,30 +68,7 @@ describe('frame', () => {
   });
 });
 
-describe('replica', () => {
-  it('reaches READY through every gate only', () => {
-    const gates: ReplicaState[] = ['STARTING', 'PRELOADING', 'SELF_TESTING', 'READY'];
-    fc.assert(
-      fc.property(fc.array(fc.constantFrom(...REPLICA_EVENTS), { maxLength: 40 }), (events) => {
-        let state: ReplicaState = 'ABSENT';
-        for (const event of events) {
-          const next = nextReplicaState(state, event);
-          if (next === null) continue;
-          const gate = gates.indexOf(next);
-          if (gate > 0) expect(state).toBe(gates[gate - 1]);
-          if (next === 'STARTING') expect(state).toBe('ABSENT');
-          state = next;
-        }
-      }),
-    );
-  });
-
-  it('has a way out of every state', () => {
-    for (const state of REPLICA_STATES) {
-      expect(REPLICA_EVENTS.some((event) => nextReplicaState(state, event) !== null)).toBe(true);
-    }
-  });
-
+describe('restarts', () => {
   it('backs off exponentially with jitter, forgets failures after a stable run, and gives up', () => {
     const policy = DEFAULT_RESTART_POLICY;
     const delays = [0, 1, 2, 3].map((failuresBefore) => afterExit(policy, { failuresBefore, readyForMs: 0 }, 0.5));

@@ -229,10 +229,11 @@ export class Replica {
 
   /** One process from start to end. @returns why it ended, or null when it was asked to. */
   async #run(signal: AbortSignal): Promise<Reason | null> {
-    this.#move('launch', `starting ${this.#modelRef}`);
+    this.#move('provision', `preparing to start ${this.#modelRef}`);
     let failure: Reason | null;
     try {
       failure = this.#deps.recipe.check(this.#modelRef) ?? (await this.#memoryObstacle());
+      if (failure === null) this.#move('launch', `starting ${this.#modelRef}`);
       failure ??= await this.#launchAndWatch(signal);
     } catch (error) {
       failure = reasonOf(error);
