@@ -12,11 +12,11 @@ function ofPool(pool: PoolConfig): string[] {
       notes.push(`${path}.admission.priorities.${priority.name}: rate limits and weights are not built yet`);
     }
   }
-  if (pool.provisioning.model?.checksum !== undefined) {
-    notes.push(`${path}.provisioning.model.checksum: model files are not verified yet`);
-  }
-  if (pool.provisioning.binary?.checksum !== undefined) {
-    notes.push(`${path}.provisioning.binary.checksum: engine binaries are not verified yet`);
+  const { mode, model } = pool.provisioning;
+  if (mode === 'external' && model?.checksum !== undefined) {
+    notes.push(
+      `${path}.provisioning.model.checksum: has no effect in mode external; the engine's model is not ours to read`,
+    );
   }
   if (pool.tensor_split !== undefined && pool.engine !== 'llamacpp') {
     notes.push(`${path}.tensor_split: is passed to llama.cpp alone; of ${pool.engine} use provisioning.flags`);

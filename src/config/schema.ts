@@ -5,54 +5,13 @@
 import { z } from 'zod';
 import { ENGINES } from '../core/errors.js';
 import { ADDR_FIX, isPostgresUrl, parseListenAddress } from './environment.js';
+import { allowedHost, endpointUrl, ProvisioningSchema, positiveInt, text } from './provisioningSchema.js';
 
-const PROVISIONING_MODES = ['external', 'source', 'container', 'package', 'binary', 'simulated'] as const;
-const GIB_BYTES = 1024 ** 3;
-
-const text = z.string().min(1).max(4096);
-const positiveInt = z.int().min(1);
 /** A week: more is a mistake, and timers cannot count much further. */
 const durationMs = z
   .int()
   .min(1)
   .max(7 * 24 * 3600 * 1000);
-const sha256 = z
-  .string()
-  .regex(/^sha256:[0-9a-f]{64}$/, { error: 'is not a digest — write sha256: and 64 lower-case hex digits' });
-
-function urlOf(value: string): URL | null {
-  return URL.canParse(value) ? new URL(value) : null;
-}
-
-function hasCredentials(url: URL): boolean {
-  return url.username !== '' || url.password !== '';
-}
-
-const endpointUrl = z
-  .string()
-  .refine((value) => ['http:', 'https:'].includes(urlOf(value)?.protocol ?? ''), {
-    error: 'is not an http(s) URL — write e.g. http://127.0.0.1:8081',
-    abort: true,
-  })
-  .refine((value) => !hasCredentials(new URL(value)), {
-    error: 'holds a user name or password — remove them from the URL',
-  });
-
-const binaryUrl = z
-  .string()
-  .refine(
-    (value) => {
-      const url = urlOf(value);
-      return url?.protocol === 'https:' || (url?.protocol === 'file:' && /^file:\/\/\/[^/]/.test(value));
-    },
-    {
-      error: 'is neither https:// nor file:/// with an absolute path — write e.g. file:///opt/llama.cpp/llama-server',
-      abort: true,
-    },
-  )
-  .refine((value) => !hasCredentials(new URL(value)), {
-    error: 'holds a user name or password — remove them from the URL',
-  });
 
 const TrustPolicySchema = z.strictObject({
   mode: z.enum(['strict', 'permissive']).default('permissive'),
@@ -81,48 +40,9 @@ const TimeoutsSchema = z.strictObject({
   idle_ms: durationMs.default(30_000),
 });
 
-const SimulatedSchema = z.strictObject({
-  /** 0: as fast as possible. */
-  tokens_per_second: z.number().nonnegative().max(1_000_000).default(40),
-  first_token_ms: z.int().min(0).default(50),
-  load_ms: z.int().min(0).default(200),
-  /** What one replica claims of its simulated GPUs. */
-  vram_bytes: positiveInt.default(4 * GIB_BYTES),
-});
-
-const SourceSchema = z.strictObject({
-  repo: text,
-  ref: text,
-  submodules: z.boolean().default(false),
-  build: z
-    .strictObject({ cmake_flags: z.array(text).default([]), generator: text.optional(), cache_dir: text.optional() })
-    .prefault({}),
-});
-
-const ProvisioningFields = z.strictObject({
-  mode: z.enum(PROVISIONING_MODES),
-  allow_package_installs: z.boolean().default(false),
-  allow_binary_downloads: z.boolean().default(false),
-  source: SourceSchema.optional(),
-  container: z.strictObject({ image: text, tag: text.optional() }).optional(),
-  package: z.strictObject({ name: text, version: text.optional(), repo: text.optional() }).optional(),
-  binary: z.strictObject({ url: binaryUrl, checksum: sha256.optional(), install_dir: text.optional() }).optional(),
-  simulated: SimulatedSchema.optional(),
-  model: z.strictObject({ ref: text.optional(), cache_dir: text.optional(), checksum: sha256.optional() }).optional(),
-  ports: z.array(z.int().min(1).max(65_535)).default([]),
-  env: z
-    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string(), {
-      error: (issue) =>
-        issue.code === 'invalid_key' ? 'is not a variable name — use letters, digits and _' : undefined,
-    })
-    .default({}),
-  flags: z.array(z.string()).default([]),
-});
-
-/** Where `mode` is `simulated`, `simulated` is always there, defaults filled in. */
-const ProvisioningSchema = ProvisioningFields.transform((fields): z.output<typeof ProvisioningFields> => {
-  if (fields.mode !== 'simulated' || fields.simulated !== undefined) return fields;
-  return { ...fields, simulated: SimulatedSchema.parse({}) };
+const HealthSchema = z.strictObject({
+  /** An engine that has nothing to do decodes one token this often; 0: never, for engines that may sleep. */
+  canary_every_ms: z.int().min(0).max(86_400_000).default(30_000),
 });
 
 const PoolFields = z.strictObject({
@@ -150,6 +70,7 @@ const PoolFields = z.strictObject({
   queue: QueueSchema.prefault({}),
   admission: z.strictObject({ priorities: z.array(PriorityAdmissionSchema).optional() }).prefault({}),
   timeouts: TimeoutsSchema.prefault({}),
+  health: HealthSchema.prefault({}),
   provisioning: ProvisioningSchema,
 });
 
@@ -181,11 +102,7 @@ function checkProvisioning({ endpoint, metrics_endpoint, provisioning }: PoolCon
     // A half-made choice: never let it decide silently between a real engine and a simulated one.
     found(['provisioning', 'simulated'], `has no effect in mode ${mode} — remove it, or choose mode: simulated`);
   }
-  if (
-    mode === 'binary' &&
-    provisioning.binary?.url.startsWith('https:') &&
-    provisioning.binary.checksum === undefined
-  ) {
+  if (mode === 'binary' && provisioning.binary?.url.startsWith('http') && provisioning.binary.checksum === undefined) {
     found(
       ['provisioning', 'binary', 'checksum'],
       'is missing: a download needs one — add checksum: sha256:<64 hex digits>',
@@ -266,7 +183,8 @@ const ConfigFields = z.strictObject({
   sessions: z
     .strictObject({ ttl_ms: z.int().min(1).max(600_000).default(600_000), max_turns: positiveInt.default(8) })
     .prefault({}),
-  network: z.strictObject({ allow_hosts: z.array(text).default([]) }).prefault({}),
+  /** What provisioning may reach; nothing by default. */
+  network: z.strictObject({ allow_hosts: z.array(allowedHost).max(1000).default([]) }).prefault({}),
   /** What one session may spend; absent means without limit. */
   budgets: z
     .strictObject({

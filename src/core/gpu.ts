@@ -9,6 +9,13 @@ export interface Gpu {
   readonly simulated: boolean;
 }
 
+/** A process that computes on a GPU. */
+export interface GpuProcess {
+  readonly pid: number;
+  /** Of that GPU's memory; null: the driver does not say. */
+  readonly usedBytes: number | null;
+}
+
 /** The quantities a source may or may not tell; null: it did not, or it told something impossible. */
 export interface GpuGauges {
   readonly memoryFreeBytes: number | null;
@@ -23,6 +30,8 @@ export interface GpuGauges {
   /** E.g. `9.0`. */
   readonly computeCapability: string | null;
   readonly migEnabled: boolean | null;
+  /** Those that the driver lists; null: it lists none. In a container it hides them, or numbers them as the host does. */
+  readonly processes: readonly GpuProcess[] | null;
 }
 
 /** What one poll says about one GPU. */
@@ -89,6 +98,7 @@ export const NO_GAUGES: GpuGauges = {
   powerWatts: null,
   computeCapability: null,
   migEnabled: null,
+  processes: null,
 };
 
 export function isStale(ageMs: number, staleAfterMs = GPU_STALE_AFTER_MS): boolean {
@@ -117,6 +127,8 @@ export function plausible(sample: GpuSample): GpuSample {
     temperatureC: within(sample.temperatureC, -60, 200),
     eccUncorrected: count(sample.eccUncorrected),
     powerWatts: within(sample.powerWatts, 0, 10_000),
+    processes:
+      sample.processes?.map(({ pid, usedBytes }) => ({ pid, usedBytes: within(count(usedBytes), 0, most) })) ?? null,
   };
 }
 

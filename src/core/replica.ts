@@ -40,6 +40,7 @@ export const REPLICA_EVENTS = [
   'resume',
   'stop',
   'exited',
+  'failed',
   'retry',
   'give_up',
 ] as const;
@@ -64,8 +65,9 @@ export const REPLICA_TABLE: Readonly<Record<ReplicaState, Row>> = {
   SELF_TESTING: { ...RUNNING, passed: 'READY' },
   READY: { ...RUNNING, drain: 'DRAINING' },
   DRAINING: { ...RUNNING, resume: 'READY' },
-  // Given up is what SIGKILL does not end: a process inside a hung driver.
-  STOPPING: { exited: 'ABSENT', stop: 'STOPPING', give_up: 'QUARANTINED' },
+  // `failed` where it was not asked to stop but had to be ended. Given up is what SIGKILL does not end: a process inside
+  // a hung driver.
+  STOPPING: { exited: 'ABSENT', failed: 'BACKING_OFF', stop: 'STOPPING', give_up: 'QUARANTINED' },
   BACKING_OFF: { retry: 'ABSENT', stop: 'ABSENT', give_up: 'QUARANTINED' },
   QUARANTINED: { retry: 'ABSENT', stop: 'ABSENT' },
   FAILED: { retry: 'ABSENT', stop: 'ABSENT' },
@@ -73,23 +75,4 @@ export const REPLICA_TABLE: Readonly<Record<ReplicaState, Row>> = {
 
 export function nextReplicaState(from: ReplicaState, event: ReplicaEvent): ReplicaState | null {
   return REPLICA_TABLE[from][event] ?? null;
-}
-
-/** What an operator reads first: is it coming, working, or gone. */
-export type ReplicaHealth = 'LOADING' | 'READY' | 'SLOW' | 'STALLED' | 'DEAD';
-
-export function healthOf(state: ReplicaState): ReplicaHealth {
-  switch (state) {
-    case 'READY':
-    case 'DRAINING':
-      return 'READY';
-    case 'ABSENT':
-    case 'PROVISIONING':
-    case 'STARTING':
-    case 'PRELOADING':
-    case 'SELF_TESTING':
-      return 'LOADING';
-    default:
-      return 'DEAD';
-  }
 }

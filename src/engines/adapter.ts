@@ -53,8 +53,8 @@ export interface EngineHealth {
   readonly ready: boolean;
   /** Whether the completions under way give tokens; null when there are none to judge by. */
   readonly progressing: boolean | null;
-  /** Longest silence of a completion under way, ms. */
-  readonly silentForMs: number;
+  /** How long none of the completions under way gave a token, ms; null when there are none. */
+  readonly silentForMs: number | null;
   readonly detail?: string;
 }
 

@@ -6,6 +6,7 @@
 import { performance } from 'node:perf_hooks';
 import type { z } from 'zod';
 import { ENGINE_RETRY, retryDelayMs } from '../core/backoff.js';
+import { isStalled } from '../core/health.js';
 import { delay, within } from '../runtime/wait.js';
 import type { CancelOutcome, CompletionRequest, EngineEnd, EngineFrame, EngineHealth, TokenFrame } from './adapter.js';
 import { EngineError, type ErrorTable, Failures } from './failure.js';
@@ -35,8 +36,6 @@ const MAX_BYTES_PER_TOKEN = 4_096;
 /** Frames may repeat the prompt and the whole text; JSON writes one UTF-16 unit in at most six characters. */
 const MAX_ESCAPED_CHARS = 6;
 const MAX_TEXT_CHARS_PER_TOKEN = 16;
-/** A completion silent for this share of its idle timeout does not count as progressing. */
-const STALLED_SHARE = 0.5;
 const LOOK_EVERY_MS = 25;
 /** An engine may not show yet what it was sent just now: free is then what two looks this far apart show. */
 const SETTLED_MS = 100;
@@ -121,7 +120,9 @@ export class EngineClient {
 
   /** Asked once: a health check wants to know about now. */
   async health(path: string, loadingStatuses: readonly number[], signal: AbortSignal): Promise<EngineHealth> {
-    const progress = this.#progress();
+    const silentForMs = this.#silentForMs();
+    const progressing = silentForMs === null ? null : !isStalled({ silentForMs, idleTimeoutMs: this.#idleTimeoutMs });
+    const progress = { progressing, silentForMs };
     try {
       await this.#http.text({ method: 'GET', path }, signal);
       return { state: 'ready', live: true, ready: true, ...progress };
@@ -202,12 +203,10 @@ export class EngineClient {
     return this.#http.close();
   }
 
-  #progress(): { readonly progressing: boolean | null; readonly silentForMs: number } {
-    if (this.#runs.size === 0) return { progressing: null, silentForMs: 0 };
-    let oldestMs = Number.POSITIVE_INFINITY;
-    for (const { lastFrameAtMs } of this.#runs.values()) oldestMs = Math.min(oldestMs, lastFrameAtMs);
-    const silentForMs = Math.round(performance.now() - oldestMs);
-    return { progressing: silentForMs < this.#idleTimeoutMs * STALLED_SHARE, silentForMs };
+  #silentForMs(): number | null {
+    if (this.#runs.size === 0) return null;
+    const newestMs = Math.max(...[...this.#runs.values()].map(({ lastFrameAtMs }) => lastFrameAtMs));
+    return Math.round(performance.now() - newestMs);
   }
 
   /** HTU-1002. Every call that comes here is before the first token, because it has none. */

@@ -1,5 +1,5 @@
 /** How much host memory is left for this process: the machine's, or what its control group (container) allows. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 
@@ -21,7 +21,7 @@ export interface KernelFolders {
   readonly cgroup: string;
 }
 
-const KERNEL_FOLDERS: KernelFolders = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
+export const KERNEL_FOLDERS: KernelFolders = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
 const KIB = 1024;
 /** Groups nest; deeper than this nobody nests them. */
 const MAX_DEPTH = 32;
@@ -77,6 +77,17 @@ export function parseInactiveFileBytes(text: string, version: 1 | 2): number {
   // Version 1 has both: the group's own, and with the groups below it, as its usage is.
   const name = version === 2 ? 'inactive_file' : 'total_inactive_file';
   return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1] ?? 0);
+}
+
+/** Where the control groups of this process show themselves, by version; null where it has none. In a container that is the mount. */
+export function cgroupFolders({ proc, cgroup }: KernelFolders): {
+  readonly v2: string | null;
+  readonly v1Memory: string | null;
+} {
+  const { v2, v1Memory } = parseCgroups(read(join(proc, 'self', 'cgroup')) ?? '');
+  const folderOf = (mount: string, path: string | null) =>
+    path === null ? null : (ancestors(mount, path).findLast((folder) => existsSync(folder)) ?? null);
+  return { v2: folderOf(cgroup, v2), v1Memory: folderOf(join(cgroup, 'memory'), v1Memory) };
 }
 
 /** Every limit above this process: a group is held by those it lies in too. */

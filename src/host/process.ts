@@ -41,6 +41,8 @@ export interface EngineProcess {
   readonly startTimeTicks: number;
   /** Resolves once when the leader ends; never rejects. Its helpers may still run: `stop` clears them. */
   readonly exited: Promise<ExitFacts>;
+  /** Whether its end has been told already. */
+  readonly hasExited: boolean;
   /**
    * SIGTERM to the leader, up to `graceMs`, then SIGKILL to the group and to helpers outside it. Resolves only when all
    * are gone; `forced` tells whether SIGKILL was needed. Safe to repeat, and right after a crash too. Rejects when one
@@ -72,13 +74,20 @@ export function spawnEngineProcess(spec: EngineSpawn): EngineProcess {
   // A running engine must not keep us alive: it outlives us, and the next start finds it by pid and mark.
   child.unref();
   const endWatch = watchLog(spec.logFile);
-  void exited.then(endWatch);
+  let hasExited = false;
+  void exited.then(() => {
+    hasExited = true;
+    endWatch();
+  });
   const startTimeTicks = readStat(pid)?.startTimeTicks ?? 0;
   let forced = false;
   return {
     pid,
     startTimeTicks,
     exited,
+    get hasExited() {
+      return hasExited;
+    },
     stop: async ({ graceMs }) => {
       if (await stopEngine({ pid, startTimeTicks, mark: spec.mark, graceMs })) forced = true;
       // The report of the end must still reach us, also when nothing else keeps this process going.
@@ -116,6 +125,9 @@ export function adoptEngineProcess(facts: {
     pid,
     startTimeTicks,
     exited,
+    get hasExited() {
+      return !isAlive(pid, startTimeTicks);
+    },
     stop: async ({ graceMs }) => ({ forced: await stopEngine({ pid, startTimeTicks, mark, graceMs }) }),
     tail: (lines, maxBytes) => tailLines(logFile, lines, logStart, maxBytes),
   };

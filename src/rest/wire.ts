@@ -113,10 +113,12 @@ export function statusOf(refusal: Refusal): number {
 
 /** ErrorEnvelope. `field` is ours, for people: the member that was wrong. */
 export function envelopeOf(refusal: Refusal): Record<string, unknown> {
+  const { field, family } = refusal;
   return {
     code: refusal.code,
-    message: refusal.field === undefined ? refusal.message : `${refusal.field}: ${refusal.message}`,
-    ...(refusal.field !== undefined && { field: refusal.field }),
+    // What is not found is named by its message already.
+    message: field === undefined || family === 'not_found' ? refusal.message : `${field}: ${refusal.message}`,
+    ...(field !== undefined && { field }),
     ...(refusal.engine !== undefined && { engine: refusal.engine }),
     retriable: refusal.retriable,
     ...(refusal.retryAfterMs !== undefined && { retry_after_ms: refusal.retryAfterMs }),

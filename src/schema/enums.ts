@@ -119,8 +119,19 @@ export const ReplicaHealth = builder.enumType('ReplicaHealth', {
     LOADING: { description: 'Coming up.' },
     READY: { description: 'Serving.' },
     SLOW: { description: 'Serving, below what it did before.' },
-    STALLED: { description: 'Its process is up and makes no progress.' },
+    STALLED: { description: 'Its engine answers and gives no tokens.' },
     DEAD: { description: 'No process serves.' },
+  } as const,
+});
+
+export const BreakerState = builder.enumType('BreakerState', {
+  description: 'The circuit breaker of a replica.',
+  values: {
+    CLOSED: { description: 'Trusted: work goes to it.' },
+    OPEN: { description: 'It failed, stalls or owes a sign of life: no work goes to it.' },
+    HALF_OPEN: {
+      description: 'On trial since its last failure: the next one opens it for longer, a stable run closes it.',
+    },
   } as const,
 });
 

@@ -1,7 +1,7 @@
 /** Replicas: one engine process each. */
-import { healthOf } from '../core/replica.js';
 import { builder } from './builder.js';
-import { ReplicaHealth, ReplicaState } from './enums.js';
+import { BreakerState, ReplicaHealth, ReplicaState } from './enums.js';
+import { PreloadStep, storedSteps } from './preloadStep.js';
 import { Reason, storedReason } from './reason.js';
 import { activeLeases } from './shared.js';
 
@@ -21,9 +21,21 @@ export const Replica = builder.prismaNode('Replica', {
     }),
     health: t.field({
       type: ReplicaHealth,
-      description: 'Its state at one glance.',
-      select: { state: true },
-      resolve: (replica) => healthOf(replica.state),
+      description: 'How well it works, judged by the tokens it gives.',
+      select: { health: true },
+      resolve: (replica) => replica.health,
+    }),
+    breaker: t.field({
+      type: BreakerState,
+      description: 'Whether work goes to it, and whether it is trusted.',
+      select: { breaker: true },
+      resolve: (replica) => replica.breaker,
+    }),
+    preload: t.field({
+      type: [PreloadStep],
+      description: 'Steps of its present or last way to Ready, in order.',
+      select: { preload: true },
+      resolve: (replica) => storedSteps(replica.preload),
     }),
     engineVersion: t.exposeString('engineVersion', { nullable: true, description: 'As the engine reports it.' }),
     modelId: t.exposeString('modelId', {
@@ -46,6 +58,14 @@ export const Replica = builder.prismaNode('Replica', {
       description: 'GPU memory reserved for it.',
       select: { vramBytes: true },
       resolve: (replica) => replica.vramBytes,
+    }),
+    modelRef: t.exposeString('modelRef', {
+      nullable: true,
+      description: "The model it was started to serve; not the pool's while a reload is under way.",
+    }),
+    kvUsage: t.exposeFloat('kvUsage', {
+      nullable: true,
+      description: 'Share of its KV cache in use, 0 to 1; null where the engine does not tell.',
     }),
     restartCount: t.exposeInt('restartCount', { description: 'How often its engine was started again.' }),
     backoffUntil: t.field({

@@ -14,7 +14,9 @@ import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
 import { GpuMonitor, type GpuSource } from '../host/gpu/monitor.js';
 import { simulatedGpus } from '../host/gpus.js';
+import { readHostMemory } from '../host/hostMemory.js';
 import { engineLogFile } from '../host/logFile.js';
+import { containerEnvironment } from '../host/provision/program.js';
 import { StartupError } from '../host/startupError.js';
 import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
@@ -26,13 +28,17 @@ import { Gpus } from '../services/gpus.js';
 import { LeaseKeeper } from '../services/leases.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
+import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
+import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
 import { Sessions } from '../services/sessions.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
+import { Crashes } from '../services/supervision/crashes.js';
 import { Supervisor } from '../services/supervision/supervisor.js';
+import { VramLedger } from '../services/supervision/vram.js';
 import { Tasks } from '../services/tasks.js';
 import type { Database } from '../store/database.js';
 import { abandonOperations } from '../store/operations.js';
@@ -139,11 +145,10 @@ async function listen(server: HttpServer, address: { host: string; port: number 
   }
 }
 
-/** Simulated GPUs are as full as what is booked on them. */
-function gpuSource(config: Config, nodeId: string, heldOn: (uuid: string) => number): GpuSource {
+function gpuSource(config: Config, nodeId: string, vram: () => VramLedger): GpuSource {
   if (config.gpu.mode === 'nvidia') return { kind: 'nvidia' };
   const gpus = simulatedGpus(nodeId, config.gpu.devices ?? []);
-  return { kind: 'simulated', gpus, usedBytes: ({ uuid }) => heldOn(uuid) };
+  return { kind: 'simulated', gpus, use: ({ uuid }) => vram().simulatedUse(uuid) };
 }
 
 /** The id under which this life of the node holds leases, and that of the life before, which is known to be over. */
@@ -177,11 +182,26 @@ async function furnish(
   const onError = (name: string, error: unknown) => telemetry.backgroundFailure(name, error);
   const { holder, deadHolders } = takeHolderId(dataDir);
   const poolEvents = new PoolEvents(db, telemetry);
+  const provisionEnv: ProvisionEnvironment = {
+    homeDir: dataDir.path,
+    configDir: resolve(options.configDir),
+    allowHosts: config.network.allow_hosts,
+    simulatedGpus: config.gpu.mode === 'simulated',
+    searchPath: process.env.PATH ?? '',
+  };
+  const { nodeId, logsDir } = dataDir;
+  const provisioning = new Provisioning({ db, nodeId, logsDir, pools: config.pools, env: provisionEnv });
+  const crashes = new Crashes({ db, clock, events: poolEvents, telemetry });
   // GPUs are read before there is anything to run on them, and tell what befalls them to what runs there later.
-  let heldOn: (uuid: string) => number = () => 0;
   let onGpuEvent: (event: GpuEvent) => void = () => {};
-  const source = gpuSource(config, dataDir.nodeId, (uuid) => heldOn(uuid));
-  const monitor = new GpuMonitor({ source, onEvent: (event) => onGpuEvent(event) });
+  const hash = (text: string) => createHash('sha256').update(text).digest('hex');
+  const monitor: GpuMonitor = new GpuMonitor({
+    source: gpuSource(config, nodeId, () => vram),
+    onEvent: (event) => onGpuEvent(event),
+    onReadings: () => vram.look(),
+  });
+  const readings = () => monitor.readings();
+  const vram = new VramLedger({ db, clock, telemetry, events: poolEvents, nodeId, readings, hash });
   scope.defer('gpu monitor', () => monitor.close());
   const inventory = await monitor.start();
   // The dispatcher needs the fleet and the fleet wakes the dispatcher: the wake-up is made first and wired later.
@@ -191,21 +211,24 @@ async function furnish(
     clock,
     telemetry,
     events: poolEvents,
+    crashes,
     config,
     gpus: inventory.ok ? inventory.gpus : [],
     gpuObstacle: inventory.ok ? null : { code: 'NO_GPU', message: inventory.message, fix: inventory.fix },
     gpuNow: (uuid) => gpus.now(uuid),
+    vram,
     nodeId: dataDir.nodeId,
     homeDir: dataDir.path,
     recipeEnv: {
+      ...provisionEnv,
       simEntry: SIM_ENTRY,
       nodeBinary: process.execPath,
-      configDir: resolve(options.configDir),
-      simulatedGpus: config.gpu.mode === 'simulated',
+      containerEnv: containerEnvironment(),
       fileExists: existsSync,
     },
+    preparerOf: (pool) => provisioning.prepareFor(pool),
     chance: Math.random,
-    hash: (text) => createHash('sha256').update(text).digest('hex'),
+    hash,
     onFleetChange: () => wakeDispatcher(),
   });
   const gpus: Gpus = new Gpus({
@@ -214,7 +237,7 @@ async function furnish(
     events: poolEvents,
     telemetry,
   });
-  heldOn = (uuid) => supervisor.vramHeldOn(uuid);
+  telemetry.measuredBy(() => telemetry.hostMemoryRead(readHostMemory()));
   onGpuEvent = (event) => gpus.handle(event);
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
@@ -222,12 +245,16 @@ async function furnish(
   const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet: supervisor, telemetry });
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
-  const pools = new Pools({ db, clock, dispatcher, supervisor, events: poolEvents, telemetry });
+  const pools = new Pools({ db, clock, dispatcher, supervisor, gpus, events: poolEvents, telemetry });
 
   await abandonOperations(db);
   await recovery.sweep();
+  crashes.start();
+  scope.defer('crash records', () => crashes.stop());
+  scope.defer('vram peaks', () => vram.settled());
   scope.defer('engines', () => supervisor.stop());
   options.onKillable(() => supervisor.kill());
+  await provisioning.start();
   await supervisor.start();
   leases.start();
   scope.defer('leases', () => leases.stop());
@@ -260,6 +287,7 @@ async function furnish(
     tasks: new Tasks(db),
     pools,
     poolEvents,
+    provisioning,
     gpus,
     replicaLogs,
     sessions: new Sessions(db),

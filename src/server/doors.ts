@@ -86,7 +86,7 @@ function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[
       method: 'GET',
       path: '/metrics',
       handler: async (call) => {
-        const text = await telemetry.metrics.registry.metrics();
+        const text = await telemetry.scrape();
         call.res.writeHead(200, { 'content-type': telemetry.metrics.registry.contentType }).end(text);
       },
     },

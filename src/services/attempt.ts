@@ -288,7 +288,8 @@ export class Attempt {
   }
 
   async #engineFailed(error: EngineError): Promise<void> {
-    if (error.engineLost && error.code !== 'DECODE_TIMEOUT') this.#deps.fleet.doubt(this.replica.id);
+    // One that hung answers still: only a token shows that it decodes.
+    if (error.engineLost) this.#deps.fleet.doubt(this.replica.id, error.fault === 'silent' ? 'token' : 'answer');
     if (mayRunAgain(error, this.task.attempts)) {
       const delayMs = error.engineLost ? 0 : requeueDelayMs(error, this.task.attempts);
       const reason = error.engineLost ? 'engine_lost' : 'engine_refused';

@@ -101,7 +101,9 @@ export async function freeSlot(deps: Pick<EndingDeps, 'fleet'>, run: Run): Promi
   const { outcome, verifiedBy } = await cancelAtEngine(run);
   if (outcome === 'unknown') {
     const { id, adapter } = run.replica;
-    await deps.fleet.recycle(id, `a cancelled request went on decoding (${verifiedBy})`, adapter);
+    const message = `a cancelled request went on decoding (${verifiedBy})`;
+    const fix = 'Nothing has to be done; when it happens often, look for a newer version of the engine.';
+    await deps.fleet.recycle(id, { reason: { code: 'CANCEL_IGNORED', message, fix }, blame: true }, adapter);
   }
   return outcome === 'slot_free';
 }

@@ -1,6 +1,7 @@
 /** What the data plane may know of replicas. Supervision implements it; nobody else touches an engine process. */
 import type { Engine } from '../core/errors.js';
 import type { PoolCandidate } from '../core/placement.js';
+import type { Reason } from '../core/pool.js';
 import type { EngineAdapter } from '../engines/adapter.js';
 import type { DeterminismClaim } from '../engines/launch.js';
 
@@ -40,12 +41,27 @@ export interface Fleet {
   limits(poolId: string): PoolLimits;
   ready(poolId: string): readonly ReadyReplica[];
   /**
-   * The engine misbehaved: its process is stopped, then started anew. Resolves once the old one is gone. Nothing happens
-   * when the replica has another engine than `only` by now.
+   * The engine's process is stopped, then started anew. Resolves once the old one is gone. Nothing happens when the
+   * replica has another engine than `only` by now.
    */
-  recycle(replicaId: string, cause: string, only?: EngineAdapter): Promise<void>;
-  /** The connection to its engine was lost: it is not offered again before it has answered a heartbeat. */
-  doubt(replicaId: string): void;
+  recycle(replicaId: string, why: Recycle, only?: EngineAdapter): Promise<void>;
+  /** It hung, or its connection was lost: it is not offered again before it has given such a sign of life. */
+  doubt(replicaId: string, sign: Sign): void;
   /** Feeds the health by progress: an engine that just gave a token is alive. */
-  progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void;
+  progressed(replicaId: string, progress: Progress): void;
+}
+
+/** What an engine must give before it is offered again: an answer, or a token. */
+export type Sign = 'answer' | 'token';
+
+export interface Recycle {
+  readonly reason: Reason;
+  /** True: it failed, which counts towards backoff and quarantine. False: somebody wanted it. */
+  readonly blame: boolean;
+}
+
+/** Of one task; null: not known. */
+export interface Progress {
+  readonly firstTokenMs: number | null;
+  readonly tokensPerSecond: number | null;
 }

@@ -1,12 +1,26 @@
 /** GPUs as the control plane uses them: what they read now, and what becomes of engines when something befalls them. */
+import type { Engine } from '../core/errors.js';
 import type { GpuEvent, GpuReading } from '../core/gpu.js';
+import { type DeviceMemory, freeMemory } from '../core/registry.js';
 import type { Telemetry } from '../telemetry/events.js';
+import type { Recycle } from './fleet.js';
+import { GpuTicks } from './gpuTicks.js';
 import type { PoolEvents } from './poolEvents.js';
+
+export interface EngineOnGpu {
+  readonly id: string;
+  readonly poolId: string;
+  readonly engine: Engine;
+  readonly engineVersion: string | null;
+  /** Booked for it on this GPU, bytes. */
+  readonly heldBytes: number;
+}
 
 /** The engines of this host, by the GPU they run on. */
 export interface EnginesOnGpus {
-  replicasOn(gpuUuid: string): readonly { readonly id: string; readonly poolId: string }[];
-  recycle(replicaId: string, cause: string): Promise<void>;
+  poolIds(): readonly string[];
+  replicasOn(gpuUuid: string): readonly EngineOnGpu[];
+  recycle(replicaId: string, why: Recycle): Promise<void>;
 }
 
 export interface GpuNow {
@@ -14,6 +28,10 @@ export interface GpuNow {
   readonly freeBytes: number | null;
   /** Why nothing may be placed on it; null: it may. */
   readonly obstacle: string | null;
+}
+
+export interface DeviceFacts extends DeviceMemory {
+  readonly computeCapability: string | null;
 }
 
 export interface GpusDeps {
@@ -28,6 +46,7 @@ export class Gpus {
 
   constructor(deps: GpusDeps) {
     this.#deps = deps;
+    deps.telemetry.measuredBy(() => this.#measure());
   }
 
   readings(): readonly GpuReading[] {
@@ -41,18 +60,61 @@ export class Gpus {
     return { freeBytes: reading.memoryFreeBytes, obstacle: obstacleIn(reading) };
   }
 
+  /** What the registry tells of a device; null: it is not of this host, or not read yet. */
+  device(uuid: string): DeviceFacts | null {
+    const reading = this.readings().find(({ gpu }) => gpu.uuid === uuid);
+    if (reading === undefined) return null;
+    const totalBytes = reading.gpu.memoryTotalBytes;
+    const freeBytes = freeMemory(totalBytes, this.#bookedOn(uuid), reading.memoryFreeBytes);
+    return { totalBytes, freeBytes, computeCapability: reading.computeCapability };
+  }
+
+  /** A tick at once, then one after each interval, until it is closed. @throws RefusalError invalid */
+  ticks(intervalMs: number): GpuTicks {
+    return new GpuTicks(intervalMs);
+  }
+
   /** Never throws: what befell a GPU is written down and told, and the engines that cannot go on are ended. */
   handle(event: GpuEvent): void {
     const message = describe(event);
     const { telemetry, events, engines } = this.#deps;
-    telemetry.log.warn({ gpu_event: event, human: message }, 'gpu event');
-    for (const uuid of uuidsOf(event)) {
-      for (const { id: replicaId, poolId } of engines.replicasOn(uuid)) {
-        void events.record({ poolId, replicaId, kind: `gpu_${event.type}`, message, detail: { ...event } });
-        if (!isFatal(event)) continue;
-        engines.recycle(replicaId, message).catch((error: unknown) => telemetry.backgroundFailure('gpu event', error));
-      }
+    telemetry.gpuEvent(event, message);
+    const record = (poolId: string, replicaId: string | null) =>
+      void events.record({ poolId, replicaId, kind: `gpu_${event.type}`, message, detail: { ...event } });
+    const uuids = uuidsOf(event);
+    // The driver did not say which GPU: any pool may be concerned, no engine is ended for it.
+    if (uuids.length === 0) for (const poolId of engines.poolIds()) record(poolId, null);
+    for (const [replicaId, poolId] of this.#replicasOn(uuids)) {
+      record(poolId, replicaId);
+      if (!isFatal(event)) continue;
+      const reason = { code: 'GPU_FAULT', message, fix: 'Look at nvidia-smi and the kernel log (dmesg).' };
+      engines
+        .recycle(replicaId, { reason, blame: true })
+        .catch((error: unknown) => telemetry.backgroundFailure('gpu event', error));
     }
+  }
+
+  /** The pool of each replica; one that spans several of the GPUs is there once. */
+  #replicasOn(uuids: readonly string[]): ReadonlyMap<string, string> {
+    const engines = uuids.flatMap((uuid) => this.#deps.engines.replicasOn(uuid));
+    return new Map(engines.map(({ id, poolId }) => [id, poolId]));
+  }
+
+  #bookedOn(uuid: string): number {
+    return this.#deps.engines.replicasOn(uuid).reduce((sum, { heldBytes }) => sum + heldBytes, 0);
+  }
+
+  #measure(): void {
+    const { telemetry, engines } = this.#deps;
+    telemetry.gpusRead(
+      this.readings().map(({ gpu, stale, utilizationPercent, memoryUsedBytes }) => ({
+        device: String(gpu.index),
+        totalBytes: gpu.memoryTotalBytes,
+        otherBytes: stale || memoryUsedBytes === null ? null : Math.max(0, memoryUsedBytes - this.#bookedOn(gpu.uuid)),
+        utilizationPercent: stale ? null : utilizationPercent,
+        replicas: engines.replicasOn(gpu.uuid),
+      })),
+    );
   }
 }
 

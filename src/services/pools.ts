@@ -1,13 +1,15 @@
 /** What an operator does to pools, and what anybody may ask about them. */
 import { conflict, type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
+import { leastCapability, registryEntry } from '../core/registry.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
-import { activeLeases } from '../store/leases.js';
 import type { OperationRecord } from '../store/operations.js';
 import { listPools, type PoolRow } from '../store/pools.js';
+import { registryReplicas } from '../store/registry.js';
 import { type LaneDepth, laneDepths } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { Gpus } from './gpus.js';
 import { changeDraining, drain } from './operations/drain.js';
 import type { OperationReader } from './operations/feed.js';
 import { Operations } from './operations/operations.js';
@@ -26,6 +28,7 @@ export interface PoolsDeps {
   readonly clock: Clock;
   readonly dispatcher: Dispatcher;
   readonly supervisor: Supervisor;
+  readonly gpus: Gpus;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
 }
@@ -74,11 +77,26 @@ export class Pools {
   /** Live facts of one pool for the health endpoints. @throws RefusalError not_found */
   async health(poolId: string) {
     const pool = await this.#get(poolId);
-    const leases = await activeLeases(this.#deps.db);
+    const replicas = await registryReplicas(this.#deps.db, poolId);
+    const now = this.#deps.supervisor.health(poolId);
+    const held = new Map(replicas.map(({ id, slotsHeld }) => [id, slotsHeld]));
     return {
       pool,
-      ...this.#deps.supervisor.health(poolId),
-      activeLeases: leases.filter((lease) => lease.poolId === poolId).length,
+      ...registryEntry(now, replicas, held),
+      // Younger than the rows, which are written after the fact.
+      ...now,
+      lastHeartbeatMs: now.lastHeartbeatMs === 0 ? null : now.lastHeartbeatMs,
+      ...this.#devices(replicas.flatMap(({ gpuUuids }) => gpuUuids)),
+    };
+  }
+
+  /** Of the devices of a pool that this host reads, together. */
+  #devices(uuids: readonly string[]) {
+    const devices = [...new Set(uuids)].flatMap((uuid) => this.#deps.gpus.device(uuid) ?? []);
+    return {
+      vramTotalBytes: devices.reduce((sum, { totalBytes }) => sum + totalBytes, 0),
+      vramFreeBytes: devices.reduce((sum, { freeBytes }) => sum + freeBytes, 0),
+      computeCapability: leastCapability(devices.map(({ computeCapability }) => computeCapability)),
     };
   }
 

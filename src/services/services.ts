@@ -4,6 +4,7 @@ import type { Cancellation } from './cancellation.js';
 import type { Gpus } from './gpus.js';
 import type { PoolEvents } from './poolEvents.js';
 import type { Pools } from './pools.js';
+import type { Provisioning } from './provisioning/provisioning.js';
 import type { ReplicaLogs } from './replicaLogs.js';
 import type { Sessions } from './sessions.js';
 import type { StreamHub } from './streams/hub.js';
@@ -16,6 +17,7 @@ export interface Services {
   readonly tasks: Tasks;
   readonly pools: Pools;
   readonly poolEvents: PoolEvents;
+  readonly provisioning: Provisioning;
   readonly gpus: Gpus;
   readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;

@@ -28,11 +28,12 @@ export async function appendPoolEvent(db: Database, event: NewPoolEvent): Promis
   await db.query(APPEND, [event.poolId, event.replicaId, event.kind, event.message, detail]);
 }
 
+// Ordered by the column: `seq` alone would be the text of the answer, and 10 stand before 9.
 const READ: Statement = {
   name: 'journal_read',
   text: `
-SELECT seq::text AS seq, pool_id AS "poolId", replica_id AS "replicaId", kind, message, detail, at
-FROM pool_events WHERE seq > $1::bigint AND ($2::text IS NULL OR pool_id = $2) ORDER BY seq LIMIT $3`,
+SELECT e.seq::text AS seq, e.pool_id AS "poolId", e.replica_id AS "replicaId", e.kind, e.message, e.detail, e.at
+FROM pool_events e WHERE e.seq > $1::bigint AND ($2::text IS NULL OR e.pool_id = $2) ORDER BY e.seq LIMIT $3`,
 };
 
 export async function readPoolEvents(

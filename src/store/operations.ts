@@ -2,6 +2,7 @@
 import type { OperationKind, OperationState, OperationStep } from '../core/operation.js';
 import type { Reason } from '../core/pool.js';
 import type { Database, Statement } from './database.js';
+import { jsonbText } from './jsonb.js';
 
 export interface OperationRecord {
   readonly id: string;
@@ -22,13 +23,6 @@ export interface OperationRecord {
 
 const COLUMNS = `id, pool_id AS "poolId", kind, state, progress, steps, input, outcome, error, revision,
   created_at AS "createdAt", started_at AS "startedAt", ended_at AS "endedAt"`;
-
-/** jsonb refuses U+0000 and lone surrogates, which the last words of an engine may hold. */
-function jsonbText(value: unknown): string {
-  return JSON.stringify(value, (_key, part: unknown) =>
-    typeof part === 'string' ? part.replaceAll('\0', '\uFFFD').replace(/\p{Surrogate}/gu, '\uFFFD') : part,
-  );
-}
 
 // The partial unique index makes it one at a time per pool: a second one inserts nothing.
 const INSERT: Statement = {

@@ -1,8 +1,11 @@
 /** Pools and replicas: what should be (pools, lanes) and what was last observed (replicas, GPUs). */
+import type { BreakerState } from '../core/breaker.js';
 import type { Engine } from '../core/errors.js';
+import type { ReplicaHealth } from '../core/health.js';
 import type { Reason } from '../core/pool.js';
 import type { ReplicaState } from '../core/replica.js';
 import type { Database, Statement } from './database.js';
+import { jsonbText } from './jsonb.js';
 
 export interface PoolDesired {
   readonly id: string;
@@ -151,6 +154,13 @@ export interface ReplicaObserved {
   readonly lastHeartbeatMs: number | null;
   readonly tokensPerSecond: number | null;
   readonly firstTokenMs: number | null;
+  readonly modelRef: string;
+  readonly health: ReplicaHealth;
+  readonly breaker: BreakerState;
+  /** Steps of its present or last way to Ready, each with its times. */
+  readonly preload: readonly object[];
+  /** 0 … 1; null: the engine does not tell. */
+  readonly kvUsage: number | null;
 }
 
 const UPSERT_REPLICA: Statement = {
@@ -158,9 +168,9 @@ const UPSERT_REPLICA: Statement = {
   text: `
 INSERT INTO replicas (id, pool_id, ordinal, state, slots_total, device_mask, gpu_uuids, vram_bytes, node_id, endpoint,
   pid, pid_start_ticks, mark, engine_version, model_id, restart_count, backoff_until, last_error, last_heartbeat_at,
-  tokens_per_second, first_token_ms)
+  tokens_per_second, first_token_ms, model_ref, health, breaker, preload, kv_usage)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, to_timestamp($17 / 1000.0), $18,
-  to_timestamp($19 / 1000.0), $20, $21)
+  to_timestamp($19 / 1000.0), $20, $21, $22, $23, $24, $25, $26)
 ON CONFLICT (id) DO UPDATE SET
   pool_id = excluded.pool_id, ordinal = excluded.ordinal, state = excluded.state, slots_total = excluded.slots_total,
   device_mask = excluded.device_mask, gpu_uuids = excluded.gpu_uuids, vram_bytes = excluded.vram_bytes,
@@ -168,7 +178,9 @@ ON CONFLICT (id) DO UPDATE SET
   pid_start_ticks = excluded.pid_start_ticks, mark = excluded.mark, engine_version = excluded.engine_version,
   model_id = excluded.model_id, restart_count = excluded.restart_count, backoff_until = excluded.backoff_until,
   last_error = excluded.last_error, last_heartbeat_at = excluded.last_heartbeat_at,
-  tokens_per_second = excluded.tokens_per_second, first_token_ms = excluded.first_token_ms`,
+  tokens_per_second = excluded.tokens_per_second, first_token_ms = excluded.first_token_ms,
+  model_ref = excluded.model_ref, health = excluded.health, breaker = excluded.breaker, preload = excluded.preload,
+  kv_usage = excluded.kv_usage, retired = false`,
 };
 
 export async function writeReplica(db: Database, replica: ReplicaObserved): Promise<void> {
@@ -190,10 +202,15 @@ export async function writeReplica(db: Database, replica: ReplicaObserved): Prom
     replica.modelId,
     replica.restartCount,
     replica.backoffUntilMs,
-    replica.lastError === null ? null : JSON.stringify(replica.lastError),
+    replica.lastError === null ? null : jsonbText(replica.lastError),
     replica.lastHeartbeatMs,
     replica.tokensPerSecond,
     replica.firstTokenMs,
+    replica.modelRef,
+    replica.health,
+    replica.breaker,
+    jsonbText(replica.preload),
+    replica.kvUsage,
   ]);
 }
 

@@ -2,8 +2,7 @@
 import type { Engine, Refusal, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation, PlacementOverrides } from '../core/placement.js';
 import type { Priority } from '../core/task.js';
-import type { Logger } from './log.js';
-import type { Metrics } from './metrics.js';
+import { SupervisionTelemetry } from './supervision.js';
 
 export interface TaskFacts {
   readonly taskId: string;
@@ -45,16 +44,9 @@ function fields(task: TaskFacts) {
   };
 }
 
-export class Telemetry {
-  readonly log: Logger;
-  readonly metrics: Metrics;
+export class Telemetry extends SupervisionTelemetry {
   /** Tasks whose stream a reload stopped, until they end: only then is it known whether their readers got an error. */
   readonly #stoppedByReload = new Map<string, PoolFacts>();
-
-  constructor(log: Logger, metrics: Metrics) {
-    this.log = log;
-    this.metrics = metrics;
-  }
 
   admitted(task: TaskFacts, receipt: { queuePosition: number; predictedStartMs: number }): void {
     const { engine, poolId, priority } = task;
@@ -184,20 +176,6 @@ export class Telemetry {
     );
   }
 
-  replicaChanged(
-    replica: { id: string; poolId: string; engine: Engine },
-    change: { from: string; to: string; message: string },
-  ): void {
-    this.log.info(
-      { replica_id: replica.id, pool_id: replica.poolId, engine: replica.engine, ...change, human: change.message },
-      'replica state',
-    );
-  }
-
-  restarted(replica: { id: string; poolId: string; engine: Engine }): void {
-    this.metrics.replicaRestarts.inc({ engine: replica.engine, pool_id: replica.poolId, replica_id: replica.id });
-  }
-
   drained(
     pool: PoolFacts,
     durationMs: number,
@@ -249,10 +227,5 @@ export class Telemetry {
     if (pool === undefined) return;
     this.#stoppedByReload.delete(taskId);
     if (byLoss) this.metrics.streamsDroppedByReload.inc(poolLabels(pool));
-  }
-
-  /** Something failed that has no caller to tell: a reconciler run, a flush. It is retried; the log says so. */
-  backgroundFailure(name: string, error: unknown): void {
-    this.log.warn({ task: name, err: error }, 'background work failed and will be retried');
   }
 }

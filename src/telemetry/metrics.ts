@@ -1,5 +1,6 @@
 /** The Prometheus registry. Names, types and labels are a contract with dashboards; labels come from closed sets only. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { createSupervisionMetrics } from './supervisionMetrics.js';
 
 const REPLICA_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 const POOL_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
@@ -19,6 +20,7 @@ export function createMetrics() {
   const taskLabels = [...REPLICA_LABELS, 'priority'] as const;
   return {
     registry,
+    ...createSupervisionMetrics(registry),
     tasksEnqueued: new Counter({
       name: 'tasks_enqueued_total',
       help: 'Tasks admitted to a queue.',
@@ -44,12 +46,6 @@ export function createMetrics() {
       registers,
     }),
     queueDepth: new Gauge({ name: 'queue_depth', help: 'Tasks waiting.', labelNames: POOL_LABELS, registers }),
-    vramUsed: new Gauge({
-      name: 'vram_used_bytes',
-      help: 'VRAM held by engines of ours.',
-      labelNames: [...REPLICA_LABELS, 'device'] as const,
-      registers,
-    }),
     firstToken: new Histogram({
       name: 'latency_first_token_ms',
       help: 'From the lease to the first token.',
@@ -81,12 +77,6 @@ export function createMetrics() {
     placementCandidates: new Gauge({
       name: 'placement_candidates_considered',
       help: 'Candidates of the last placement.',
-      registers,
-    }),
-    replicaRestarts: new Counter({
-      name: 'replica_restarts_total',
-      help: 'Restarts after an exit nobody asked for.',
-      labelNames: ['engine', 'pool_id', 'replica_id'] as const,
       registers,
     }),
     drainDuration: new Histogram({

@@ -436,6 +436,7 @@ describe('the row of an operation', () => {
       ...servicesOn(opened.db),
       supervisor: stub('supervisor', { poolIds: () => ['p'], checkModel: refuse }) as never,
       dispatcher: stub('dispatcher', {}) as never,
+      gpus: stub('gpus', {}) as never,
     });
     const reader = await pools.followOperation(await pools.reload('p', 'gone', 1_000));
     let last: OperationRecord | undefined;

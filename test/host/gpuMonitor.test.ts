@@ -34,8 +34,10 @@ function smiMonitor(fake: FakeNvidiaSmi, options: Partial<GpuMonitorOptions> = {
 describe('GPUs without NVML', () => {
   it('are read by nvidia-smi; one that is lost is kept and told, and so is its return', async () => {
     const fake = await fakeNvidiaSmi({ gpus: [fakeGpu(0), fakeGpu(1)] });
-    const { monitor, has } = smiMonitor(fake, { staleAfterMs: 10_000 });
+    let told = 0;
+    const { monitor, has } = smiMonitor(fake, { staleAfterMs: 10_000, onReadings: () => (told += 1) });
     expect(await monitor.start()).toMatchObject({ ok: true, gpus: [{ index: 0 }, { index: 1 }] });
+    await expect.poll(() => told).toBeGreaterThan(0);
     expect(monitor.status()).toMatchObject({
       source: 'nvidia-smi',
       xidsUnavailable: expect.stringContaining('cannot be loaded'),
@@ -107,12 +109,18 @@ describe('simulated GPUs', () => {
       { name: 'B', memory_bytes: 50 },
     ]);
     let usedBytes = 30;
-    const { monitor } = monitorOf({ kind: 'simulated', gpus, usedBytes: () => usedBytes });
+    let told = 0;
+    const { monitor } = monitorOf(
+      { kind: 'simulated', gpus, use: () => ({ usedBytes, processes: [{ pid: 41, usedBytes }] }) },
+      { onReadings: () => (told += 1) },
+    );
     expect(await monitor.start()).toEqual({ ok: true, gpus });
     expect(monitor.readings()).toMatchObject([
       { gpu: gpus[0], memoryUsedBytes: 30, memoryFreeBytes: 70, stale: false, ageMs: 0, health: 'ok' },
       { gpu: gpus[1], memoryUsedBytes: 30, memoryFreeBytes: 20 },
     ]);
+    await expect.poll(() => told).toBeGreaterThan(1);
+    expect(monitor.readings()[0]?.processes).toEqual([{ pid: 41, usedBytes: 30 }]);
     usedBytes = 80;
     expect(monitor.readings()[1]).toMatchObject({ memoryUsedBytes: 50, memoryFreeBytes: 0 });
   });
@@ -150,8 +158,13 @@ describe.skipIf(!hasCompiler)('GPUs by NVML (skipped where no C compiler can bui
       { health: 'ok', lastXid: null },
       { health: 'degraded', lastXid: { xid: 94 } },
     ]);
-    await nvml.gpu(0, { freeMib: 5 });
+    expect(monitor.readings()[0]?.processes).toEqual([]);
+    await nvml.gpu(0, { freeMib: 5, processes: { 41: 300, 42: null } });
     await expect.poll(() => monitor.readings()[0]?.memoryFreeBytes).toBe(5 * MIB);
+    expect(monitor.readings()[0]?.processes).toEqual([
+      { pid: 41, usedBytes: 300 * MIB },
+      { pid: 42, usedBytes: null },
+    ]);
   });
 
   it('are read with the older memory call where the driver has no newer one', async () => {
@@ -163,7 +176,7 @@ describe.skipIf(!hasCompiler)('GPUs by NVML (skipped where no C compiler can bui
     } as const;
     const { monitor, first } = monitorOf(source);
     await monitor.start();
-    expect(first()).toMatchObject({ memoryFreeBytes: 20_000 * MIB, memoryUsedBytes: 4200 * MIB });
+    expect(first()).toMatchObject({ memoryFreeBytes: 20_000 * MIB, memoryUsedBytes: 4200 * MIB, processes: null });
   });
 
   it('turn lost when NVML says so, and are seen again when a new helper sees them', async () => {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { NvidiaSmi, type NvidiaSmiOptions } from '../../src/host/gpu/nvidiaSmi.js';
 import { parseSmiOutput, pollOfRun } from '../../src/host/gpu/smiOutput.js';
-import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi, MIB } from './gpuSupport.js';
+import { type FakeNvidiaSmi, fakeApp, fakeGpu, fakeNvidiaSmi, MIB } from './gpuSupport.js';
 import { cleanUp, later, temporaryFolder } from './support.js';
 
 afterEach(cleanUp);
@@ -27,6 +27,7 @@ const reading = {
   powerWatts: 61.23,
   computeCapability: '8.6',
   migEnabled: false,
+  processes: [],
 };
 
 describe('nvidia-smi', () => {
@@ -37,7 +38,30 @@ describe('nvidia-smi', () => {
     expect(await smi.poll()).toEqual(expected);
     const before = (await fake.calls()).length;
     expect(await smi.poll()).toEqual(expected);
-    expect(await fake.calls()).toHaveLength(before + 1);
+    // The GPUs, and what runs on them.
+    expect(await fake.calls()).toHaveLength(before + 2);
+  });
+
+  it('tells what runs on each GPU, and how much of its memory it takes where the driver says so', async () => {
+    const uuid = 'GPU-00000000-fake';
+    const broken = [
+      { pid: '0', gpu_uuid: uuid },
+      { pid: '7', gpu_uuid: 'x' },
+      { pid: '-1; rm', gpu_uuid: uuid },
+    ];
+    const fake = await fakeNvidiaSmi({
+      gpus: [fakeGpu(0), fakeGpu(1)],
+      apps: [fakeApp(0, 41, 5000), fakeApp(0, 42, null), ...broken, fakeApp(0, 43, 99_999_999)],
+    });
+    const processes = [
+      { pid: 41, usedBytes: 5000 * MIB },
+      { pid: 42, usedBytes: null },
+      // More than the GPU has.
+      { pid: 43, usedBytes: null },
+    ];
+    expect(await client(fake).poll()).toMatchObject({ samples: [{ processes }, { processes: [] }] });
+    await fake.set({ gpus: [fakeGpu(0)], apps: null });
+    expect(await client(fake).poll()).toMatchObject({ ok: true, samples: [{ processes: null }] });
   });
 
   it('is asked only for the fields that an old driver knows, and probed only once', async () => {
@@ -49,7 +73,7 @@ describe('nvidia-smi', () => {
     const before = (await fake.calls()).length;
     await smi.poll();
     const later = (await fake.calls()).slice(before);
-    expect(later).toHaveLength(1);
+    expect(later).toHaveLength(2);
     expect(later[0]).toContain('power.draw,ecc.errors.uncorrected.volatile.total,name');
   });
 

@@ -10,6 +10,8 @@ export const MIB = 1024 * 1024;
 
 export interface SmiBehaviour {
   readonly gpus?: readonly Readonly<Record<string, string>>[];
+  /** Processes; null: this nvidia-smi cannot list them. */
+  readonly apps?: readonly Readonly<Record<string, string>>[] | null;
   readonly unknownFields?: readonly string[];
   readonly print?: string;
   readonly exitCode?: number;
@@ -32,6 +34,14 @@ export function fakeGpu(index: number): Record<string, string> {
     'ecc.errors.uncorrected.volatile.total': '0',
     'mig.mode.current': 'Disabled',
     name: 'NVIDIA RTX 3090, Fake',
+  };
+}
+
+export function fakeApp(index: number, pid: number, mib: number | null): Record<string, string> {
+  return {
+    pid: String(pid),
+    gpu_uuid: `GPU-0000000${index}-fake`,
+    used_memory: mib === null ? '[N/A]' : String(mib),
   };
 }
 
@@ -76,6 +86,8 @@ export interface NvmlGpu {
   readonly code?: number;
   readonly freeMib?: number;
   readonly ecc?: number;
+  /** pid → MiB; null: the driver does not say how much. */
+  readonly processes?: Readonly<Record<number, number | null>>;
 }
 
 export interface FakeNvml {
@@ -93,8 +105,11 @@ export async function fakeNvml(gpus: number, options: { readonly oldDriver?: boo
   const variant = options.oldDriver === true ? ['-DOLD_DRIVER'] : [];
   await run('cc', ['-shared', '-fPIC', '-O1', `-DSTATE="${folder}"`, ...variant, '-o', library, fixture('fakeNvml.c')]);
   const put = (name: string, text: string): Promise<void> => replaceFile(folder, name, text);
-  const gpu = (index: number, { code = 0, freeMib = 20_000, ecc = 0 }: NvmlGpu): Promise<void> =>
-    put(`gpu${index}`, `${code} ${24_576 * MIB} ${freeMib * MIB} ${4200 * MIB} 37 55 ${ecc}\n`);
+  const gpu = async (index: number, { code = 0, freeMib = 20_000, ecc = 0, processes = {} }: NvmlGpu) => {
+    const list = Object.entries(processes).map(([pid, mib]) => `${pid} ${mib === null ? -1 : mib * MIB}\n`);
+    await put(`processes${index}`, list.join(''));
+    await put(`gpu${index}`, `${code} ${24_576 * MIB} ${freeMib * MIB} ${4200 * MIB} 37 55 ${ecc}\n`);
+  };
   for (let index = 0; index < gpus; index += 1) await gpu(index, {});
   return {
     library,

@@ -42,13 +42,16 @@ export async function createDatabase(options: { readonly empty?: boolean } = {})
 
 export async function openDatabase(): Promise<TestDatabase & { readonly db: Database }> {
   const database = await createDatabase();
+  let closing = false;
   const db = new Database(database.url, (error) => {
-    throw error;
+    // A connection that is still saying goodbye is cut when its database is dropped.
+    if (!closing) throw error;
   });
   return {
     ...database,
     db,
     [Symbol.asyncDispose]: async () => {
+      closing = true;
       await db.close();
       await database[Symbol.asyncDispose]();
     },

@@ -46,6 +46,11 @@ export async function seedPool(
       lastHeartbeatMs: null,
       tokensPerSecond: null,
       firstTokenMs: null,
+      modelRef: 'm',
+      health: 'READY',
+      breaker: 'CLOSED',
+      preload: [],
+      kvUsage: null,
     });
   }
   return { poolId: id, replicaIds };

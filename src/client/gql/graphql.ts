@@ -113,7 +113,7 @@ export type ReplicaHealth =
   | 'READY'
   /** Serving, below what it did before. */
   | 'SLOW'
-  /** Its process is up and makes no progress. */
+  /** Its engine answers and gives no tokens. */
   | 'STALLED';
 
 /** Where the engine process of a replica stands; READY is the only state that serves. */

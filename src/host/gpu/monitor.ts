@@ -8,6 +8,7 @@ import {
   type Gpu,
   type GpuEvent,
   type GpuPoll,
+  type GpuProcess,
   type GpuReading,
   NO_GAUGES,
 } from '../../core/gpu.js';
@@ -25,7 +26,7 @@ export type GpuSource =
       readonly kind: 'simulated';
       readonly gpus: readonly Gpu[];
       /** Asked at each reading. */
-      readonly usedBytes: (gpu: Gpu) => number;
+      readonly use: (gpu: Gpu) => { readonly usedBytes: number; readonly processes: readonly GpuProcess[] };
     };
 
 export interface GpuMonitorOptions {
@@ -38,6 +39,8 @@ export interface GpuMonitorOptions {
   readonly startDeadlineMs?: number;
   /** Must not throw. */
   readonly onEvent: (event: GpuEvent) => void;
+  /** There are new readings; for simulated GPUs, once in each interval. Must not throw. */
+  readonly onReadings?: () => void;
   readonly clock?: Clock;
 }
 
@@ -112,7 +115,9 @@ export class GpuMonitor {
 
   readings(): readonly GpuReading[] {
     const { source } = this.#options;
-    if (source.kind === 'simulated') return source.gpus.map((gpu) => simulatedReading(gpu, source.usedBytes(gpu)));
+    if (source.kind === 'simulated') {
+      return source.gpus.map((gpu) => simulatedReading(gpu, source.use(gpu)));
+    }
     return this.#tracker.readings();
   }
 
@@ -143,7 +148,10 @@ export class GpuMonitor {
   #start(): Promise<Inventory> {
     const { source } = this.#options;
     if (this.#closed) return Promise.resolve(CLOSED);
-    if (source.kind === 'simulated') return Promise.resolve({ ok: true, gpus: source.gpus });
+    if (source.kind === 'simulated') {
+      this.#timer = setInterval(() => this.#options.onReadings?.(), this.#intervalMs);
+      return Promise.resolve({ ok: true, gpus: source.gpus });
+    }
     this.#timer = setInterval(() => this.#tick(), this.#intervalMs);
     return new Promise((resolve) => {
       const deadlineMs = this.#options.startDeadlineMs ?? DEFAULT_START_DEADLINE_MS;
@@ -168,6 +176,7 @@ export class GpuMonitor {
     if (!poll.ok) return;
     this.#tracker.apply(poll);
     this.#decide(inventoryOf(poll));
+    this.#options.onReadings?.();
   }
 
   #nvmlChanged(status: NvmlStatus): void {
@@ -192,6 +201,7 @@ export class GpuMonitor {
       // NVML came up meanwhile: its word is newer.
       if (this.#nvml?.status.state !== 'up') this.#tracker.apply(agreed);
       this.#decide(inventoryOf(agreed));
+      if (agreed.ok) this.#options.onReadings?.();
     });
   }
 
@@ -214,13 +224,18 @@ function withNvml(poll: GpuPoll, nvml: FailedPoll | null): GpuPoll {
   return { ...poll, message, driverGone: poll.driverGone || nvml.driverGone };
 }
 
-function simulatedReading(gpu: Gpu, wantedBytes: number): GpuReading {
-  const usedBytes = Math.min(gpu.memoryTotalBytes, Math.max(0, Math.round(wantedBytes)));
+function simulatedReading(
+  gpu: Gpu,
+  use: { readonly usedBytes: number; readonly processes: readonly GpuProcess[] },
+): GpuReading {
+  const { processes } = use;
+  const usedBytes = Math.min(gpu.memoryTotalBytes, Math.max(0, Math.round(use.usedBytes)));
   return {
     ...NO_GAUGES,
     gpu,
     memoryUsedBytes: usedBytes,
     memoryFreeBytes: gpu.memoryTotalBytes - usedBytes,
+    processes,
     stale: false,
     ageMs: 0,
     lastXid: null,

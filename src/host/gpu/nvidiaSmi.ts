@@ -5,10 +5,13 @@ import { errnoOf } from '../startupError.js';
 import {
   isUnknownField,
   pollOfRun,
+  processesOfRun,
   SMI_NAME_FIELD,
   SMI_OPTIONAL_FIELDS,
+  SMI_PROCESS_FIELDS,
   SMI_REQUIRED_FIELDS,
   type SmiRun,
+  withProcesses,
 } from './smiOutput.js';
 
 export interface NvidiaSmiOptions {
@@ -27,6 +30,7 @@ const MAX_PROBES = 3;
 export class NvidiaSmi {
   readonly #file: string;
   readonly #timeoutMs: number;
+  readonly #asksProcesses: boolean;
   /** null: not known yet which of them this driver has. */
   #optional: readonly string[] | null;
   #probes = 0;
@@ -39,11 +43,12 @@ export class NvidiaSmi {
     this.#file = options.file ?? 'nvidia-smi';
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#optional = options.optionalFields === false ? [] : null;
+    this.#asksProcesses = options.optionalFields !== false;
   }
 
   /** Never rejects. Calls during a poll get that poll's answer. */
   poll(): Promise<GpuPoll> {
-    this.#inFlight ??= this.#poll().finally(() => {
+    this.#inFlight ??= this.#pollAll().finally(() => {
       this.#inFlight = null;
     });
     return this.#inFlight;
@@ -53,6 +58,12 @@ export class NvidiaSmi {
   close(): void {
     this.#closed = true;
     this.#child?.kill('SIGKILL');
+  }
+
+  async #pollAll(): Promise<GpuPoll> {
+    const poll = await this.#poll();
+    if (!poll.ok || poll.samples.length === 0 || !this.#asksProcesses) return poll;
+    return withProcesses(poll, processesOfRun(await this.#run(SMI_PROCESS_FIELDS, 'compute-apps')));
   }
 
   async #poll(): Promise<GpuPoll> {
@@ -84,10 +95,10 @@ export class NvidiaSmi {
     return known;
   }
 
-  #run(fields: readonly string[]): Promise<SmiRun> {
+  #run(fields: readonly string[], of: 'gpu' | 'compute-apps' = 'gpu'): Promise<SmiRun> {
     if (this.#closed) return Promise.resolve({ failure: 'closed', exitCode: null, output: '' });
     if (this.#child !== null) return Promise.resolve({ failure: 'busy', exitCode: null, output: '' });
-    const child = spawn(this.#file, [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader,nounits'], {
+    const child = spawn(this.#file, [`--query-${of}=${fields.join(',')}`, '--format=csv,noheader,nounits'], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: smiEnvironment(),
     });

@@ -3,9 +3,9 @@
  * the helper process alone. Calls go to a worker thread, one at a time.
  */
 import koffi from 'koffi';
-import { type GpuPoll, type GpuSample, type LostGpu, plausible } from '../../core/gpu.js';
+import { type GpuPoll, type GpuProcess, type GpuSample, type LostGpu, plausible } from '../../core/gpu.js';
 import { messageOf } from '../startupError.js';
-import { isDriverGone, isGpuBroken, NVML, nvmlWords } from './nvmlCodes.js';
+import { isDriverGone, isGpuBroken, MAX_NVML_PROCESSES, NVML, nvmlWords } from './nvmlCodes.js';
 
 type Argument = bigint | number | Buffer;
 type NativeFunction = (...args: readonly Argument[]) => Promise<number>;
@@ -26,6 +26,8 @@ const FUNCTIONS = {
   nvmlDeviceGetPowerUsage: [DEVICE, 'void *'],
   nvmlDeviceGetCudaComputeCapability: [DEVICE, 'void *', 'void *'],
   nvmlDeviceGetMigMode: [DEVICE, 'void *', 'void *'],
+  nvmlDeviceGetComputeRunningProcesses_v2: [DEVICE, 'void *', 'void *'],
+  nvmlDeviceGetComputeRunningProcesses_v3: [DEVICE, 'void *', 'void *'],
   nvmlEventSetCreate: ['void *'],
   nvmlDeviceGetSupportedEventTypes: [DEVICE, 'void *'],
   nvmlDeviceRegisterEvents: [DEVICE, 'uint64_t', 'uintptr_t'],
@@ -41,6 +43,10 @@ const NAME_BYTES = 96;
 const MEMORY_V2_BYTES = 40;
 const MEMORY_V2_VERSION = MEMORY_V2_BYTES | (2 << 24);
 const EVENT_BYTES = 32;
+/** pid, 4 bytes of padding, memory, two numbers of MIG. */
+const PROCESS_BYTES = 24;
+/** Where the driver leaves the accounting to somebody else (Windows, some virtual GPUs). */
+const VALUE_NOT_AVAILABLE = 0xffff_ffff_ffff_ffffn;
 const XID_EVENT = 0x8n;
 const MAX_GPUS = 256;
 const ECC_UNCORRECTED = 1;
@@ -189,7 +195,24 @@ export class Nvml {
       powerWatts: scaled(await this.#number(4, 'nvmlDeviceGetPowerUsage', handle), 1 / 1000),
       computeCapability: await this.#computeCapability(handle),
       migEnabled: await this.#migEnabled(handle),
+      processes: await this.#processes(handle),
     });
+  }
+
+  /** Null where the driver does not tell, or has more than can be asked for. */
+  async #processes(handle: bigint): Promise<readonly GpuProcess[] | null> {
+    const count = Buffer.alloc(4);
+    const list = Buffer.alloc(MAX_NVML_PROCESSES * PROCESS_BYTES);
+    const ask = (name: FunctionName): Promise<number> => {
+      count.writeUInt32LE(MAX_NVML_PROCESSES);
+      return this.#call(name, handle, count, list);
+    };
+    // The older first: some drivers of the 535 series fill a longer structure under the newer name.
+    let code = await ask('nvmlDeviceGetComputeRunningProcesses_v2');
+    if (code === NVML.functionNotFound) code = await ask('nvmlDeviceGetComputeRunningProcesses_v3');
+    if (code !== NVML.success) return null;
+    const found = Math.min(count.readUInt32LE(), MAX_NVML_PROCESSES);
+    return Array.from({ length: found }, (_, at) => processAt(list, at * PROCESS_BYTES)).filter(({ pid }) => pid > 0);
   }
 
   async #memory(handle: bigint): Promise<{
@@ -281,6 +304,11 @@ function memoryAt(
 ): { readonly totalBytes: number; readonly freeBytes: number; readonly usedBytes: number } {
   const read = (offset: number): number => Number(buffer.readBigUInt64LE(offset));
   return { totalBytes: read(total), freeBytes: read(free), usedBytes: read(used) };
+}
+
+function processAt(list: Buffer, offset: number): GpuProcess {
+  const used = list.readBigUInt64LE(offset + 8);
+  return { pid: list.readUInt32LE(offset), usedBytes: used === VALUE_NOT_AVAILABLE ? null : Number(used) };
 }
 
 function scaled(value: number | null, factor: number): number | null {

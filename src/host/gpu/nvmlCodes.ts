@@ -1,4 +1,7 @@
-/** NVML's return codes in words. */
+/** NVML's return codes in words, and how much it is asked for at once. */
+
+/** Of one GPU. */
+export const MAX_NVML_PROCESSES = 256;
 
 export const NVML = {
   success: 0,

@@ -1,5 +1,6 @@
 /** What the NVML helper tells its parent. Read strictly: it comes from a process that runs foreign native code. */
 import { z } from 'zod';
+import { MAX_NVML_PROCESSES } from './nvmlCodes.js';
 
 const gauge = z.number().nullable();
 
@@ -16,6 +17,11 @@ const sample = z.object({
   powerWatts: gauge,
   computeCapability: z.string().max(16).nullable(),
   migEnabled: z.boolean().nullable(),
+  processes: z
+    .array(z.object({ pid: z.int().positive(), usedBytes: gauge }))
+    .max(MAX_NVML_PROCESSES)
+    .readonly()
+    .nullable(),
 });
 
 const lost = z.object({

@@ -1,5 +1,5 @@
 /** What nvidia-smi prints, made into a poll. Its text is not a stable interface, so nothing in it is taken on trust. */
-import { type GpuPoll, type GpuSample, type LostGpu, plausible } from '../../core/gpu.js';
+import { type GpuPoll, type GpuProcess, type GpuSample, type LostGpu, plausible } from '../../core/gpu.js';
 
 export const SMI_REQUIRED_FIELDS = [
   'index',
@@ -17,6 +17,8 @@ export const SMI_OPTIONAL_FIELDS = [
   'ecc.errors.uncorrected.volatile.total',
   'mig.mode.current',
 ] as const;
+/** Of each process, by a command of its own. */
+export const SMI_PROCESS_FIELDS = ['pid', 'gpu_uuid', 'used_memory'] as const;
 /** Asked for last, because it alone may hold commas. */
 export const SMI_NAME_FIELD = 'name';
 
@@ -28,7 +30,9 @@ export interface SmiRun {
 }
 
 const MIB = 1024 * 1024;
+const GPU_UUID = /^GPU-[\w-]{4,64}$/;
 const MAX_GPUS = 256;
+const MAX_PROCESSES = 1024;
 const CHECK_FIX = 'Check that `nvidia-smi` works; or choose `gpu.mode: simulated` in the configuration.';
 const HANG_FIX =
   'The driver hangs, as a rule: look for an Xid in the kernel log (dmesg), reset the GPU or reboot the host.';
@@ -66,7 +70,7 @@ function rowOf(line: string, fields: readonly string[]): GpuSample | LostGpu | n
   const cell = (field: string): string => cells[fields.indexOf(field)] ?? '';
   if (cells.length < fields.length || !/^\d{1,4}$/.test(cell('index'))) return null;
   const index = Number(cell('index'));
-  const uuid = /^GPU-[\w-]{4,64}$/.test(cell('uuid')) ? cell('uuid') : null;
+  const uuid = GPU_UUID.test(cell('uuid')) ? cell('uuid') : null;
   const broken = cells.find((text) => /GPU is lost|requires reset/i.test(text));
   if (broken !== undefined) return { uuid, index, reason: `nvidia-smi says ${short(broken)}` };
   if (uuid === null) {
@@ -85,7 +89,28 @@ function rowOf(line: string, fields: readonly string[]): GpuSample | LostGpu | n
     powerWatts: numberOf(cell('power.draw')),
     computeCapability: /^\d+\.\d+$/.test(cell('compute_cap')) ? cell('compute_cap') : null,
     migEnabled: switchOf(cell('mig.mode.current')),
+    processes: null,
   });
+}
+
+/** Processes by the uuid of their GPU; null: the run failed. */
+export function processesOfRun(run: SmiRun): ReadonlyMap<string, readonly GpuProcess[]> | null {
+  if (run.failure !== null || run.exitCode !== 0) return null;
+  const processes = new Map<string, GpuProcess[]>();
+  for (const line of run.output.split('\n').slice(0, MAX_PROCESSES)) {
+    const [pid = '', uuid = '', used = ''] = line.split(',').map((cell) => cell.trim());
+    if (!/^[1-9]\d{0,9}$/.test(pid) || !GPU_UUID.test(uuid)) continue;
+    const list = processes.get(uuid) ?? [];
+    list.push({ pid: Number(pid), usedBytes: mibOf(used) });
+    processes.set(uuid, list);
+  }
+  return processes;
+}
+
+export function withProcesses(poll: GpuPoll, processes: ReturnType<typeof processesOfRun>): GpuPoll {
+  if (!poll.ok || processes === null) return poll;
+  const samples = poll.samples.map((sample) => plausible({ ...sample, processes: processes.get(sample.uuid) ?? [] }));
+  return { ...poll, samples };
 }
 
 function numberOf(text: string): number | null {

@@ -23,7 +23,8 @@ export function checkRestart(replica: ReplicaRow): void {
 
 export async function restart(deps: PoolWorkDeps, run: OperationRun, replica: ReplicaRow): Promise<Outcome> {
   await run.step('stop_engine', async (say) => {
-    await deps.supervisor.recycle(replica.id, 'restarted by an operator');
+    const reason = { code: 'RESTARTED', message: 'restarted by an operator', fix: null };
+    await deps.supervisor.recycle(replica.id, { reason, blame: false });
     say(`process ${replica.pid} is gone`);
   });
   await run.step('verify', async (say) => {

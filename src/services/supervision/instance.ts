@@ -7,7 +7,13 @@ import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { LaunchSpec } from '../../engines/launch.js';
 import { maskSecrets, redact } from '../../engines/redact.js';
-import { adoptEngineProcess, type EngineProcess, freePorts, spawnEngineProcess } from '../../host/process.js';
+import {
+  adoptEngineProcess,
+  type EngineProcess,
+  type ExitFacts,
+  freePorts,
+  spawnEngineProcess,
+} from '../../host/process.js';
 import { readCmdline, readEnvironment } from '../../host/procfs.js';
 import { type EngineLog, exitReason } from './gates.js';
 import { loopbackUrl, type Recipe } from './recipe.js';
@@ -41,6 +47,13 @@ interface ProcessFacts {
   readonly apiKey: string;
   readonly mark: string;
   readonly adopted: boolean;
+}
+
+/** How an engine came to its end, and why. */
+export interface Ended {
+  readonly reason: Reason;
+  /** null: its process had not ended by itself. */
+  readonly exit: ExitFacts | null;
 }
 
 export class Instance {
@@ -104,9 +117,12 @@ export class Instance {
   }
 
   /** Resolves with why its process ended; never for one that somebody else runs. Not to be returned by an async function. */
-  ended(): Promise<Reason> {
+  ended(): Promise<Ended> {
     if (this.own === null) return new Promise(() => {});
-    return this.own.process.exited.then((exit) => exitReason(exit, this.log, LOG_TAIL_LINES));
+    return this.own.process.exited.then(async (exit) => ({
+      exit,
+      reason: await exitReason(exit, this.log, LOG_TAIL_LINES),
+    }));
   }
 
   /** Drops the connections, which some engines wait for before they end, then ends the process and all its helpers. */

@@ -1,11 +1,14 @@
 /** How the replicas of a pool are made: which process (if any), and which dialect speaks to it. No effects. */
-import { isAbsolute, resolve } from 'node:path';
+import { isAbsolute } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { PoolConfig } from '../../config/schema.js';
 import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import { DIALECTS, type Dialect } from '../../engines/dialects.js';
 import type { DeterminismClaim, EngineLaunch, LaunchSpec } from '../../engines/launch.js';
+import { modelPath, modelSource, promisedDigest } from '../provisioning/modelSource.js';
+import { type ProvisionEnvironment, planOf } from '../provisioning/plan.js';
+import { inContainer, isMountable } from './container.js';
 import { changesMemory, type MemoryPlan } from './memory.js';
 
 export interface LaunchFacts {
@@ -37,6 +40,8 @@ export interface Recipe {
   readonly readyDeadlineMs: number;
   /** The name by which the engine must call itself; null where somebody else chose it. */
   modelId(modelRef: string): string | null;
+  /** Digest that the model was verified to have before the start, as sha256:hex; null: the configuration names none. */
+  modelDigest(modelRef: string): string | null;
   /** What a replica will need of its GPUs; null: only the engine knows. */
   memory(modelRef: string): MemoryPlan | null;
   /** Says what stands in the way of a start, before anything is started. */
@@ -45,17 +50,17 @@ export interface Recipe {
   adapter(facts: AdapterFacts): EngineAdapter;
 }
 
-export interface RecipeEnvironment {
+/** Where GPUs are pretended, a real engine may run without one. */
+export interface RecipeEnvironment extends ProvisionEnvironment {
   /** The built simulator program. */
   readonly simEntry: string;
   readonly nodeBinary: string;
-  readonly configDir: string;
-  /** GPUs are pretended: a real engine may then run without one. */
-  readonly simulatedGpus: boolean;
+  /** Where a container runtime finds the containers of this user. */
+  readonly containerEnv: Readonly<Record<string, string>>;
   readonly fileExists: (path: string) => boolean;
 }
 
-type Provision = Omit<Recipe, 'adapter' | 'portCount' | 'apiKeyVariable'>;
+type Provision = Omit<Recipe, 'adapter' | 'portCount' | 'apiKeyVariable' | 'modelDigest'>;
 
 /** Extra connections beside one per slot: health, metrics, token counts. */
 const PROBE_CONNECTIONS = 8;
@@ -71,6 +76,7 @@ export function recipeFor(pool: PoolConfig, env: RecipeEnvironment): Recipe {
     ...provision,
     portCount: dialect.portCount,
     apiKeyVariable: dialect.apiKeyVariable,
+    modelDigest: (modelRef) => verifiedDigest(pool, modelRef),
     adapter: ({ baseUrl, ports, modelRef, apiKey }) => {
       const [, ...otherPorts] = ports;
       const expectedModelId = provision.modelId(modelRef);
@@ -101,13 +107,17 @@ function provisionFor(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment
   switch (pool.provisioning.mode) {
     case 'simulated':
       return simulated(pool, dialect, env);
-    case 'binary':
-      return binary(pool, dialect, env);
     case 'external':
       return external(pool, dialect);
     default:
-      return unbuilt(`provisioning mode ${pool.provisioning.mode} is not built yet`);
+      return prepared(pool, dialect, env);
   }
+}
+
+/** Of an engine that somebody else runs the model is not ours to look at. */
+function verifiedDigest(pool: PoolConfig, modelRef: string): string | null {
+  const digest = pool.provisioning.mode === 'external' ? null : promisedDigest(pool, modelRef);
+  return digest === null ? null : `sha256:${digest}`;
 }
 
 function nothingToLaunch(): never {
@@ -124,21 +134,6 @@ function external(pool: PoolConfig, dialect: Dialect): Provision {
     modelId: () => null,
     memory: () => null,
     check: () => null,
-    launch: nothingToLaunch,
-  };
-}
-
-function unbuilt(message: string): Provision {
-  const reason = { code: 'NOT_BUILT', message, fix: 'Use provisioning mode simulated, binary or external.' };
-  return {
-    spawns: true,
-    endpoint: null,
-    simulated: false,
-    determinism: { claim: 'none', because: message },
-    readyDeadlineMs: ATTACH_DEADLINE_MS,
-    modelId: () => null,
-    memory: () => null,
-    check: () => reason,
     launch: nothingToLaunch,
   };
 }
@@ -182,9 +177,9 @@ function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): 
   };
 }
 
-function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Provision {
-  const url = pool.provisioning.binary?.url ?? '';
-  const binaryPath = url.startsWith('file:') ? fileURLToPath(url) : null;
+/** An engine that was made ready on this host before: a program, or an image. */
+function prepared(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Provision {
+  const { configDir } = env;
   return {
     spawns: true,
     endpoint: null,
@@ -195,13 +190,11 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
       extraEnv: pool.provisioning.env,
     }),
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
-    modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, dialect, env, modelRef) : modelRef),
+    modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, configDir, modelRef) : modelRef),
     memory: (modelRef) => ggufPlan(pool, dialect, env, modelRef),
-    check: (modelRef) => binaryObstacle(binaryPath, env) ?? modelObstacle(pool, dialect, env, modelRef),
-    launch: ({ modelRef, ports, apiKey, gpuUuids, gpuIndices }): LaunchSpec => {
-      const model = modelSource(pool, dialect, env, modelRef) ?? '';
-      const facts = { binaryPath: binaryPath ?? '', model, modelRef, ports, gpuUuids, gpuIndices, apiKey };
-      const spec = dialect.launch(launchOf(pool, facts));
+    check: (modelRef) => binaryObstacle(pool, env) ?? modelObstacle(pool, env, modelRef),
+    launch: (facts): LaunchSpec => {
+      const spec = preparedLaunch(pool, dialect, env, facts);
       if (!env.simulatedGpus) return spec;
       // Whoever pretends GPUs has chosen to run without: an engine on the CPU is what was asked for.
       return { ...spec, logPatterns: spec.logPatterns.filter(({ fault }) => fault !== 'CPU_FALLBACK') };
@@ -209,8 +202,22 @@ function binary(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): Pro
   };
 }
 
+function preparedLaunch(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, facts: LaunchFacts): LaunchSpec {
+  const { modelRef, gpuUuids } = facts;
+  const { prepared: made } = planOf(pool, env, { modelRef, present: true });
+  const model = modelSource(pool, env.configDir, modelRef) ?? '';
+  const launch = { ...facts, model, binaryPath: made.binaryPath ?? '' };
+  if (made.image === null) return dialect.launch(launchOf(pool, launch));
+  // Inside there are no other GPUs, so theirs are the first places.
+  const inside = { ...launch, gpuIndices: gpuUuids.map((_, place) => place) };
+  const path = modelPath(pool, env.configDir, modelRef);
+  const { containerEnv } = env;
+  const container = { engine: pool.engine, prepared: made, modelPath: path, gpuUuids, containerEnv };
+  return inContainer(dialect.launch(launchOf(pool, inside)), container);
+}
+
 function ggufPlan(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): MemoryPlan | null {
-  const path = modelSource(pool, dialect, env, modelRef);
+  const path = modelSource(pool, env.configDir, modelRef);
   if (!dialect.readsGguf || path === null || changesMemory(pool.provisioning.flags)) return null;
   return {
     ...{ kind: 'gguf', path, contextPerSlot: pool.ctx, slots: pool.slots, ratios: pool.tensor_split ?? null },
@@ -241,24 +248,21 @@ function launchOf(
   };
 }
 
-function binaryObstacle(binaryPath: string | null, env: RecipeEnvironment): Reason | null {
-  if (binaryPath === null) {
-    return {
-      code: 'NOT_BUILT',
-      message: 'downloading an engine binary is not built yet',
-      fix: 'Give provisioning.binary.url as file:///path.',
-    };
-  }
-  if (env.fileExists(binaryPath)) return null;
+/** Of a program that the operator put there; what we bring here ourselves need not be there yet. */
+function binaryObstacle({ provisioning }: PoolConfig, env: RecipeEnvironment): Reason | null {
+  const { mode, binary } = provisioning;
+  if (mode !== 'binary' || binary?.url.startsWith('file:') !== true) return null;
+  const path = fileURLToPath(binary.url);
+  if (env.fileExists(path)) return null;
   return {
     code: 'ENGINE_MISSING',
-    message: `the engine binary ${binaryPath} does not exist`,
+    message: `the engine binary ${path} does not exist`,
     fix: 'Install it there, or correct provisioning.binary.url.',
   };
 }
 
-function modelObstacle(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): Reason | null {
-  const model = modelSource(pool, dialect, env, modelRef);
+function modelObstacle(pool: PoolConfig, env: RecipeEnvironment, modelRef: string): Reason | null {
+  const model = modelSource(pool, env.configDir, modelRef);
   if (model === null) {
     return {
       code: 'MODEL_REF_INVALID',
@@ -266,24 +270,18 @@ function modelObstacle(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironmen
       fix: 'Write file:///absolute/path, or file:path relative to the configuration file.',
     };
   }
-  if (!isAbsolute(model) || env.fileExists(model)) return null;
+  if (!isAbsolute(model)) return null;
+  if (pool.provisioning.mode === 'container' && !isMountable(model)) {
+    return {
+      code: 'MODEL_REF_INVALID',
+      message: `the model ${model} cannot be mounted in a container: its path has a comma, a quote or a line break`,
+      fix: 'Give it another name.',
+    };
+  }
+  if (env.fileExists(model)) return null;
   return {
     code: 'MODEL_MISSING',
     message: `the model ${model} does not exist`,
     fix: 'Put the model there, or correct the model reference.',
   };
-}
-
-/**
- * Where the engine finds a model: `provisioning.model.ref` for the model of the configuration, else the reference
- * itself. `file:/abs`, `file:rel` and, where the engine reads files only, plain paths; relative ones start at the
- * configuration file. Anything else is a name that the engine resolves. Null for a broken file URL.
- */
-function modelSource(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, modelRef: string): string | null {
-  const { ref } = pool.provisioning.model ?? {};
-  // A repository holds many models, so it stays when another of them is loaded.
-  const source = ref !== undefined && (dialect.servesRepository || modelRef === pool.model) ? ref : modelRef;
-  if (source.startsWith('file://')) return /^file:\/\/\/[^/]/.test(source) ? fileURLToPath(source) : null;
-  if (source.startsWith('file:')) return resolve(env.configDir, source.slice('file:'.length));
-  return dialect.readsFilesOnly ? resolve(env.configDir, source) : source;
 }

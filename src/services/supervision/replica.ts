@@ -2,55 +2,30 @@
  * The one owner of a replica: starts its engine, takes it through every gate, watches it, and starts it again when it
  * dies. Others ask (`stop`, `recycle`, `setModel`) and are told the outcome; nobody else touches the process.
  */
-import type { Engine } from '../../core/errors.js';
+import { type BreakerState, breakerOf } from '../../core/breaker.js';
+import { ewma, healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '../../core/health.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
-import type { EngineAdapter, EngineHealth, EngineProps } from '../../engines/adapter.js';
-import { EngineError } from '../../engines/failure.js';
-import { reapOrphan } from '../../host/process.js';
-import { StartupError } from '../../host/startupError.js';
-import type { Clock } from '../../runtime/clock.js';
+import type { EngineAdapter } from '../../engines/adapter.js';
 import { delay, within } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
-import type { EngineRun, ReadyReplica } from '../fleet.js';
-import { cpuGate, decodeGate, propsGate, readyGate } from './gates.js';
-import { type Inherited, Instance, type InstanceFacts } from './instance.js';
-import { type Device, firstMisfit, firstUnusable, needOf } from './memory.js';
-import type { Recipe } from './recipe.js';
+import type { EngineRun, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
+import { UNMENDABLE } from '../provisioning/prepare.js';
+import {
+  EngineLife,
+  type LifeOwner,
+  type ReplicaDeps,
+  type ReplicaFacts,
+  reasonOf,
+  SHORT_GRACE_MS,
+} from './engineLife.js';
+import type { Inherited, Instance } from './instance.js';
+import type { StateChange } from './reports.js';
 
-export const SELF_TEST_DEADLINE_MS = 30_000;
-const HEARTBEAT_EVERY_MS = 2_000;
-const HEARTBEAT_DEADLINE_MS = 5_000;
-/** So many heartbeats in a row without an answer, and the engine is started anew. */
-const MISSED_HEARTBEATS = 3;
-const RECYCLE_GRACE_MS = 1_000;
-/** How much later than its sockets the end of a process may be told. */
-const EXIT_TOLD_MS = 1_500;
-
-export interface ReplicaFacts extends InstanceFacts {
-  readonly poolId: string;
-  readonly ordinal: number;
-  readonly engine: Engine;
-  readonly slots: number;
-  readonly deviceMask: string;
-}
-
-export interface ReplicaDeps {
-  readonly clock: Clock;
-  readonly recipe: Recipe;
-  readonly chance: () => number;
-  /** The replica's devices, with the memory that no engine of ours holds. */
-  readonly devices: () => readonly Device[];
-  /** Told after every change, with everything that is known; writes it down and wakes who waits. */
-  readonly onChange: (
-    observed: ReplicaObserved,
-    change: { from: ReplicaState; to: ReplicaState; message: string } | null,
-  ) => void;
-  readonly onUnexpectedExit: () => void;
-  /** What an earlier start left running for this replica. */
-  readonly inherited: Inherited | null;
-}
+const EWMA_WEIGHT = 0.2;
+/** What comes next is an operator's decision. */
+const GIVEN_UP: ReadonlySet<ReplicaState> = new Set(['QUARANTINED', 'FAILED']);
 
 /** What was asked of the owner since the run began; the run ends for the first that is not `keep`. */
 type Ask = 'keep' | 'stop' | 'recycle';
@@ -63,22 +38,23 @@ export class Replica {
   #ask: Ask = 'keep';
   #asked = new AbortController();
   #life: Promise<void> | null = null;
-  #instance: Instance | null = null;
+  #engine: EngineLife | null = null;
+  /** Taken by the first engine. */
   #inherited: Inherited | null;
-  #held: ReadonlyMap<string, number> = new Map();
   #engineVersion: string | null = null;
-  #props: EngineProps | null = null;
   #lastError: Reason | null = null;
   #failures = 0;
   #restarts = 0;
+  /** Why it is being started anew, where that is its own fault. */
+  #blamed: Reason | null = null;
+  #speed: Speed = NO_SPEED;
+  #health: ReplicaHealth = 'LOADING';
+  #breaker: BreakerState = 'CLOSED';
   #backoffUntilMs: number | null = null;
   #heartbeatMs: number | null = null;
-  #readySinceMs: number | null = null;
-  #tokensPerSecond: number | null = null;
   #firstTokenMs: number | null = null;
-  /** A connection was lost since the last heartbeat; the death of a process is told later than its sockets close. */
-  #doubted = false;
-  #look = new AbortController();
+  /** Whether it took work when that was last told. */
+  #offered = false;
   #listeners = new Set<() => void>();
 
   constructor(facts: ReplicaFacts, modelRef: string, deps: ReplicaDeps) {
@@ -106,7 +82,7 @@ export class Replica {
 
   /** VRAM its process was given on a device, bytes. */
   vramHeldOn(uuid: string): number {
-    return this.#held.get(uuid) ?? 0;
+    return this.#engine?.held.get(uuid) ?? 0;
   }
 
   start(): void {
@@ -128,19 +104,20 @@ export class Replica {
   /** Ends the process without grace; the owner's loop is not asked and need not be. */
   async kill(): Promise<void> {
     this.#request('stop');
-    await this.#instance?.own?.process.stop({ graceMs: 0 }).catch(() => {});
+    await this.#engine?.instance?.own?.process.stop({ graceMs: 0 }).catch(() => {});
   }
 
   /**
-   * Ends the engine's process and starts it anew at once; resolves when the old one is gone.
+   * Ends the engine's process and starts it anew; resolves when the old one is gone.
    * @param only the engine that is meant: another one, started since, is left alone.
    */
-  async recycle(cause: string, only?: EngineAdapter): Promise<void> {
-    const old = this.#instance;
+  async recycle({ reason, blame }: Recycle, only?: EngineAdapter): Promise<void> {
+    const old = this.#engine?.instance ?? null;
     if (old === null || old.own === null || (only !== undefined && old.adapter !== only)) return;
-    this.#lastError = { code: 'RECYCLED', message: cause, fix: null };
+    this.#lastError = reason;
+    if (blame && this.#ask === 'keep') this.#blamed = reason;
     this.#request('recycle');
-    await this.#until(() => this.#instance !== old);
+    await this.#until(() => this.#engine?.instance !== old);
   }
 
   /** Serves another model from now on. @returns null when it is ready, else what went wrong (the caller decides). */
@@ -162,24 +139,22 @@ export class Replica {
     );
   }
 
-  /** An operator gives a quarantined replica another chance. */
+  /** An operator gives a replica that was given up another chance. */
   retry(): void {
-    if (this.#state !== 'QUARANTINED') return;
+    if (!GIVEN_UP.has(this.#state)) return;
     this.#failures = 0;
     this.#move('retry', 'resumed by an operator');
     this.#life = this.#live();
   }
 
   /** Asks for a sign of life now, and offers nothing before it has come. */
-  doubt(): void {
-    if (this.#doubted) return;
-    this.#doubted = true;
-    this.#look.abort();
+  doubt(sign: Sign): void {
+    this.#engine?.watch?.doubt(sign);
   }
 
   ready(): ReadyReplica | null {
-    const instance = this.#instance;
-    if (this.#state !== 'READY' || instance === null || this.#ask !== 'keep' || this.#doubted) return null;
+    const { instance = null, watch = null } = this.#engine ?? {};
+    if (this.#state !== 'READY' || this.#ask !== 'keep' || instance === null || watch?.suspect !== false) return null;
     const { id, poolId, engine, slots } = this.facts;
     return {
       id,
@@ -196,18 +171,19 @@ export class Replica {
   #engineRun({ launchArgs }: Instance): EngineRun {
     return {
       engineVersion: this.#engineVersion ?? '',
-      modelId: this.#props?.modelId ?? null,
-      modelDigest: this.#props?.modelDigest ?? null,
+      modelId: this.#engine?.props?.modelId ?? null,
+      modelDigest: this.#engine?.props?.modelDigest ?? null,
       launchArgs,
       gpuUuids: this.facts.gpuUuids,
       determinism: this.#deps.recipe.determinism,
     };
   }
 
-  progressed(facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
+  progressed({ firstTokenMs, tokensPerSecond }: Progress): void {
     this.#heartbeatMs = this.#deps.clock.nowMs();
-    this.#firstTokenMs = ewma(this.#firstTokenMs, facts.firstTokenMs);
-    this.#tokensPerSecond = ewma(this.#tokensPerSecond, facts.tokensPerSecond);
+    this.#engine?.watch?.progressed();
+    this.#firstTokenMs = ewma(this.#firstTokenMs, firstTokenMs, EWMA_WEIGHT);
+    this.#speed = speedAfter(this.#speed, tokensPerSecond);
   }
 
   #request(ask: Ask): void {
@@ -219,31 +195,70 @@ export class Replica {
   async #live(): Promise<void> {
     while (this.#ask !== 'stop') {
       this.#ask = 'keep';
+      this.#blamed = null;
       this.#asked = new AbortController();
-      const failure = await this.#run(this.#asked.signal);
-      if (this.#state === 'QUARANTINED') return;
-      if (failure === null || this.#ask !== 'keep') continue;
-      if (!(await this.#backOff(failure))) return;
+      const engine = this.#nextEngine();
+      const failure = await this.#run(engine, this.#asked.signal);
+      if (GIVEN_UP.has(this.#state)) return;
+      if (failure !== null && !(await this.#backOff(failure, engine))) return;
     }
   }
 
-  /** One process from start to end. @returns why it ended, or null when it was asked to. */
-  async #run(signal: AbortSignal): Promise<Reason | null> {
+  #nextEngine(): EngineLife {
+    const owner: LifeOwner = {
+      ...{ facts: this.facts, deps: this.#deps, modelRef: this.#modelRef },
+      move: (event, message) => this.#move(event, message),
+      changed: () => this.#changed(null),
+      onReady: (engine) => this.#becomeReady(engine),
+      onBeat: () => this.#beat(),
+    };
+    this.#engine = new EngineLife(owner, this.#inherited);
+    this.#inherited = null;
+    return this.#engine;
+  }
+
+  /** One engine from start to end. @returns why it ended, or null when it was asked to. */
+  async #run(engine: EngineLife, signal: AbortSignal): Promise<Reason | null> {
     this.#move('provision', `preparing to start ${this.#modelRef}`);
-    let failure: Reason | null;
-    try {
-      failure = this.#deps.recipe.check(this.#modelRef) ?? (await this.#memoryObstacle());
-      if (failure === null) this.#move('launch', `starting ${this.#modelRef}`);
-      failure ??= await this.#launchAndWatch(signal);
-    } catch (error) {
-      failure = reasonOf(error);
+    const failure = await this.#failureOf(engine, signal);
+    if (failure !== null && engine.readyForMs === null && !this.#wasAsked()) {
+      const outcome = this.#state === 'PROVISIONING' ? 'refused' : 'failed';
+      this.#deps.reports.onPreloaded(outcome, engine.ageMs, failure);
     }
     try {
-      await this.#tearDown(signal);
+      await this.#tearDown(engine);
     } catch (error) {
       return this.#survived(error);
     }
-    return signal.aborted ? null : failure;
+    if (failure === null || this.#wasAsked()) return null;
+    return this.#state === 'PROVISIONING' && UNMENDABLE.has(failure.code) ? this.#refused(failure) : failure;
+  }
+
+  async #failureOf(engine: EngineLife, signal: AbortSignal): Promise<Reason | null> {
+    try {
+      const obstacle = await engine.provision(signal);
+      if (obstacle !== null || signal.aborted) return obstacle;
+      this.#move('launch', `starting ${this.#modelRef}`);
+      const ended = await engine.live(signal);
+      const failure = this.#blamed === null ? ended : { reason: this.#blamed, exit: null };
+      if (failure === null || this.#wasAsked()) return null;
+      const crash = await engine.crash(failure);
+      if (crash !== null) this.#deps.reports.onCrash(crash);
+      return failure.reason;
+    } catch (error) {
+      return reasonOf(error);
+    }
+  }
+
+  /** Somebody wanted the end of this run; nothing failed. */
+  #wasAsked(): boolean {
+    return this.#ask === 'stop' || (this.#ask === 'recycle' && this.#blamed === null);
+  }
+
+  #refused(failure: Reason): Reason {
+    this.#lastError = failure;
+    this.#move('refuse', failure.message);
+    return failure;
   }
 
   /** A process that nothing ends: whatever is started beside it would fight it for its GPU. */
@@ -255,165 +270,44 @@ export class Replica {
     return this.#lastError;
   }
 
-  /** What its devices cannot give it; when they can, it is booked at once, so that two starts do not count on the same. */
-  async #memoryObstacle(): Promise<Reason | null> {
-    const plan = this.#deps.recipe.memory(this.#modelRef);
-    const before = this.#deps.devices();
-    const needs = await needOf(plan, before);
-    if ('code' in needs) return needs;
-    const devices = this.#deps.devices();
-    // What an earlier start left running has its memory already.
-    const misfit = firstUnusable(devices) ?? (this.#inherited === null ? firstMisfit(needs, devices) : null);
-    if (misfit === null) {
-      this.#held = new Map(needs.map((need, index) => [devices[index]?.uuid ?? '', need.totalBytes]));
-    }
-    return misfit;
-  }
-
-  async #launchAndWatch(signal: AbortSignal): Promise<Reason | null> {
-    const instance = await this.#engage();
-    this.#instance = instance;
-    // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
-    this.#changed(null);
-    const over = new AbortController();
-    using both = within(null, signal, over.signal);
-    const stop = both.signal;
-    try {
-      const watched = this.#preload(instance, stop)
-        .then((failure) => failure ?? this.#watch(instance.adapter, stop))
-        .catch((error: unknown) => this.#blame(error, instance));
-      const aborted = new Promise<null>((resolve) =>
-        signal.addEventListener('abort', () => resolve(null), { once: true }),
-      );
-      const reason = await Promise.race([instance.ended(), watched, ...(signal.aborted ? [null] : [aborted])]);
-      over.abort();
-      await watched;
-      return reason;
-    } finally {
-      over.abort();
-    }
-  }
-
-  /** Sockets close before the end of their process is told, and the end says why. */
-  async #blame(error: unknown, instance: Instance): Promise<Reason> {
-    if (!(error instanceof EngineError) || !error.engineLost) return reasonOf(error);
-    const end = await Promise.race([instance.ended(), delay(EXIT_TOLD_MS).then(() => null)]);
-    return end ?? reasonOf(error);
-  }
-
-  async #engage(): Promise<Instance> {
-    const { recipe } = this.#deps;
-    if (!recipe.spawns) return Instance.attach(recipe, this.#modelRef, this.facts);
-    const inherited = this.#inherited;
-    if (inherited !== null) {
-      const adopted = Instance.adopt(recipe, this.#modelRef, this.facts, inherited);
-      if (adopted === null) await reapOrphan({ ...inherited, graceMs: RECYCLE_GRACE_MS });
-      this.#inherited = null;
-      if (adopted !== null) return adopted;
-    }
-    return Instance.launch(recipe, this.#modelRef, this.facts);
-  }
-
-  /** Every gate between a started process and Ready, in order. */
-  async #preload(instance: Instance, stop: AbortSignal): Promise<Reason | null> {
-    const { adapter, log, readyDeadlineMs: deadlineMs } = instance;
-    const onAnswer = () => this.#move('answers', 'the engine answers; its model is loading');
-    const late = await readyGate(adapter, { deadlineMs, logFile: log.file, onAnswer }, stop);
-    if (late !== null || stop.aborted) return late;
-    const onCpu = await cpuGate(log);
-    if (onCpu !== null) return onCpu;
-    this.#move('healthy', 'the engine reports ready; decoding one token');
-    using deadline = within(SELF_TEST_DEADLINE_MS, stop);
-    const broken = await this.#selfTest(adapter, deadline.signal);
-    if (broken !== null || stop.aborted) return broken;
-    this.#readySinceMs = this.#deps.clock.monotonicMs();
-    this.#heartbeatMs = this.#deps.clock.nowMs();
+  #becomeReady({ instance, props, ageMs }: EngineLife): void {
+    const { clock, reports } = this.#deps;
+    this.#engineVersion = props?.version ?? null;
+    this.#heartbeatMs = clock.nowMs();
     this.#lastError = null;
-    this.#doubted = false;
-    const taken = instance.own?.adopted === true ? ', taken over from an earlier start' : '';
+    const taken = instance?.own?.adopted === true ? ', taken over from an earlier start' : '';
     this.#move('passed', `ready with ${this.#modelRef}${taken}`);
-    return null;
+    reports.onReady(instance?.launchArgs ?? null);
+    reports.onPreloaded('passed', ageMs, null);
   }
 
-  async #selfTest(adapter: EngineAdapter, signal: AbortSignal): Promise<Reason | null> {
-    const props = await adapter.props(signal);
-    this.#engineVersion = props.version;
-    this.#props = props;
-    const modelId = this.#deps.recipe.modelId(this.#modelRef);
-    const wrong = propsGate(props, { slots: this.facts.slots, modelId });
-    if (wrong === null) await decodeGate(adapter, signal);
-    return wrong;
-  }
-
-  /** Asks for a sign of life until the engine gives none, or the run is over. */
-  async #watch(adapter: EngineAdapter, stop: AbortSignal): Promise<Reason | null> {
-    let missed = 0;
-    while (!stop.aborted) {
-      await this.#pause(stop);
-      if (stop.aborted) return null;
-      this.#look = new AbortController();
-      const health = await this.#heartbeat(adapter, stop);
-      if (health?.ready === true) {
-        missed = 0;
-        // Unless the doubt is younger than the question.
-        if (!this.#look.signal.aborted) this.#doubted = false;
-        this.#heartbeatMs = this.#deps.clock.nowMs();
-        this.#changed(null);
-        continue;
-      }
-      missed += 1;
-      if (missed >= MISSED_HEARTBEATS) {
-        return {
-          code: 'ENGINE_SILENT',
-          message: `no sign of life in ${missed} heartbeats: ${health?.detail ?? 'no answer'}`,
-          fix: `Look at ${this.facts.logFile}.`,
-        };
-      }
+  /** The engine gave a sign of life, or owes one. */
+  #beat(): void {
+    if (this.#engine?.watch?.suspect === false) {
+      this.#heartbeatMs = this.#deps.clock.nowMs();
+      if ((this.#engine.readyForMs ?? 0) >= DEFAULT_RESTART_POLICY.stableMs) this.#failures = 0;
     }
-    return null;
+    this.#changed(null);
   }
 
-  async #pause(stop: AbortSignal): Promise<void> {
-    using either = within(null, stop, this.#look.signal);
-    await delay(HEARTBEAT_EVERY_MS, either.signal);
-  }
-
-  async #heartbeat(adapter: EngineAdapter, stop: AbortSignal): Promise<EngineHealth | null> {
-    using deadline = within(HEARTBEAT_DEADLINE_MS, stop);
-    return await adapter.health(deadline.signal).catch(() => null);
-  }
-
-  async #tearDown(signal: AbortSignal): Promise<void> {
-    const { aborted } = signal;
-    if (aborted) this.#move('stop', 'stopping the engine');
+  async #tearDown(engine: EngineLife): Promise<void> {
+    const asked = this.#asked.signal.aborted;
+    if (this.#wasAsked() || engine.isRunning) this.#move('stop', 'stopping the engine');
     // One that is started anew was caught going on, or hanging: it has nothing left to finish.
-    const graceMs = this.#ask === 'recycle' ? RECYCLE_GRACE_MS : Number.POSITIVE_INFINITY;
-    try {
-      await this.#instance?.stop(aborted ? graceMs : 0);
-      // Left behind when something stood in the way of taking it over.
-      if (this.#inherited !== null) await reapOrphan({ ...this.#inherited, graceMs: RECYCLE_GRACE_MS });
-      this.#inherited = null;
-      this.#held = new Map();
-    } finally {
-      this.#instance = null;
-    }
+    const graceMs = this.#ask === 'recycle' ? SHORT_GRACE_MS : Number.POSITIVE_INFINITY;
+    await engine.end(asked ? graceMs : 0);
     // Looked at again: it may have been asked to stop while it was ending by itself.
-    if (!signal.aborted) return;
+    if (!this.#wasAsked()) return;
     this.#move('stop', 'stopping the engine');
     this.#move('exited', 'the engine is gone');
   }
 
   /** @returns false when the replica is given up. */
-  async #backOff(failure: Reason): Promise<boolean> {
-    const { clock } = this.#deps;
-    const readyForMs = this.#readySinceMs === null ? 0 : clock.monotonicMs() - this.#readySinceMs;
-    this.#readySinceMs = null;
+  async #backOff(failure: Reason, engine: EngineLife): Promise<boolean> {
+    const { clock, reports, chance } = this.#deps;
     this.#lastError = failure;
-    const decision = afterExit(
-      DEFAULT_RESTART_POLICY,
-      { failuresBefore: this.#failures, readyForMs },
-      this.#deps.chance(),
-    );
+    const run = { failuresBefore: this.#failures, readyForMs: engine.readyForMs ?? 0 };
+    const decision = afterExit(DEFAULT_RESTART_POLICY, run, chance());
     this.#failures = decision.failures;
     if (decision.next === 'quarantine') {
       this.#move('give_up', `given up after ${decision.failures} failures in a row: ${failure.message}`);
@@ -421,8 +315,14 @@ export class Replica {
     }
     this.#restarts += 1;
     this.#backoffUntilMs = clock.nowMs() + decision.delayMs;
-    this.#deps.onUnexpectedExit();
-    this.#move('exited', `${failure.message} Next start in ${decision.delayMs} ms.`);
+    reports.onRestart();
+    const event = this.#state === 'STOPPING' ? 'failed' : 'exited';
+    this.#move(event, `${failure.message} Next start in ${decision.delayMs} ms.`);
+    // What was asked before is done: from here on, only what comes next cuts the wait short.
+    if (this.#ask === 'recycle') {
+      this.#ask = 'keep';
+      this.#asked = new AbortController();
+    }
     await delay(decision.delayMs, this.#asked.signal);
     this.#backoffUntilMs = null;
     this.#move(this.#ask === 'stop' ? 'stop' : 'retry', 'backoff is over');
@@ -437,9 +337,29 @@ export class Replica {
     this.#changed({ from, to, message });
   }
 
-  #changed(change: { from: ReplicaState; to: ReplicaState; message: string } | null): void {
-    this.#deps.onChange(this.#observed(), change);
+  #changed(change: StateChange | null): void {
+    const { reports } = this.#deps;
+    const wasOffered = this.#offered;
+    const { health, breaker } = this.#judged();
+    const before = { health: this.#health, breaker: this.#breaker };
+    this.#health = health;
+    this.#breaker = breaker;
+    this.#offered = this.ready() !== null;
+    reports.onChange(this.#observed(), change, this.#offered !== wasOffered);
+    if (health !== before.health) reports.onHealth({ from: before.health, to: health });
+    if (breaker !== before.breaker) reports.onBreaker({ from: before.breaker, to: breaker });
     for (const listener of [...this.#listeners]) listener();
+  }
+
+  #judged(): { readonly health: ReplicaHealth; readonly breaker: BreakerState } {
+    const { idleTimeoutMs } = this.#deps;
+    const watch = this.#engine?.watch ?? null;
+    const vitals = watch?.vitals ?? { silentForMs: null, canaryMs: null, idleTimeoutMs };
+    const state = this.#state;
+    return {
+      health: healthOf(state, { ...vitals, speed: this.#speed }),
+      breaker: breakerOf({ state, failures: this.#failures, suspect: watch?.suspect === true }),
+    };
   }
 
   async #until(condition: () => boolean, signal?: AbortSignal): Promise<void> {
@@ -458,9 +378,8 @@ export class Replica {
 
   #observed(): ReplicaObserved {
     const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
-    const { endpoint = null, own = null } = this.#instance ?? {};
-    // Until it is taken over or ended, what an earlier start left stays written down.
-    const known = own === null ? this.#inherited : { ...own.process, mark: own.mark };
+    const engine = this.#engine;
+    const known = engine === null ? this.#inherited : engine.process;
     return {
       id,
       poolId,
@@ -471,32 +390,24 @@ export class Replica {
       state: this.#state,
       slotsTotal: slots,
       // Of each device; where shares differ, the largest.
-      vramBytes: Math.max(0, ...this.#held.values()),
-      endpoint,
+      vramBytes: Math.max(0, ...(engine?.held.values() ?? [])),
+      endpoint: engine?.instance?.endpoint ?? null,
       pid: known?.pid ?? null,
       pidStartTicks: known === null ? null : String(known.startTimeTicks),
       mark: known?.mark ?? null,
       engineVersion: this.#engineVersion,
-      modelId: this.#props?.modelId ?? null,
+      modelId: engine?.props?.modelId ?? null,
       restartCount: this.#restarts,
       backoffUntilMs: this.#backoffUntilMs,
       lastError: this.#lastError,
       lastHeartbeatMs: this.#heartbeatMs,
-      tokensPerSecond: this.#tokensPerSecond,
+      tokensPerSecond: this.#speed.recent,
       firstTokenMs: this.#firstTokenMs,
+      modelRef: this.#modelRef,
+      health: this.#health,
+      breaker: this.#breaker,
+      preload: engine?.steps.all ?? [],
+      kvUsage: engine?.kvUsage ?? null,
     };
   }
-}
-
-const EWMA_WEIGHT = 0.2;
-
-function ewma(mean: number | null, sample: number | null): number | null {
-  if (sample === null) return mean;
-  return mean === null ? sample : mean + EWMA_WEIGHT * (sample - mean);
-}
-
-function reasonOf(error: unknown): Reason {
-  if (error instanceof StartupError) return { code: 'START_FAILED', message: error.message, fix: error.fix };
-  const message = error instanceof Error ? error.message : String(error);
-  return { code: 'PRELOAD_FAILED', message, fix: 'Look at the log of the replica.' };
 }

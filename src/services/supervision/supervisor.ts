@@ -2,9 +2,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config, PoolConfig } from '../../config/schema.js';
-import type { Engine } from '../../core/errors.js';
 import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
+import { freeMemory } from '../../core/registry.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { Gpu } from '../../host/gpus.js';
 import { engineLogFile } from '../../host/logFile.js';
@@ -12,23 +12,20 @@ import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
-import {
-  listReplicas,
-  type PoolDesired,
-  type ReplicaObserved,
-  retireOthers,
-  upsertPool,
-  writeGpus,
-  writeReplica,
-} from '../../store/pools.js';
+import { listReplicas, type PoolDesired, retireOthers, upsertPool, writeGpus } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
-import type { Fleet, PoolLimits, ReadyReplica } from '../fleet.js';
-import type { GpuNow } from '../gpus.js';
+import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
+import type { EngineOnGpu, GpuNow } from '../gpus.js';
 import type { PoolEvents } from '../poolEvents.js';
+import type { Prepare } from '../provisioning/prepare.js';
+import type { Crashes } from './crashes.js';
 import type { Inherited } from './instance.js';
 import type { Device } from './memory.js';
+import { SELF_TEST_DEADLINE_MS } from './preload.js';
 import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
-import { Replica, SELF_TEST_DEADLINE_MS } from './replica.js';
+import { Replica } from './replica.js';
+import { Reports } from './reports.js';
+import type { VramLedger } from './vram.js';
 
 const ORPHAN_GRACE_MS = 2_000;
 const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'MODEL_REF_INVALID', 'NOT_BUILT']);
@@ -38,14 +35,18 @@ export interface SupervisorDeps {
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly events: PoolEvents;
+  readonly crashes: Crashes;
   readonly config: Config;
   readonly gpus: readonly Gpu[];
   readonly gpuNow: (uuid: string) => GpuNow;
+  readonly vram: VramLedger;
   /** What stands in the way of every pool that needs a GPU; null when there are some. */
   readonly gpuObstacle: Reason | null;
   readonly nodeId: string;
   readonly homeDir: string;
   readonly recipeEnv: RecipeEnvironment;
+  /** What brings engine and model of a pool here before a start. */
+  readonly preparerOf: (pool: PoolConfig) => Prepare;
   readonly chance: () => number;
   readonly hash: (text: string) => string;
   /** A replica became ready, or stopped being so. */
@@ -67,8 +68,7 @@ interface ManagedPool {
 export class Supervisor implements Fleet {
   readonly #deps: SupervisorDeps;
   readonly #pools = new Map<string, ManagedPool>();
-  /** Rows are written one after another per replica, so that an older state never overwrites a newer one. */
-  readonly #writes = new Map<string, Promise<void>>();
+  readonly #reports = new Set<Reports>();
   /** Engines of an earlier start that may go on, by replica. */
   readonly #inherited = new Map<string, Inherited>();
 
@@ -98,7 +98,7 @@ export class Supervisor implements Fleet {
   async stop(): Promise<void> {
     const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
     await Promise.all(replicas.map((replica) => replica.stop()));
-    await Promise.all(this.#writes.values());
+    await Promise.all([...this.#reports].map((reports) => reports.written()));
   }
 
   /** Ends every engine without grace. */
@@ -139,16 +139,16 @@ export class Supervisor implements Fleet {
     return pool.replicas.flatMap((replica) => replica.ready() ?? []);
   }
 
-  async recycle(replicaId: string, cause: string, only?: EngineAdapter): Promise<void> {
-    await this.#replica(replicaId)?.recycle(cause, only);
+  async recycle(replicaId: string, why: Recycle, only?: EngineAdapter): Promise<void> {
+    await this.#replica(replicaId)?.recycle(why, only);
   }
 
-  doubt(replicaId: string): void {
-    this.#replica(replicaId)?.doubt();
+  doubt(replicaId: string, sign: Sign): void {
+    this.#replica(replicaId)?.doubt(sign);
   }
 
-  progressed(replicaId: string, facts: { firstTokenMs: number | null; tokensPerSecond: number | null }): void {
-    this.#replica(replicaId)?.progressed(facts);
+  progressed(replicaId: string, progress: Progress): void {
+    this.#replica(replicaId)?.progressed(progress);
   }
 
   setDraining(poolId: string, draining: boolean): void {
@@ -185,18 +185,14 @@ export class Supervisor implements Fleet {
     return this.#pool(poolId).recipe.readyDeadlineMs + SELF_TEST_DEADLINE_MS;
   }
 
-  /** Booked by replicas of ours on a GPU, bytes. */
-  vramHeldOn(uuid: string): number {
-    let held = 0;
-    for (const { replicas } of this.#pools.values()) for (const replica of replicas) held += replica.vramHeldOn(uuid);
-    return held;
-  }
-
-  replicasOn(gpuUuid: string): { readonly id: string; readonly poolId: string }[] {
+  replicasOn(gpuUuid: string): EngineOnGpu[] {
     return [...this.#pools.values()]
       .flatMap(({ replicas }) => replicas)
       .filter(({ facts }) => facts.gpuUuids.includes(gpuUuid))
-      .map(({ facts: { id, poolId } }) => ({ id, poolId }));
+      .map((replica) => {
+        const { id, poolId, engine } = replica.facts;
+        return { id, poolId, engine, engineVersion: replica.engineVersion, heldBytes: replica.vramHeldOn(gpuUuid) };
+      });
   }
 
   health(poolId: string) {
@@ -260,9 +256,11 @@ export class Supervisor implements Fleet {
 
   #makeReplica(pool: ManagedPool, id: string, ordinal: number): Replica {
     const { config, recipe, modelRef } = pool;
-    const { homeDir, nodeId, clock, chance, telemetry } = this.#deps;
+    const { homeDir, nodeId, clock, chance } = this.#deps;
     const gpus = this.#gpusOf(config, ordinal);
     const identity = { id, poolId: config.id, engine: config.engine };
+    const reports = new Reports(identity, this.#deps);
+    this.#reports.add(reports);
     // A simulated GPU cannot be named to a real engine; it gets none.
     const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
     const facts = {
@@ -281,8 +279,12 @@ export class Supervisor implements Fleet {
       recipe,
       chance,
       devices: () => gpus.map((gpu) => this.#deviceOf(gpu)),
-      onChange: (observed, change) => this.#record(identity, observed, change),
-      onUnexpectedExit: () => telemetry.restarted(identity),
+      vram: this.#deps.vram,
+      contextLength: config.ctx,
+      prepare: this.#deps.preparerOf(config),
+      idleTimeoutMs: config.timeouts.idle_ms,
+      canaryEveryMs: config.health.canary_every_ms,
+      reports,
       inherited: this.#inherited.get(id) ?? null,
     });
   }
@@ -296,34 +298,13 @@ export class Supervisor implements Fleet {
   }
 
   #deviceOf({ uuid, index, name, memoryTotalBytes }: Gpu): Device {
-    const { freeBytes, obstacle } = this.#deps.gpuNow(uuid);
-    const unbookedBytes = memoryTotalBytes - this.vramHeldOn(uuid);
-    const label = `GPU ${index} (${name})`;
-    return { uuid, label, freeBytes: Math.max(0, Math.min(unbookedBytes, freeBytes ?? unbookedBytes)), obstacle };
-  }
-
-  #record(
-    replica: { id: string; poolId: string; engine: Engine },
-    observed: ReplicaObserved,
-    change: { from: string; to: string; message: string } | null,
-  ): void {
-    const { db, events, telemetry } = this.#deps;
-    if (change !== null) telemetry.replicaChanged(replica, change);
-    const before = this.#writes.get(replica.id) ?? Promise.resolve();
-    const write = before.then(async () => {
-      await writeReplica(db, observed).catch((error: unknown) => telemetry.backgroundFailure('replica row', error));
-      if (change === null) return;
-      const { message, ...states } = change;
-      await events.record({
-        poolId: replica.poolId,
-        replicaId: replica.id,
-        kind: 'replica_state',
-        message,
-        detail: states,
-      });
-    });
-    this.#writes.set(replica.id, write);
-    if (change !== null) this.#deps.onFleetChange();
+    const { vram, gpuNow } = this.#deps;
+    const { freeBytes, obstacle } = gpuNow(uuid);
+    const readFree = freeBytes === null ? null : freeBytes - vram.notTakenOn(uuid);
+    return {
+      ...{ uuid, label: `GPU ${index} (${name})`, obstacle },
+      freeBytes: freeMemory(memoryTotalBytes, vram.heldOn(uuid), readFree),
+    };
   }
 
   #pool(poolId: string): ManagedPool {

@@ -1,0 +1,37 @@
+/** The plan of a pool. Pure. */
+import { containerPart } from './container.js';
+import { NO_PART, type Part, type ProvisionFacts, type ProvisionHost, type ProvisionPlan } from './plan.js';
+import { binaryPart, packagePart } from './program.js';
+import { sourcePart } from './source.js';
+
+export function planFor(facts: ProvisionFacts, host: ProvisionHost): ProvisionPlan {
+  const { engine, mode } = facts;
+  const part = partFor(facts, host);
+  const model = modelPart(facts);
+  return {
+    engine,
+    mode,
+    ...part,
+    steps: [...part.steps, ...model.steps],
+    obstacles: [...part.obstacles, ...model.obstacles],
+  };
+}
+
+function partFor(facts: ProvisionFacts, host: ProvisionHost): Part {
+  if (facts.mode === 'binary' && facts.binary !== null) return binaryPart(facts, facts.binary, host);
+  if (facts.mode === 'source' && facts.source !== null) return sourcePart(facts, facts.source, host);
+  if (facts.mode === 'container' && facts.container !== null) return containerPart(facts, facts.container, host);
+  if (facts.mode === 'package' && facts.package !== null) return packagePart(facts, facts.package, host);
+  return NO_PART;
+}
+
+function modelPart({ mode, model: { path, sha256 } }: ProvisionFacts): Pick<Part, 'steps' | 'obstacles'> {
+  if (sha256 === null || mode === 'external') return { steps: [], obstacles: [] };
+  if (path === null) {
+    const message = 'the model is no file, so its checksum cannot be verified';
+    const fix = 'Name a file (file:/path), or remove provisioning.model.checksum.';
+    return { steps: [], obstacles: [{ code: 'UNSUPPORTED', message, fix }] };
+  }
+  const summary = `verify that ${path} has sha256 ${sha256}`;
+  return { steps: [{ kind: 'verify_model', name: 'verify_model', summary, path, sha256 }], obstacles: [] };
+}

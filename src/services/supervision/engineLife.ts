@@ -1,0 +1,285 @@
+/** One engine from the preparations for its start to its end: launched, taken over or attached to, tested, watched. */
+
+import type { Engine } from '../../core/errors.js';
+import type { Reason } from '../../core/pool.js';
+import type { ReplicaEvent } from '../../core/replica.js';
+import type { EngineProps } from '../../engines/adapter.js';
+import { EngineError } from '../../engines/failure.js';
+import { reapOrphan } from '../../host/process.js';
+import { StartupError } from '../../host/startupError.js';
+import type { Clock } from '../../runtime/clock.js';
+import { delay, within } from '../../runtime/wait.js';
+import type { Prepare } from '../provisioning/prepare.js';
+import type { CrashFacts } from './crashes.js';
+import { type Ended, type Inherited, Instance, type InstanceFacts } from './instance.js';
+import type { Device } from './memory.js';
+import { PreloadSteps, passGates } from './preload.js';
+import type { Recipe } from './recipe.js';
+import type { ReplicaReports } from './reports.js';
+import type { VramClaim, VramLedger } from './vram.js';
+import { Watch } from './watch.js';
+
+/** How much later than its sockets the end of a process may be told. */
+const EXIT_TOLD_MS = 1_500;
+/** For what is not worth waiting for. */
+export const SHORT_GRACE_MS = 1_000;
+/** Last lines of its log that a crash record keeps. */
+const CRASH_LOG_LINES = 40;
+const NOTHING_HELD: ReadonlyMap<string, number> = new Map();
+
+export interface ReplicaFacts extends InstanceFacts {
+  readonly poolId: string;
+  readonly ordinal: number;
+  readonly engine: Engine;
+  readonly slots: number;
+  readonly deviceMask: string;
+}
+
+export interface ReplicaDeps {
+  readonly clock: Clock;
+  readonly recipe: Recipe;
+  readonly prepare: Prepare;
+  readonly chance: () => number;
+  /** The replica's devices, with the memory that no engine of ours holds. */
+  readonly devices: () => readonly Device[];
+  readonly vram: VramLedger;
+  /** Tokens of one slot. */
+  readonly contextLength: number;
+  /** What a stream may be silent before it is given up, ms. */
+  readonly idleTimeoutMs: number;
+  /** How often an idle engine decodes a token to show that it can, ms; 0: never. */
+  readonly canaryEveryMs: number;
+  readonly reports: ReplicaReports;
+  /** What an earlier start left running for this replica. */
+  readonly inherited: Inherited | null;
+}
+
+/** The replica, as its engine sees it. */
+export interface LifeOwner {
+  readonly facts: ReplicaFacts;
+  readonly deps: ReplicaDeps;
+  readonly modelRef: string;
+  /** The state goes on. */
+  readonly move: (event: ReplicaEvent, message: string) => void;
+  /** Something that is shown of it changed. */
+  readonly changed: () => void;
+  readonly onReady: (life: EngineLife) => void;
+  /** It gave a sign of life, or owes one. */
+  readonly onBeat: () => void;
+}
+
+export class EngineLife {
+  readonly steps: PreloadSteps;
+  readonly #owner: LifeOwner;
+  readonly #startedMs: number;
+  #launchedMs: number | null = null;
+  #readySinceMs: number | null = null;
+  #instance: Instance | null = null;
+  #inherited: Inherited | null;
+  #watch: Watch | null = null;
+  #props: EngineProps | null = null;
+  #kvUsage: number | null = null;
+  #claim: VramClaim | null = null;
+  #fault: string | null = null;
+
+  /** @param inherited what an earlier start of ours left running: taken over, or else ended, before anything is started. */
+  constructor(owner: LifeOwner, inherited: Inherited | null) {
+    const { clock } = owner.deps;
+    this.#owner = owner;
+    this.#inherited = inherited;
+    this.#startedMs = clock.monotonicMs();
+    this.steps = new PreloadSteps(clock, owner.changed);
+  }
+
+  get instance(): Instance | null {
+    return this.#instance;
+  }
+
+  get watch(): Watch | null {
+    return this.#watch;
+  }
+
+  get props(): EngineProps | null {
+    return this.#props;
+  }
+
+  /** 0 … 1; null: not told. */
+  get kvUsage(): number | null {
+    return this.#kvUsage;
+  }
+
+  /** Since its start, with everything that came before the launch. */
+  get ageMs(): number {
+    return this.#owner.deps.clock.monotonicMs() - this.#startedMs;
+  }
+
+  /** null: it has not been ready. */
+  get readyForMs(): number | null {
+    return this.#readySinceMs === null ? null : this.#owner.deps.clock.monotonicMs() - this.#readySinceMs;
+  }
+
+  /** VRAM booked for it, bytes by GPU UUID. */
+  get held(): ReadonlyMap<string, number> {
+    return this.#claim?.held ?? NOTHING_HELD;
+  }
+
+  /** Its process as it is to be written down: that of an earlier start until it is taken over or ended. */
+  get process(): Inherited | null {
+    const own = this.#instance?.own;
+    if (own == null) return this.#inherited;
+    const { pid, startTimeTicks } = own.process;
+    return { pid, startTimeTicks, mark: own.mark };
+  }
+
+  get isRunning(): boolean {
+    return this.#instance?.own?.process.hasExited === false;
+  }
+
+  /** Everything that is looked at and brought here before a process is started. */
+  async provision(signal: AbortSignal): Promise<Reason | null> {
+    const { deps, modelRef } = this.#owner;
+    const { step } = this.steps;
+    const unfit = await step('check_model', async () => deps.recipe.check(modelRef));
+    if (unfit !== null || signal.aborted) return unfit;
+    const unprepared = await deps.prepare(modelRef, { signal, step });
+    if (unprepared !== null || signal.aborted) return unprepared;
+    return step('reserve_memory', () => this.#reserveMemory(signal));
+  }
+
+  /**
+   * Starts the engine and stays with it. @returns how it came to its end: by itself, or because a gate or the watch found
+   * fault with it; null when the signal came first.
+   */
+  async live(signal: AbortSignal): Promise<Ended | null> {
+    this.#launchedMs = this.#owner.deps.clock.monotonicMs();
+    const instance = await this.steps.step('start_engine', async (say) => {
+      const engaged = await this.#engage();
+      say(engaged.own === null ? `attached to ${engaged.endpoint}` : `process ${engaged.own.process.pid}`);
+      return engaged;
+    });
+    this.#instance = instance;
+    // Written before anything else happens, so that a death of ours now leaves no engine that nobody knows.
+    this.#owner.changed();
+    const ended = await this.#untilItEnds(instance, signal);
+    this.#fault = ended?.reason.code ?? null;
+    return ended;
+  }
+
+  /** What a crash record keeps of it; null where nothing of ours was started. */
+  async crash({ reason, exit }: Ended): Promise<CrashFacts | null> {
+    if (this.#instance?.own == null) return null;
+    const { modelRef, deps } = this.#owner;
+    const { log, launchArgs } = this.#instance;
+    const ranForMs = deps.clock.monotonicMs() - (this.#launchedMs ?? this.#startedMs);
+    const engineVersion = this.#props?.version ?? null;
+    const lastLines = await log.tail(CRASH_LOG_LINES).catch(() => []);
+    const { readyForMs } = this;
+    return { modelRef, engineVersion, exit, reason, lastLines, launchArgs, ranForMs, readyForMs };
+  }
+
+  /** Ends what runs of it and gives back what was booked. Rejects when a process survives SIGKILL. */
+  async end(graceMs: number): Promise<void> {
+    try {
+      await this.#instance?.stop(graceMs);
+      // Left behind when something stood in the way of taking it over.
+      if (this.#inherited !== null) await reapOrphan({ ...this.#inherited, graceMs: SHORT_GRACE_MS });
+      this.#inherited = null;
+      this.#claim?.release(this.#fault);
+      this.#claim = null;
+    } finally {
+      this.#instance = null;
+    }
+  }
+
+  /** What its devices cannot give it; when they can, it is booked at once, so that two starts do not count on the same. */
+  async #reserveMemory(signal: AbortSignal): Promise<Reason | null> {
+    const { deps, modelRef, facts } = this.#owner;
+    const { recipe, devices, contextLength } = deps;
+    const start = {
+      ...{ recipe, modelRef, contextLength, devices },
+      ...{ replicaId: facts.id, poolId: facts.poolId, slots: facts.slots },
+      ...{ gpuUuids: facts.gpuUuids, gpuIndices: facts.gpuIndices, inherited: this.#inherited !== null },
+      isReady: () => this.#readySinceMs !== null,
+      pid: () => (this.isRunning ? (this.process?.pid ?? null) : null),
+    };
+    const claim = await deps.vram.claim(start, signal);
+    if ('code' in claim) return claim;
+    this.#claim = claim;
+    return null;
+  }
+
+  async #engage(): Promise<Instance> {
+    const { facts, modelRef } = this.#owner;
+    const { recipe } = this.#owner.deps;
+    if (!recipe.spawns) return Instance.attach(recipe, modelRef, facts);
+    const inherited = this.#inherited;
+    if (inherited !== null) {
+      const adopted = Instance.adopt(recipe, modelRef, facts, inherited);
+      if (adopted === null) await reapOrphan({ ...inherited, graceMs: SHORT_GRACE_MS });
+      this.#inherited = null;
+      if (adopted !== null) return adopted;
+    }
+    return Instance.launch(recipe, modelRef, facts);
+  }
+
+  /** Whatever comes first: the process ends, a gate or the watch finds fault with it, or it is to end. */
+  async #untilItEnds(instance: Instance, signal: AbortSignal): Promise<Ended | null> {
+    const over = new AbortController();
+    using both = within(null, signal, over.signal);
+    const aborted = new Promise<null>((resolve) => {
+      if (signal.aborted) resolve(null);
+      else signal.addEventListener('abort', () => resolve(null), { once: true });
+    });
+    const watched = this.#testAndWatch(instance, both.signal)
+      .then((reason) => (reason === null ? null : { reason, exit: null }))
+      .catch((error: unknown) => blame(error, instance));
+    try {
+      return await Promise.race([instance.ended(), watched, aborted]);
+    } finally {
+      over.abort();
+      await watched;
+      this.#watch = null;
+    }
+  }
+
+  async #testAndWatch(instance: Instance, stop: AbortSignal): Promise<Reason | null> {
+    const { facts, deps, modelRef, move } = this.#owner;
+    const gates = {
+      ...{ instance, steps: this.steps, slots: facts.slots, modelId: deps.recipe.modelId(modelRef) },
+      onAnswer: () => move('answers', 'the engine answers; its model is loading'),
+      onHealthy: () => move('healthy', 'the engine reports ready; it is tested'),
+      onProps: (props: EngineProps) => {
+        this.#props = props;
+      },
+    };
+    const failure = await passGates(gates, stop);
+    if (failure !== null || stop.aborted) return failure;
+    this.#readySinceMs = deps.clock.monotonicMs();
+    this.#watch = this.#newWatch(instance);
+    this.#owner.onReady(this);
+    return this.#watch.run(stop);
+  }
+
+  #newWatch({ adapter, log }: Instance): Watch {
+    const { deps, onBeat } = this.#owner;
+    const { clock, idleTimeoutMs, canaryEveryMs } = deps;
+    const onKvUsage = (ratio: number | null) => {
+      this.#kvUsage = ratio;
+      if (ratio !== null) deps.reports.onKvUsage(this.#props?.version ?? '', ratio);
+    };
+    return new Watch({ clock, adapter, logFile: log.file, idleTimeoutMs, canaryEveryMs, onBeat, onKvUsage });
+  }
+}
+
+/** Sockets close before the end of their process is told, and the end says why. */
+async function blame(error: unknown, instance: Instance): Promise<Ended> {
+  const found = { reason: reasonOf(error), exit: null };
+  if (!(error instanceof EngineError) || !error.engineLost) return found;
+  return (await Promise.race([instance.ended(), delay(EXIT_TOLD_MS).then(() => null)])) ?? found;
+}
+
+export function reasonOf(error: unknown): Reason {
+  if (error instanceof StartupError) return { code: 'START_FAILED', message: error.message, fix: error.fix };
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: 'PRELOAD_FAILED', message, fix: 'Look at the log of the replica.' };
+}

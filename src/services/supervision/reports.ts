@@ -1,0 +1,127 @@
+/** What a replica tells of itself, and where it goes: its row, the journal of its pool, the log, the metrics. */
+import type { BreakerState } from '../../core/breaker.js';
+import type { Engine } from '../../core/errors.js';
+import type { ReplicaHealth } from '../../core/health.js';
+import type { Reason } from '../../core/pool.js';
+import type { ReplicaState } from '../../core/replica.js';
+import type { Database } from '../../store/database.js';
+import { type ReplicaObserved, writeReplica } from '../../store/pools.js';
+import type { Telemetry } from '../../telemetry/events.js';
+import type { PoolEvents } from '../poolEvents.js';
+import type { Crashes, CrashFacts } from './crashes.js';
+
+export interface StateChange {
+  readonly from: ReplicaState;
+  readonly to: ReplicaState;
+  readonly message: string;
+}
+
+export type PreloadOutcome = 'passed' | 'failed' | 'refused';
+
+/** All of it is told at once and written down in the order it was told; nothing throws, nobody waits. */
+export interface ReplicaReports {
+  /** @param observed everything that is known. @param offerChanged it takes work now, or takes none any more. */
+  onChange(observed: ReplicaObserved, change: StateChange | null, offerChanged: boolean): void;
+  onHealth(change: { readonly from: ReplicaHealth; readonly to: ReplicaHealth }): void;
+  onBreaker(change: { readonly from: BreakerState; readonly to: BreakerState }): void;
+  /** @param outcome `refused`: no process was started. */
+  onPreloaded(outcome: PreloadOutcome, durationMs: number, reason: Reason | null): void;
+  onReady(launchArgs: readonly string[] | null): void;
+  onCrash(facts: CrashFacts): void;
+  onRestart(): void;
+  /** @param ratio 0 … 1 */
+  onKvUsage(engineVersion: string, ratio: number): void;
+}
+
+export interface ReportsDeps {
+  readonly db: Database;
+  readonly events: PoolEvents;
+  readonly telemetry: Telemetry;
+  readonly crashes: Crashes;
+  /** A replica became ready, or stopped being so. */
+  readonly onFleetChange: () => void;
+}
+
+export class Reports implements ReplicaReports {
+  readonly #replica: { readonly id: string; readonly poolId: string; readonly engine: Engine };
+  readonly #deps: ReportsDeps;
+  /** Rows and events go out one after another, so that an older state never overwrites a newer one. */
+  #written: Promise<void> = Promise.resolve();
+  /** The newest state that waits to be written: those between are of no use to anybody. */
+  #unwritten: ReplicaObserved | null = null;
+
+  constructor(replica: { id: string; poolId: string; engine: Engine }, deps: ReportsDeps) {
+    this.#replica = replica;
+    this.#deps = deps;
+  }
+
+  /** Resolves when everything told so far is written. */
+  written(): Promise<void> {
+    return this.#written;
+  }
+
+  onChange(observed: ReplicaObserved, change: StateChange | null, offerChanged: boolean): void {
+    const waits = this.#unwritten !== null;
+    this.#unwritten = observed;
+    if (!waits) this.#then(() => this.#writeRow());
+    if (change !== null) {
+      const { message, ...states } = change;
+      this.#deps.telemetry.replicaChanged(this.#replica, change);
+      this.#event('replica_state', message, states);
+    }
+    if (change !== null || offerChanged) this.#deps.onFleetChange();
+  }
+
+  onHealth(change: { from: ReplicaHealth; to: ReplicaHealth }): void {
+    this.#event('replica_health', `health is ${change.to}, was ${change.from}`, change);
+  }
+
+  onBreaker(change: { from: BreakerState; to: BreakerState }): void {
+    this.#deps.telemetry.breakerChanged(this.#replica, change.to);
+    this.#event('replica_breaker', `circuit breaker is ${change.to}, was ${change.from}`, change);
+  }
+
+  onPreloaded(outcome: PreloadOutcome, durationMs: number, reason: Reason | null): void {
+    this.#deps.telemetry.preloaded(this.#replica, outcome, durationMs);
+    const took = `after ${Math.round(durationMs)} ms`;
+    const message = reason === null ? `preload passed ${took}` : `preload ${outcome} ${took}: ${reason.message}`;
+    this.#event('replica_preload', message, {
+      outcome,
+      duration_ms: Math.round(durationMs),
+      code: reason?.code ?? null,
+    });
+  }
+
+  onReady(launchArgs: readonly string[] | null): void {
+    this.#deps.crashes.ready(this.#replica.id, launchArgs);
+  }
+
+  onCrash(facts: CrashFacts): void {
+    this.#deps.crashes.record(this.#replica, facts);
+  }
+
+  onRestart(): void {
+    this.#deps.telemetry.restarted(this.#replica);
+  }
+
+  onKvUsage(engineVersion: string, ratio: number): void {
+    this.#deps.telemetry.kvUsage(this.#replica, engineVersion, ratio);
+  }
+
+  async #writeRow(): Promise<void> {
+    const observed = this.#unwritten;
+    this.#unwritten = null;
+    if (observed !== null) await writeReplica(this.#deps.db, observed);
+  }
+
+  #event(kind: string, message: string, detail: Readonly<Record<string, unknown>>): void {
+    const { poolId, id: replicaId } = this.#replica;
+    this.#then(() => this.#deps.events.record({ poolId, replicaId, kind, message, detail }));
+  }
+
+  #then(write: () => Promise<void>): void {
+    this.#written = this.#written
+      .then(write)
+      .catch((error: unknown) => this.#deps.telemetry.backgroundFailure('replica report', error));
+  }
+}

@@ -1,0 +1,200 @@
+/** Health by progress, the breaker, and the steps of a preload, as an operator sees them; the engines are real processes. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { gql } from '../support/graphql.js';
+import { simConfig, startWorld, type World } from '../support/world.js';
+
+const SUBMIT = `mutation ($input: SubmitTaskInput!) { submitTask(input: $input) {
+  __typename ... on TaskAccepted { task { taskId } } ... on Refusal { code message } } }`;
+
+interface ReplicaSeen {
+  name: string;
+  state: string;
+  health: string;
+  breaker: string;
+  restartCount: number;
+  lastError: { code: string; message: string } | null;
+  preload: { name: string; state: string; startedAt: string; endedAt: string | null; detail: string | null }[];
+}
+
+let world: World;
+
+async function replicas(): Promise<ReplicaSeen[]> {
+  const query = `{ pools { replicas { name state health breaker restartCount lastError { code message }
+    preload { name state startedAt endedAt detail } } } }`;
+  return (await gql(world.url, query)).data.pools[0].replicas;
+}
+
+async function replica(): Promise<ReplicaSeen> {
+  const [first] = await replicas();
+  if (first === undefined) throw new Error('the pool has no replica');
+  return first;
+}
+
+async function row(sql: string, ...values: unknown[]) {
+  const [found] = await world.database.query(sql, values);
+  if (found === undefined) throw new Error(`nothing found: ${sql}`);
+  return found;
+}
+
+async function endpoint(name = 'sim-0'): Promise<string> {
+  return (await row('SELECT endpoint FROM replicas WHERE id = $1', name)).endpoint;
+}
+
+async function setFault(...specs: string[]): Promise<void> {
+  const response = await fetch(`${await endpoint()}/sim/control`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ fault: specs }),
+  });
+  if (!response.ok) throw new Error(`the simulator answered ${response.status}: ${await response.text()}`);
+}
+
+async function submit(maxTokens = 4): Promise<string> {
+  const { data } = await gql(world.url, SUBMIT, { input: { pool: 'sim', prompt: 'p', maxTokens } });
+  if (data.submitTask.__typename !== 'TaskAccepted') throw new Error(JSON.stringify(data));
+  return data.submitTask.task.taskId;
+}
+
+async function eventsOf(kind: string): Promise<string[]> {
+  const rows = await world.database.query('SELECT message FROM pool_events WHERE kind = $1 ORDER BY seq', [kind]);
+  return rows.map((row) => row.message);
+}
+
+afterEach(async () => {
+  await world[Symbol.asyncDispose]();
+});
+
+const withCanary = (config: string, everyMs: number) =>
+  config.replace('    queue:', `    health: { canary_every_ms: ${everyMs} }\n    queue:`);
+
+describe('the way to Ready', () => {
+  beforeEach(async () => {
+    world = await startWorld({ config: simConfig({ replicas: 1 }) });
+  });
+
+  it('shows every step with its times, the self-test among them', async () => {
+    const { preload, state, health, breaker } = await replica();
+    expect({ state, health, breaker }).toEqual({ state: 'READY', health: 'READY', breaker: 'CLOSED' });
+    expect(preload.map(({ name, state: stepState }) => `${name} ${stepState}`)).toEqual([
+      'check_model SUCCEEDED',
+      'reserve_memory SUCCEEDED',
+      'start_engine SUCCEEDED',
+      'wait_until_ready SUCCEEDED',
+      'check_device SUCCEEDED',
+      'identify SUCCEEDED',
+      'decode SUCCEEDED',
+      'cancel SUCCEEDED',
+      'metrics SUCCEEDED',
+    ]);
+    for (const { startedAt, endedAt } of preload) {
+      expect(Date.parse(endedAt ?? '')).toBeGreaterThanOrEqual(Date.parse(startedAt));
+    }
+    const details = Object.fromEntries(preload.map(({ name, detail }) => [name, detail]));
+    expect(details.start_engine).toMatch(/^process \d+$/);
+    expect(details.cancel).toMatch(/^slot_free: |^it ended before/);
+    expect(await eventsOf('replica_preload')).toEqual([expect.stringMatching(/^preload passed after \d+ ms$/)]);
+  });
+
+  it('does not end at an engine that ignores a cancel: the step says so', async () => {
+    const config = simConfig({ replicas: 1, tokensPerSecond: 20, flags: ['--fault', 'ignore-cancel'] });
+    await world[Symbol.asyncDispose]();
+    world = await startWorld({ config, expectNotReady: true });
+    const failed = async () => (await replica()).preload.find((step) => step.name === 'cancel') ?? null;
+    await expect.poll(failed, { timeout: 30_000 }).toMatchObject({ state: 'FAILED' });
+    await expect.poll(async () => (await replica()).lastError?.code).toBe('CANCEL_IGNORED');
+    await expect.poll(async () => (await replica()).breaker).not.toBe('CLOSED');
+  });
+
+  it('is left at once when it is cancelled, whichever step is under way', async () => {
+    await world[Symbol.asyncDispose]();
+    world = await startWorld({
+      config: simConfig({ replicas: 1, flags: ['--fault', 'never-ready'] }),
+      expectNotReady: true,
+    });
+    const waits = async () => (await replica()).preload.at(-1)?.name;
+    await expect.poll(waits).toBe('wait_until_ready');
+    const before = performance.now();
+    await world.plane.close();
+    expect(performance.now() - before).toBeLessThan(10_000);
+    const rows = await world.database.query('SELECT state, pid FROM replicas');
+    expect(rows).toEqual([{ state: 'ABSENT', pid: null }]);
+  });
+});
+
+describe('an engine that answers and does not decode', () => {
+  it('is found by the canary when nobody uses it, and replaced', async () => {
+    world = await startWorld({ config: withCanary(simConfig({ replicas: 1, idleMs: 1_000 }), 200) });
+    await setFault('hang-at-token:0');
+    await expect.poll(() => eventsOf('replica_crashed'), { timeout: 30_000 }).toHaveLength(1);
+    await expect.poll(async () => (await replica()).state, { timeout: 30_000 }).toBe('READY');
+    const { restartCount, breaker } = await replica();
+    expect({ restartCount, breaker }).toEqual({ restartCount: 1, breaker: 'HALF_OPEN' });
+    const rows = await world.database.query('SELECT fault, exit_code, signal, message FROM crash_records');
+    expect(rows).toEqual([
+      { fault: 'ENGINE_STALLED', exit_code: null, signal: null, message: expect.stringContaining('does not decode') },
+    ]);
+  });
+
+  it('opens its breaker at once under load: the next task goes elsewhere', async () => {
+    const config = simConfig({ replicas: 2, slots: 1, idleMs: 4_000, tokensPerSecond: 100 });
+    world = await startWorld({ config: withCanary(config, 0) });
+    await setFault('hang-at-token:1');
+    const first = await submit();
+    const held = async () => (await row('SELECT replica_id FROM tasks WHERE id = $1', first)).replica_id;
+    await expect.poll(held).not.toBeNull();
+    // Whichever engine the first task got, the hanging one gets one task before long.
+    const tasks = [first, await submit(), await submit()];
+    const seen = async () => (await replicas()).find(({ name }) => name === 'sim-0');
+    await expect.poll(async () => (await seen())?.health, { interval: 50 }).toBe('STALLED');
+    expect((await seen())?.breaker).toBe('OPEN');
+    const later = await submit();
+    const ended = (id: string) => row('SELECT status, replica_id FROM tasks WHERE id = $1', id);
+    await expect.poll(() => ended(later)).toEqual({ status: 'SUCCEEDED', replica_id: 'sim-1' });
+    await setFault('none').catch(() => {});
+    for (const id of tasks) {
+      await expect.poll(async () => (await ended(id)).status, { timeout: 30_000 }).toMatch(/SUCCEEDED|FAILED/);
+    }
+    await expect.poll(async () => (await seen())?.state, { timeout: 30_000 }).toBe('READY');
+    await expect.poll(async () => (await seen())?.health, { timeout: 30_000 }).toBe('READY');
+    expect((await eventsOf('replica_health')).join()).toContain('health is STALLED');
+    expect(await eventsOf('replica_breaker')).toContain('circuit breaker is OPEN, was CLOSED');
+  });
+});
+
+describe('failing replicas', () => {
+  it('do not stop the one that works', async () => {
+    world = await startWorld({ config: simConfig({ replicas: 3, slots: 1 }) });
+    const pids = async (): Promise<number[]> =>
+      (await world.database.query("SELECT pid FROM replicas WHERE id <> 'sim-2' AND pid IS NOT NULL")).map(
+        (row) => row.pid,
+      );
+    const thirdPid = async () => (await row("SELECT pid FROM replicas WHERE id = 'sim-2'")).pid;
+    const before = await thirdPid();
+    const killed = new Set<number>();
+    const killOthers = async (): Promise<number> => {
+      for (const pid of await pids()) {
+        if (killed.has(pid)) continue;
+        killed.add(pid);
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // it was ended meanwhile
+        }
+      }
+      return killed.size;
+    };
+    const statuses: string[] = [];
+    for (let round = 0; round < 4; round += 1) {
+      const wanted = killed.size + 2;
+      await expect.poll(killOthers, { timeout: 30_000 }).toBeGreaterThanOrEqual(wanted);
+      const id = await submit();
+      const status = async () => (await row('SELECT status FROM tasks WHERE id = $1', id)).status;
+      await expect.poll(status, { timeout: 30_000 }).toMatch(/SUCCEEDED|FAILED/);
+      statuses.push(await status());
+    }
+    expect(statuses).toContain('SUCCEEDED');
+    expect(await thirdPid()).toBe(before);
+    const [, , third] = await replicas();
+    expect(third).toMatchObject({ name: 'sim-2', state: 'READY', restartCount: 0, breaker: 'CLOSED' });
+  });
+});
