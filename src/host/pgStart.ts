@@ -5,7 +5,8 @@ import { logSizeBytes, openLog, tailLines } from './logFile.js';
 import type { PostgresBinaries } from './pgBinaries.js';
 import { type ClusterPlace, clusterName } from './pgCluster.js';
 import { clearStrays, findPostmaster, type Postmaster, removeStalePidFile, stopPostmaster } from './pgPostmaster.js';
-import { type ExitFacts, freePort } from './process.js';
+import { freePort } from './ports.js';
+import type { ExitFacts } from './process.js';
 import { readStat, waitUntil } from './procfs.js';
 import { messageOf, StartupError } from './startupError.js';
 

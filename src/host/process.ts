@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, statSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { logSizeBytes, openLog, tailLines, watchLog } from './logFile.js';
 import { groupMembers, hasEnvironment, isAlive, listPids, readStat, sendSignal, waitUntil } from './procfs.js';
@@ -160,35 +159,6 @@ export async function reapOrphan(facts: OrphanFacts): Promise<'gone' | 'reaped' 
   }
   await stopEngine(facts);
   return 'reaped';
-}
-
-/**
- * Free loopback TCP ports, all different, picked by the kernel. Nothing reserves them: bind them soon and be ready to
- * ask again.
- */
-export async function freePorts(count: number): Promise<readonly number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  try {
-    return await Promise.all(servers.map(listenAnywhere));
-  } finally {
-    for (const server of servers) server.close();
-  }
-}
-
-export async function freePort(): Promise<number> {
-  const [port = 0] = await freePorts(1);
-  return port;
-}
-
-function listenAnywhere(server: Server): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      if (address === null || typeof address === 'string') reject(new Error('no TCP address'));
-      else resolve(address.port);
-    });
-  });
 }
 
 /**

@@ -129,6 +129,10 @@ describe('an engine that answers and does not decode', () => {
     await expect.poll(async () => (await replica()).state, { timeout: 30_000 }).toBe('READY');
     const { restartCount, breaker } = await replica();
     expect({ restartCount, breaker }).toEqual({ restartCount: 1, breaker: 'HALF_OPEN' });
+    expect(await eventsOf('replica_restart')).toEqual([
+      expect.stringMatching(/^restart 1 in \d+ ms: the engine answers/),
+    ]);
+    expect(await eventsOf('replica_ports_held')).toEqual([]);
     const rows = await world.database.query('SELECT fault, exit_code, signal, message FROM crash_records');
     expect(rows).toEqual([
       { fault: 'ENGINE_STALLED', exit_code: null, signal: null, message: expect.stringContaining('does not decode') },

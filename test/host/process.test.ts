@@ -4,7 +4,8 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { type EngineProcess, freePort, reapOrphan, spawnEngineProcess } from '../../src/host/process.js';
+import { freePort, heldPorts } from '../../src/host/ports.js';
+import { type EngineProcess, reapOrphan, spawnEngineProcess } from '../../src/host/process.js';
 import { groupMembers, isAlive, readStat } from '../../src/host/procfs.js';
 import { StartupError } from '../../src/host/startupError.js';
 import { cleanUp, fixture, later, temporaryFolder } from './support.js';
@@ -189,15 +190,18 @@ describe('orphans', () => {
   });
 });
 
-test('a free port can be bound', async () => {
+test('a free port can be bound, is held then, and free again after', async () => {
   const port = await freePort();
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(port, '127.0.0.1', resolve);
   });
-  server.close();
   expect(port).toBeGreaterThan(1023);
+  expect(await heldPorts([port], 0)).toEqual([port]);
+  server.close();
+  expect(await heldPorts([port], 5_000)).toEqual([]);
+  expect(await heldPorts([], 5_000)).toEqual([]);
 });
 
 test('the log of an engine is appended to', async () => {

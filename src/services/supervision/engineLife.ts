@@ -5,6 +5,7 @@ import type { Reason } from '../../core/pool.js';
 import type { ReplicaEvent } from '../../core/replica.js';
 import type { EngineProps } from '../../engines/adapter.js';
 import { EngineError } from '../../engines/failure.js';
+import { heldPorts } from '../../host/ports.js';
 import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -23,6 +24,8 @@ import { Watch } from './watch.js';
 const EXIT_TOLD_MS = 1_500;
 /** For what is not worth waiting for. */
 export const SHORT_GRACE_MS = 1_000;
+/** The kernel closes a socket with its last process. */
+const PORTS_FREE_DEADLINE_MS = 1_000;
 /** Last lines of its log that a crash record keeps. */
 const CRASH_LOG_LINES = 40;
 const NOTHING_HELD: ReadonlyMap<string, number> = new Map();
@@ -180,7 +183,7 @@ export class EngineLife {
   /** Ends what runs of it and gives back what was booked. Rejects when a process survives SIGKILL. */
   async end(graceMs: number): Promise<void> {
     try {
-      await this.#instance?.stop(graceMs);
+      await this.#stopInstance(graceMs);
       // Left behind when something stood in the way of taking it over.
       if (this.#inherited !== null) await reapOrphan({ ...this.#inherited, graceMs: SHORT_GRACE_MS });
       this.#inherited = null;
@@ -189,6 +192,14 @@ export class EngineLife {
     } finally {
       this.#instance = null;
     }
+  }
+
+  /** The next start takes other ports, so one that stays held is told, and is no reason to wait. */
+  async #stopInstance(graceMs: number): Promise<void> {
+    const instance = this.#instance;
+    await instance?.stop(graceMs);
+    const held = await heldPorts(instance?.own?.ports ?? [], PORTS_FREE_DEADLINE_MS);
+    if (held.length > 0) this.#owner.deps.reports.onPortsHeld(held);
   }
 
   /** What its devices cannot give it; when they can, it is booked at once, so that two starts do not count on the same. */

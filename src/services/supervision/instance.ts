@@ -7,13 +7,8 @@ import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { LaunchSpec } from '../../engines/launch.js';
 import { maskSecrets, redact } from '../../engines/redact.js';
-import {
-  adoptEngineProcess,
-  type EngineProcess,
-  type ExitFacts,
-  freePorts,
-  spawnEngineProcess,
-} from '../../host/process.js';
+import { freePorts } from '../../host/ports.js';
+import { adoptEngineProcess, type EngineProcess, type ExitFacts, spawnEngineProcess } from '../../host/process.js';
 import { readCmdline, readEnvironment } from '../../host/procfs.js';
 import { type EngineLog, exitReason } from './gates.js';
 import { loopbackUrl, type Recipe } from './recipe.js';

@@ -315,7 +315,7 @@ export class Replica {
     }
     this.#restarts += 1;
     this.#backoffUntilMs = clock.nowMs() + decision.delayMs;
-    reports.onRestart();
+    reports.onRestart({ nth: this.#restarts, delayMs: decision.delayMs, reason: failure });
     const event = this.#state === 'STOPPING' ? 'failed' : 'exited';
     this.#move(event, `${failure.message} Next start in ${decision.delayMs} ms.`);
     // What was asked before is done: from here on, only what comes next cuts the wait short.

@@ -28,7 +28,10 @@ export interface ReplicaReports {
   onPreloaded(outcome: PreloadOutcome, durationMs: number, reason: Reason | null): void;
   onReady(launchArgs: readonly string[] | null): void;
   onCrash(facts: CrashFacts): void;
-  onRestart(): void;
+  /** @param nth how many restarts it has had by now. */
+  onRestart(restart: { readonly nth: number; readonly delayMs: number; readonly reason: Reason }): void;
+  /** Its process group is gone, and others hold the ports it had. */
+  onPortsHeld(ports: readonly number[]): void;
   /** @param ratio 0 … 1 */
   onKvUsage(engineVersion: string, ratio: number): void;
 }
@@ -100,8 +103,14 @@ export class Reports implements ReplicaReports {
     this.#deps.crashes.record(this.#replica, facts);
   }
 
-  onRestart(): void {
+  onRestart({ nth, delayMs, reason }: { nth: number; delayMs: number; reason: Reason }): void {
     this.#deps.telemetry.restarted(this.#replica);
+    const detail = { nth, delay_ms: delayMs, code: reason.code };
+    this.#event('replica_restart', `restart ${nth} in ${delayMs} ms: ${reason.message}`, detail);
+  }
+
+  onPortsHeld(ports: readonly number[]): void {
+    this.#event('replica_ports_held', `the engine is gone and port ${ports.join(', ')} is still held`, { ports });
   }
 
   onKvUsage(engineVersion: string, ratio: number): void {
