@@ -14,7 +14,6 @@ import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
 import { GpuMonitor, type GpuSource } from '../host/gpu/monitor.js';
 import { simulatedGpus } from '../host/gpus.js';
-import { readHostMemory } from '../host/hostMemory.js';
 import { engineLogFile } from '../host/logFile.js';
 import { containerEnvironment } from '../host/provision/program.js';
 import { StartupError } from '../host/startupError.js';
@@ -25,6 +24,7 @@ import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Gpus } from '../services/gpus.js';
+import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
@@ -237,7 +237,8 @@ async function furnish(
     events: poolEvents,
     telemetry,
   });
-  telemetry.measuredBy(() => telemetry.hostMemoryRead(readHostMemory()));
+  const host = new Host();
+  telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
@@ -289,6 +290,7 @@ async function furnish(
     poolEvents,
     provisioning,
     gpus,
+    host,
     replicaLogs,
     sessions: new Sessions(db),
   };

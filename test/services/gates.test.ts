@@ -77,8 +77,13 @@ describe('a log', () => {
     expect(await exitReason({ code: 3, signal: null }, log(['a', 'b', 'c']), 2)).toMatchObject({
       ...{ code: 'ENGINE_EXITED', message: 'the engine process ended with code 3. Last lines: b | c' },
     });
-    expect(await exitReason({ code: null, signal: null }, log([]), 2)).toMatchObject({
+    expect(await exitReason({ code: null, signal: null }, log([]), 2, false)).toMatchObject({
       message: 'the engine process ended in a way that is not known.',
     });
+    const killed = { code: null, signal: 'SIGKILL' } as const;
+    expect(await exitReason(killed, log(['a']), 2, true)).toMatchObject({
+      ...{ code: 'HOST_OOM', message: expect.stringContaining('by SIGKILL: the kernel killed it') },
+    });
+    expect(await exitReason(killed, log(['a']), 2, false)).toMatchObject({ code: 'ENGINE_EXITED' });
   });
 });

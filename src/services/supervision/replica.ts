@@ -143,8 +143,19 @@ export class Replica {
   retry(): void {
     if (!GIVEN_UP.has(this.#state)) return;
     this.#failures = 0;
+    this.#deps.vram.forgive(this.facts.id);
     this.#move('retry', 'resumed by an operator');
     this.#life = this.#live();
+  }
+
+  /** Takes no more tasks; what runs on it goes on. */
+  drain(): void {
+    this.#move('drain', 'takes no more tasks');
+  }
+
+  /** Takes tasks again, with the same process. */
+  resumeDrained(): void {
+    this.#move('resume', 'takes tasks again');
   }
 
   /** Asks for a sign of life now, and offers nothing before it has come. */
@@ -172,7 +183,8 @@ export class Replica {
     return {
       engineVersion: this.#engineVersion ?? '',
       modelId: this.#engine?.props?.modelId ?? null,
-      modelDigest: this.#engine?.props?.modelDigest ?? null,
+      // What was verified here goes before what the engine says of itself.
+      modelDigest: this.#deps.recipe.modelDigest(this.#modelRef) ?? this.#engine?.props?.modelDigest ?? null,
       launchArgs,
       gpuUuids: this.facts.gpuUuids,
       determinism: this.#deps.recipe.determinism,
