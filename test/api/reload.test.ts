@@ -190,6 +190,18 @@ describe('with room beside', () => {
   });
 });
 
+describe('every engine', () => {
+  it.each(['vllm', 'tgi', 'triton'])('%s: new engines beside the old ones, no stream dropped', async (engine) => {
+    await using world = await startWorld({ config: simConfig({ engine, tokensPerSecond: 50 }) });
+    const taskId = await running(world.url, 100, 'BEST_EFFORT');
+    const view = await endOf(world.url, await beginOperation(world.url, reloadTo('sim-8b')));
+    expect(view).toMatchObject({ state: 'SUCCEEDED', outcome: 'serving sim-8b' });
+    expect(statesOf(view)).toMatchObject({ start_beside: 'SUCCEEDED', stop_old: 'SUCCEEDED' });
+    expectWhole(await readStream(world.url, taskId), 100);
+    expectWhole(await readStream(world.url, await submit(world.url, { maxTokens: 5, determinism: 'STRICT' })), 5);
+  });
+});
+
 describe('without room beside', () => {
   let world: World;
   beforeAll(async () => {
