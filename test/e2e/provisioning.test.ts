@@ -10,6 +10,7 @@ import { readStat } from '../../src/host/procfs.js';
 import { type FakeTools, LLAMA_SERVER, makeFakeTools, writeProgram } from '../support/fakeTools.js';
 import { serve, startFileServer } from '../support/fileServer.js';
 import { gql } from '../support/graphql.js';
+import { beginOperation, endOf } from '../support/operations.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { runToEnd } from '../support/server.js';
 import { startWorld, type World } from '../support/world.js';
@@ -53,8 +54,8 @@ pools:
 const start = (yaml: string) => startWorld({ config: yaml, configDir: folder });
 const startUnready = (yaml: string) => startWorld({ config: yaml, configDir: folder, expectNotReady: true });
 
-async function serves({ url }: World): Promise<void> {
-  const request = taskRequest({ engine: 'llamacpp', model_ref: 'file:m.gguf', max_tokens: 3 });
+async function serves({ url }: World, model = 'file:m.gguf'): Promise<void> {
+  const request = taskRequest({ engine: 'llamacpp', model_ref: model, max_tokens: 3 });
   expect((await post(url, '/v1/tasks', request)).status).toBe(202);
   const events = await readStream(url, request.task_id);
   expect(events.at(-1)?.event).toBe('end');
@@ -172,6 +173,23 @@ describe('a model with a checksum', () => {
     expect(code).toBe('CHECKSUM_MISMATCH');
     expect(message).toContain(sha256('another'));
     expect(message).toContain(sha256('a model'));
+  });
+
+  it('is not reloaded when its file has changed: the other model goes on', async () => {
+    await writeFile(join(folder, 'other.gguf'), 'another model');
+    await using world = await start(config(provisioning(sha256('a model'))));
+    const reload = async (model: string) => {
+      const input = `{ pool: "p", newModelRef: "${model}", drainDeadlineMs: 5000 }`;
+      return endOf(world.url, await beginOperation(world.url, `reloadPool(input: ${input})`));
+    };
+    expect(await reload('file:other.gguf')).toMatchObject({ state: 'SUCCEEDED' });
+    await writeFile(join(folder, 'm.gguf'), 'a model!');
+    const back = await reload('file:m.gguf');
+    expect(back).toMatchObject({ state: 'ROLLED_BACK', error: { code: 'CHECKSUM_MISMATCH' } });
+    expect(back.error?.message).toContain(sha256('a model!'));
+    const { data } = await gql(world.url, '{ pool(name: "p") { modelRef ready } }');
+    expect(data.pool).toEqual({ modelRef: 'file:other.gguf', ready: true });
+    await serves(world, 'file:other.gguf');
   });
 });
 
