@@ -26,6 +26,7 @@ import { Dispatcher } from '../services/dispatcher.js';
 import { Gpus } from '../services/gpus.js';
 import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
+import { Outbox } from '../services/outbox.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
@@ -190,8 +191,9 @@ async function furnish(
     searchPath: process.env.PATH ?? '',
   };
   const { nodeId, logsDir } = dataDir;
-  const provisioning = new Provisioning({ db, nodeId, logsDir, pools: config.pools, env: provisionEnv });
-  const crashes = new Crashes({ db, clock, events: poolEvents, telemetry });
+  const provisioning = new Provisioning({ db, telemetry, nodeId, logsDir, pools: config.pools, env: provisionEnv });
+  const outbox = new Outbox(telemetry);
+  const crashes = new Crashes({ db, clock, events: poolEvents, telemetry, outbox });
   // GPUs are read before there is anything to run on them, and tell what befalls them to what runs there later.
   let onGpuEvent: (event: GpuEvent) => void = () => {};
   const hash = (text: string) => createHash('sha256').update(text).digest('hex');
@@ -212,6 +214,7 @@ async function furnish(
     telemetry,
     events: poolEvents,
     crashes,
+    outbox,
     config,
     gpus: inventory.ok ? inventory.gpus : [],
     gpuObstacle: inventory.ok ? null : { code: 'NO_GPU', message: inventory.message, fix: inventory.fix },
@@ -250,8 +253,8 @@ async function furnish(
 
   await abandonOperations(db);
   await recovery.sweep();
-  crashes.start();
-  scope.defer('crash records', () => crashes.stop());
+  outbox.start();
+  scope.defer('outbox', () => outbox.stop());
   scope.defer('vram peaks', () => vram.settled());
   scope.defer('engines', () => supervisor.stop());
   options.onKillable(() => supervisor.kill());

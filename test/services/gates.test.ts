@@ -4,7 +4,7 @@ import type { EngineAdapter, EngineHealth, EngineProps } from '../../src/engines
 import { cpuGate, exitReason, propsGate, readyGate } from '../../src/services/supervision/gates.js';
 
 const health = (over: Partial<EngineHealth>): EngineHealth => ({
-  ...{ state: 'loading', live: true, ready: false, progressing: null, silentForMs: null, ...over },
+  ...{ state: 'loading', live: true, ready: false, progressing: null, silentForMs: null, frameAgoMs: null, ...over },
 });
 const engine = (answers: () => Promise<EngineHealth>): EngineAdapter =>
   new Proxy({} as EngineAdapter, { get: (_target, key) => (key === 'health' ? answers : undefined) });

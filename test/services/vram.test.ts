@@ -279,6 +279,34 @@ describe('running out of memory', () => {
     expect((await ready()).held.get(UUID)).toBe(4 * GIB);
   });
 
+  it('is no reason to keep from others what the next engine is seen not to take', async () => {
+    const { ledger, reads, ready } = rig(24);
+    reads(10);
+    (await ready({ isReady: () => false })).release('VRAM_OOM_LOAD');
+    reads(9);
+    let isReady = false;
+    await ready({ isReady: () => isReady });
+    const engine = await engineOf('p-0');
+    reads(12, [{ pid: engine.pid, usedBytes: 3 * GIB }]);
+    expect(ledger.heldOn(UUID)).toBe(14 * GIB + 1);
+    isReady = true;
+    expect(ledger.heldOn(UUID)).toBe(4 * GIB);
+  });
+
+  it('does not make a simulated engine take more than it claims, nor is that learned', async () => {
+    const { ledger, reads, ready } = rig(24, true);
+    reads(10);
+    (await ready({ isReady: () => false })).release('VRAM_OOM_LOAD');
+    reads(9);
+    const engine = await engineOf('p-0');
+    await ready({ pid: () => engine.pid });
+    const { usedBytes, processes } = ledger.simulatedUse(UUID);
+    expect(usedBytes).toBe(4 * GIB);
+    reads(13, processes);
+    await ledger.settled();
+    expect(await peaks()).toMatchObject([{ peak: 4 * GIB }]);
+  });
+
   it('is nothing that other faults cause', async () => {
     const { ready } = rig();
     (await ready({ isReady: () => false })).release('CUDA_ERROR');

@@ -13,13 +13,19 @@ export interface PoolReplicasDeps {
   readonly make: (seat: InheritedSeat, modelRef: string) => Replica;
   /** The devices of a place, with the memory that is free on them now. */
   readonly devicesAt: (place: number) => readonly Device[];
-  /** Resolves when the rows of these replicas say all that happened to them so far. */
-  readonly written: (replicaIds: readonly string[]) => Promise<void>;
+  /** Waits until the rows of all replicas say what happened to them so far; false when that takes too long. */
+  readonly written: () => Promise<boolean>;
   /** Their engines are gone for good: takes them out of the list. */
   readonly retire: (replicas: readonly Replica[]) => Promise<void>;
   /** Another set serves, or none does. */
   readonly onChange: () => void;
 }
+
+const NOT_WRITTEN: Reason = {
+  code: 'DATABASE_AWAY',
+  message: 'the database did not take the state of the replicas in time',
+  fix: 'Look at PostgreSQL; start it again when it is well.',
+};
 
 export interface StartOptions {
   /** For each start on its own, ms. */
@@ -126,8 +132,7 @@ export class PoolReplicas {
     const [canary, ...others] = replicas;
     const start = (replica: Replica) => replica.setModel(modelRef, options);
     const failure = (canary && (await start(canary))) ?? (await firstFailure(others.map(start)));
-    await this.#deps.written(idsOf(replicas));
-    return failure;
+    return (await this.#deps.written()) ? failure : (failure ?? NOT_WRITTEN);
   }
 
   /** The replicas beside serve from now on, and those that served take no more tasks; and back again. */
@@ -139,10 +144,9 @@ export class PoolReplicas {
 
   /** Ends the replicas that do not serve and takes them out of the list; rejects, to be repeated, when that is not written. */
   async stopBeside(): Promise<void> {
-    const ids = idsOf(this.beside);
     await Promise.all(this.beside.map((replica) => replica.stop()));
     // A row that is still to be written would bring it back.
-    await this.#deps.written(ids);
+    if (!(await this.#deps.written())) throw new Error(NOT_WRITTEN.message);
     await this.#deps.retire(this.beside);
     this.#beside = null;
   }
@@ -156,10 +160,6 @@ export class PoolReplicas {
     for (const replica of this.beside) replica.drain();
     this.#deps.onChange();
   }
-}
-
-function idsOf(replicas: readonly Replica[]): string[] {
-  return replicas.map(({ facts }) => facts.id);
 }
 
 async function firstFailure(outcomes: readonly Promise<Reason | null>[]): Promise<Reason | null> {

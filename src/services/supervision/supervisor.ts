@@ -15,6 +15,7 @@ import { listReplicas, retireOthers, retireReplicas, upsertPool, writeGpus } fro
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import type { EngineOnGpu, GpuNow } from '../gpus.js';
+import type { Outbox } from '../outbox.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Prepare } from '../provisioning/prepare.js';
 import type { Crashes } from './crashes.js';
@@ -29,12 +30,16 @@ import type { VramLedger } from './vram.js';
 
 const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'MODEL_REF_INVALID', 'NOT_BUILT']);
 
+/** How long a reload waits for the rows of its replicas. */
+const ROWS_DEADLINE_MS = 10_000;
+
 export interface SupervisorDeps {
   readonly db: Database;
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly events: PoolEvents;
   readonly crashes: Crashes;
+  readonly outbox: Outbox;
   readonly config: Config;
   readonly gpus: readonly Gpu[];
   readonly gpuNow: (uuid: string) => GpuNow;
@@ -56,7 +61,6 @@ export class Supervisor implements Fleet {
   readonly #deps: SupervisorDeps;
   readonly #pools = new Map<string, PoolReplicas>();
   /** Of the replicas that there are now, by their ids. */
-  readonly #reports = new Map<string, Reports>();
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
@@ -80,10 +84,9 @@ export class Supervisor implements Fleet {
     for (const replica of replicas) replica.start();
   }
 
-  /** Ends every engine, all at once; resolves when every process group is gone and every row says so. */
+  /** Ends every engine, all at once; resolves when every process group is gone. */
   async stop(): Promise<void> {
     await Promise.all(this.#all().map((replica) => replica.stop()));
-    await this.#written([...this.#reports.keys()]);
   }
 
   /** Ends every engine without grace. */
@@ -189,7 +192,7 @@ export class Supervisor implements Fleet {
     const pool = new PoolReplicas(config, recipe, modelRef, {
       make: (seat, model) => this.#makeReplica({ config, recipe }, seat, model),
       devicesAt: (place) => this.#devicesAt(config, place),
-      written: (ids) => this.#written(ids),
+      written: () => this.#deps.outbox.settled(ROWS_DEADLINE_MS),
       retire: (replicas) => this.#retire(replicas),
       onChange: onFleetChange,
     });
@@ -207,21 +210,13 @@ export class Supervisor implements Fleet {
     for (const [id, own] of seats) this.pool(id).make(own);
   }
 
-  /** Everything that these replicas have told of themselves. */
-  async #written(ids: readonly string[]): Promise<void> {
-    await Promise.all(ids.map((id) => this.#reports.get(id)?.written()));
-  }
-
   async #retire(replicas: readonly Replica[]): Promise<void> {
     const { db, telemetry } = this.#deps;
     await retireReplicas(
       db,
       replicas.map(({ facts }) => facts.id),
     );
-    for (const { facts } of replicas) {
-      this.#reports.delete(facts.id);
-      telemetry.replicaGone(facts);
-    }
+    for (const { facts } of replicas) telemetry.replicaGone(facts);
   }
 
   #makeReplica(
@@ -234,7 +229,6 @@ export class Supervisor implements Fleet {
     const id = `${config.id}-${ordinal}`;
     const identity = { id, poolId: config.id, engine: config.engine };
     const reports = new Reports(identity, this.#deps);
-    this.#reports.set(id, reports);
     // A simulated GPU cannot be named to a real engine; it gets none.
     const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
     const facts = {

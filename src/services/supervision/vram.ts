@@ -90,7 +90,7 @@ export class VramLedger {
     for (const run of this.#runs) {
       const pid = run.isOn(uuid) ? run.facts.pid() : null;
       if (pid === null) continue;
-      const bytes = run.facts.simulatedBytes ?? run.bookedOn(uuid);
+      const bytes = run.facts.simulatedBytes ?? run.expectedOn(uuid);
       usedBytes += bytes;
       if (run.facts.simulated) processes.push({ pid, usedBytes: bytes });
     }
@@ -108,12 +108,14 @@ export class VramLedger {
     for (const run of this.#runs) if (run.facts.replicaId === start.replicaId) this.#release(run, null);
     const plan = recipe.memory(modelRef);
     const estimates = await needOf(plan, start.devices());
-    if ('code' in estimates) return estimates;
+    // What an earlier start left running is there, whatever stands in the way of another one.
+    if ('code' in estimates && !start.inherited) return estimates;
+    const known = 'code' in estimates ? [] : estimates;
     // A real engine is shown no simulated GPU: there is nothing to be learned from it.
     const key = start.gpuUuids.length === 0 ? null : peakKeyOf({ ...start, plan }, this.#deps.hash);
     const peaks = await this.#peaks(key, start.gpuUuids);
     for (;;) {
-      const outcome = this.#book(start, key, estimates, peaks);
+      const outcome = this.#book(start, key, known, peaks);
       if (!('code' in outcome)) return outcome;
       const { mayWait, ...refusal } = outcome;
       if (!mayWait || signal.aborted) return refusal;
@@ -151,7 +153,7 @@ export class VramLedger {
   ): VramClaim | (Reason & { readonly mayWait: boolean }) {
     const devices = start.devices();
     const unusable = firstUnusable(devices);
-    if (unusable !== null) return { ...unusable, mayWait: false };
+    if (unusable !== null && !start.inherited) return { ...unusable, mayWait: false };
     const readings = new Map(this.#deps.readings().map((reading) => [reading.gpu.uuid, reading]));
     const seen = devices.map(({ uuid, label }, at) =>
       needOfPeak(estimates[at] ?? null, peaks.get(uuid) ?? null, {
@@ -167,7 +169,7 @@ export class VramLedger {
     // What an earlier start left running has its memory already.
     const refusal = start.inherited ? null : this.#refusal(start, devices, { seen, needs, ooms });
     if (refusal !== null) return refusal;
-    return this.#enter(start, key, devices, { needs, readings });
+    return this.#enter(start, key, devices, { needs, expected: seen, readings });
   }
 
   #refusal(
@@ -189,15 +191,18 @@ export class VramLedger {
     start: VramStart,
     key: VramPeakKey | null,
     devices: readonly Device[],
-    { needs, readings }: { needs: Needs; readings: ReadonlyMap<string, GpuReading> },
+    { needs, expected, readings }: { needs: Needs; expected: Needs; readings: ReadonlyMap<string, GpuReading> },
   ): VramClaim {
-    const booked = devices.flatMap(({ uuid }, at) => {
-      const bytes = needs[at]?.totalBytes;
-      return bytes === undefined ? [] : [[uuid, bytes] as const];
-    });
+    const byDevice = (of: Needs): ReadonlyMap<string, number> =>
+      new Map(
+        devices.flatMap(({ uuid }, at) => {
+          const bytes = of[at]?.totalBytes;
+          return bytes === undefined ? [] : [[uuid, bytes] as const];
+        }),
+      );
     const { replicaId, poolId, isReady, pid, recipe } = start;
     const run = new VramRun({
-      ...{ replicaId, poolId, key, isReady, pid, booked: new Map(booked) },
+      ...{ replicaId, poolId, key, isReady, pid, booked: byDevice(needs), expected: byDevice(expected) },
       claimedMs: this.#deps.clock.monotonicMs(),
       devices: devices.map(({ uuid, label, freeBytes }) => ({
         ...{ uuid, label, freeBytes },

@@ -10,6 +10,8 @@ export interface RunFacts {
   /** Every GPU it may use; what is booked may be known for none of them. */
   readonly devices: readonly RunDevice[];
   readonly booked: ReadonlyMap<string, number>;
+  /** What it will take; less than what is booked where an earlier one ran out of memory with more. */
+  readonly expected: ReadonlyMap<string, number>;
   /** It takes no memory, and says how much it would: null where it says nothing. */
   readonly simulated: boolean;
   readonly simulatedBytes: number | null;
@@ -66,8 +68,16 @@ export class VramRun {
     return this.#on.has(uuid);
   }
 
+  /** Of one that has loaded and is seen, no more than it takes or may take: what else its start had to find free is free. */
   bookedOn(uuid: string): number {
-    return this.facts.booked.get(uuid) ?? 0;
+    const booked = this.facts.booked.get(uuid) ?? 0;
+    const seen = this.#on.get(uuid)?.seen;
+    if (seen?.listed !== true || !this.facts.isReady()) return booked;
+    return Math.min(booked, Math.max(seen.heldBytes, this.expectedOn(uuid)));
+  }
+
+  expectedOn(uuid: string): number {
+    return this.facts.expected.get(uuid) ?? 0;
   }
 
   /** Of what is booked, what no reading can show yet; 0 as well where processes cannot be told apart. */
