@@ -320,6 +320,7 @@ export class Attempt {
     if (!this.#log.seal()) return;
     if (!how.slotIsFree) await freeSlot(this.#deps, this);
     const append = await this.#deps.recorder.release(this.#recording);
+    if (append === null) return;
     const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: how.reason });
     if (taken) {
       this.claimableInMs = how.delayMs;
@@ -362,7 +363,7 @@ export class Attempt {
   async #finish(ending: Ending): Promise<boolean> {
     const append = await this.#deps.recorder.release(this.#recording);
     const text = this.#log.tokens.join('');
-    if (!(await writeEnding(this.#deps, this, { append, text }, ending))) {
+    if (append === null || !(await writeEnding(this.#deps, this, { append, text }, ending))) {
       this.#log.abandon();
       return false;
     }

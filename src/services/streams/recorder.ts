@@ -42,10 +42,12 @@ export class StreamRecorder {
   /**
    * Takes a log out of the common write, for its last one: waits for a write in flight, then hands over the rest.
    * After this the caller alone writes under this lease.
+   * @returns null when the log was abandoned meanwhile: the rest is gone, and an ending without it would be a wrong one.
    */
-  async release(recording: Recording): Promise<Append> {
+  async release(recording: Recording): Promise<Append | null> {
     this.#dirty.delete(recording);
     await this.#writing;
+    if (recording.log.state === 'abandoned') return null;
     const chunks = recording.log.takeUnwritten();
     return appendOf(recording, chunks);
   }
