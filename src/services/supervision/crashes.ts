@@ -67,7 +67,7 @@ const RETRY_EVERY_MS = 1_000;
 const MAX_TRIES = 5;
 
 /** What our launches give another value at every start. */
-const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
+export const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
   '--port',
   '--http-port',
   '--metrics-port',
