@@ -102,7 +102,10 @@ export class Verification {
   async #settleEnded(signal: AbortSignal): Promise<void> {
     for (const ended of await endedVerifications(this.#deps.db, AT_ONCE)) {
       if (signal.aborted) return;
-      await this.#settle(ended);
+      // One that cannot be settled is tried again, and keeps none of the others waiting.
+      await this.#settle(ended).catch((error: unknown) =>
+        this.#deps.telemetry.backgroundFailure('verification', error),
+      );
     }
   }
 
