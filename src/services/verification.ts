@@ -29,6 +29,8 @@ import { receiptIn } from './transcript.js';
 
 const LOOK_EVERY_MS = 500;
 const AT_ONCE = 16;
+/** A check may wait longer than the task could: that changes no byte. */
+const LEAST_DEADLINE_MS = 600_000;
 
 export interface VerificationDeps {
   readonly db: Database;
@@ -133,7 +135,7 @@ function submissionOf(task: TaskRow): TaskSubmission {
   return {
     ...{ taskId, sessionId: taskId, workload, modelRef, engine, ctx, seed, determinism, samplerProfileVersion },
     ...{ prompt, maxTokens, priority: 'batch', kvHint: null },
-    deadlineMs: task.deadlineAt.getTime() - task.createdAt.getTime(),
+    deadlineMs: Math.max(LEAST_DEADLINE_MS, task.deadlineAt.getTime() - task.createdAt.getTime()),
     placement: { ...AUTO_PLACEMENT, mode: 'prefer', preferPools: [task.poolId] },
   };
 }
