@@ -39,6 +39,7 @@ const KEY_SHAPES: ReadonlyMap<string, (id: string) => boolean> = new Map([
   ['Operation', isUuid],
   ['PreparedEngine', isUuid],
   ['CrashRecord', isUuid],
+  ['TaskVerification', isUuid],
   ['Lease', (id: string) => /^[0-9]{1,18}$/.test(id)],
   ['Pool', isName],
   ['Replica', isName],

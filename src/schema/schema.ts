@@ -14,6 +14,8 @@ import './registry.js';
 import './task.js';
 import './submitTask.js';
 import './taskEvents.js';
+import './receipt.js';
+import './verification.js';
 import './poolEvents.js';
 import './lease.js';
 import './session.js';

@@ -41,6 +41,7 @@ import { Crashes } from '../services/supervision/crashes.js';
 import { Supervisor } from '../services/supervision/supervisor.js';
 import { VramLedger } from '../services/supervision/vram.js';
 import { Tasks } from '../services/tasks.js';
+import { Verification } from '../services/verification.js';
 import type { Database } from '../store/database.js';
 import { abandonOperations } from '../store/operations.js';
 import { Telemetry } from '../telemetry/events.js';
@@ -277,15 +278,20 @@ async function furnish(
     logFile: (replicaId) => engineLogFile(dataDir.logsDir, replicaId),
   });
   scope.defer('log readers', () => replicaLogs.stop());
+  const admission = new Admission({
+    db,
+    fleet: supervisor,
+    dispatcher,
+    hub,
+    telemetry,
+    sessionTtlMs: config.sessions.ttl_ms,
+  });
+  const verification = new Verification({ db, admission, telemetry });
+  verification.start();
+  scope.defer('verification', () => verification.stop());
   const services: Services = {
-    admission: new Admission({
-      db,
-      fleet: supervisor,
-      dispatcher,
-      hub,
-      telemetry,
-      sessionTtlMs: config.sessions.ttl_ms,
-    }),
+    admission,
+    verification,
     cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
     streams: hub,
     tasks: new Tasks(db),

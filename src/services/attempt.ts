@@ -362,8 +362,8 @@ export class Attempt {
   /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
   async #finish(ending: Ending): Promise<boolean> {
     const append = await this.#deps.recorder.release(this.#recording);
-    const text = this.#log.tokens.join('');
-    if (append === null || !(await writeEnding(this.#deps, this, { append, text }, ending))) {
+    const { tokens, chainHash } = this.#log;
+    if (append === null || !(await writeEnding(this.#deps, this, { append, tokens, chainHash }, ending))) {
       this.#log.abandon();
       return false;
     }

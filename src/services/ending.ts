@@ -40,6 +40,13 @@ export interface Run {
   readonly requestId: string;
 }
 
+/** What goes into the last write besides the ending: the end of the log, and what all of it says. */
+export interface Said {
+  readonly append: Append;
+  readonly tokens: readonly string[];
+  readonly chainHash: string;
+}
+
 export interface Ending {
   readonly status: Finish['status'];
   readonly event: TerminalEvent;
@@ -61,13 +68,15 @@ export interface Ending {
 export async function writeEnding(
   deps: EndingDeps,
   { task, replica }: Run,
-  { append, text }: { readonly append: Append; readonly text: string },
+  { append, tokens, chainHash }: Said,
   ending: Ending,
 ): Promise<boolean> {
   const { event, ...outcome } = ending;
   const { status, finishReason, error, tokensOut } = outcome;
-  const facts = { status, finishReason, error, text, tokensOut };
-  const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine: replica.run });
+  const facts = { status, finishReason, error, text: tokens.join(''), tokensOut };
+  const coResidentMax = deps.leases.coResidentMax(task.leaseId);
+  const engine = { ...replica.run, coResidentMax, tokens: tokens.length, chainHash };
+  const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine });
   const finish: Finish = { ...append, ...outcome, chunks: [...append.chunks, terminalChunk(event)], transcript };
   for (;;) {
     try {

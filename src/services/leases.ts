@@ -20,6 +20,7 @@ export interface HeldLease {
 
 interface Held extends HeldLease {
   trustedUntilMs: number;
+  coResidentMax: number;
   fenced: boolean;
 }
 
@@ -64,7 +65,19 @@ export class LeaseKeeper {
 
   /** @param claimStartedMs monotonic time at which the claim was sent. */
   hold(lease: HeldLease, claimStartedMs: number): void {
-    this.#held.set(lease.id, { ...lease, trustedUntilMs: trustedUntilMs(claimStartedMs), fenced: false });
+    this.#held.set(lease.id, {
+      ...lease,
+      trustedUntilMs: trustedUntilMs(claimStartedMs),
+      fenced: false,
+      coResidentMax: 0,
+    });
+    const company = [...this.#held.values()].filter(({ replicaId }) => replicaId === lease.replicaId);
+    for (const held of company) held.coResidentMax = Math.max(held.coResidentMax, company.length - 1);
+  }
+
+  /** Most other tasks that had a slot of its replica at one time, since it was claimed; null when it is not held here. */
+  coResidentMax(leaseId: string): number | null {
+    return this.#held.get(leaseId)?.coResidentMax ?? null;
   }
 
   /** Whether the holder may still act under it. */

@@ -10,12 +10,14 @@ import type { ReplicaLogs } from './replicaLogs.js';
 import type { Sessions } from './sessions.js';
 import type { StreamHub } from './streams/hub.js';
 import type { Tasks } from './tasks.js';
+import type { Verification } from './verification.js';
 
 export interface Services {
   readonly admission: Admission;
   readonly cancellation: Cancellation;
   readonly streams: StreamHub;
   readonly tasks: Tasks;
+  readonly verification: Verification;
   readonly pools: Pools;
   readonly poolEvents: PoolEvents;
   readonly provisioning: Provisioning;

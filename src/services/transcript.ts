@@ -1,9 +1,17 @@
-/** The transcript of a task: one artifact, whatever the outcome. The prompt stays out of it; its length is in. */
+/**
+ * The transcript of a task: one artifact, whatever the outcome. The prompt stays out of it; its length is in. Its record
+ * of the run is the receipt: it is kept by content, so it cannot be changed without another id.
+ */
 import { createHash } from 'node:crypto';
+import { z } from 'zod';
 import type { TaskFailure } from '../core/errors.js';
+import type { RunReceipt } from '../core/receipt.js';
 import { SAMPLER_PROFILE } from '../engines/sampling.js';
 import type { TaskRow, Transcript } from '../store/tasks.js';
 import type { EngineRun } from './fleet.js';
+
+/** An engine's run that came to its end here. */
+export interface EndedRun extends EngineRun, Pick<RunReceipt, 'coResidentMax' | 'tokens' | 'chainHash'> {}
 
 export function transcriptOf(
   task: Pick<
@@ -17,8 +25,8 @@ export function transcriptOf(
     readonly finishReason: string;
     readonly error: TaskFailure | null;
     readonly replicaId: string | null;
-    /** null: it never ran. */
-    readonly engine: EngineRun | null;
+    /** null: it never ran, or nobody saw its run end. */
+    readonly engine: EndedRun | null;
   },
 ): Transcript {
   const content = JSON.stringify({
@@ -43,7 +51,7 @@ export function transcriptOf(
 }
 
 /** What another run must have in common with this one to give the same bytes, and whether the engine answers for it. */
-function runRecord(task: Pick<TaskRow, 'determinism'>, engine: EngineRun) {
+function runRecord(task: Pick<TaskRow, 'determinism'>, engine: EndedRun) {
   return {
     engine_version: engine.engineVersion,
     model_id: engine.modelId,
@@ -52,5 +60,53 @@ function runRecord(task: Pick<TaskRow, 'determinism'>, engine: EngineRun) {
     launch_args: engine.launchArgs,
     gpus: engine.gpuUuids,
     determinism: { requested: task.determinism, ...engine.determinism },
+    co_resident_max: engine.coResidentMax,
+    tokens: engine.tokens,
+    chain_hash: engine.chainHash,
+  };
+}
+
+const transcriptSchema = z.object({
+  seed: z
+    .string()
+    .regex(/^-?\d+$/)
+    .transform(BigInt),
+  run: z.object({
+    engine_version: z.string(),
+    model_id: z.string().nullable(),
+    model_digest: z.string().nullable(),
+    sampler_profile: z.object({
+      version: z.string(),
+      temperature: z.number(),
+      topK: z.number(),
+      topP: z.number(),
+      minP: z.number(),
+    }),
+    launch_args: z.array(z.string()).nullable(),
+    gpus: z.array(z.string()),
+    determinism: z.object({ claim: z.enum(['byte_exact', 'none']), because: z.string() }),
+    co_resident_max: z.number().nullable(),
+    tokens: z.number(),
+    chain_hash: z.string(),
+  }),
+});
+
+/** The receipt in the content of a transcript; null when no run ended, or it was written before there were receipts. */
+export function receiptIn(content: unknown): RunReceipt | null {
+  const parsed = transcriptSchema.safeParse(content);
+  if (!parsed.success) return null;
+  const { seed, run } = parsed.data;
+  return {
+    engineVersion: run.engine_version,
+    modelId: run.model_id,
+    modelDigest: run.model_digest,
+    launchArgs: run.launch_args,
+    gpuUuids: run.gpus,
+    seed,
+    sampler: run.sampler_profile,
+    claim: { kind: run.determinism.claim, because: run.determinism.because },
+    coResidentMax: run.co_resident_max,
+    tokens: run.tokens,
+    chainHash: run.chain_hash,
   };
 }

@@ -152,6 +152,27 @@ export class Telemetry extends SupervisionTelemetry {
     this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
   }
 
+  /** A task was run again, and both runs were compared. */
+  verified(
+    run: PoolFacts & { readonly taskId: string; readonly rerunId: string },
+    found: { readonly verdict: string; readonly firstDivergentIndex: number | null },
+  ): void {
+    const { engine, poolId, taskId, rerunId } = run;
+    const { verdict, firstDivergentIndex } = found;
+    this.metrics.taskVerifications.inc({ ...poolLabels(run), result: verdict });
+    const line = {
+      job_id: taskId,
+      rerun_id: rerunId,
+      engine,
+      pool_id: poolId,
+      verdict,
+      first_divergent_index: firstDivergentIndex,
+      human: `A task was run again and compared: ${verdict}.`,
+    };
+    if (verdict === 'DIVERGED') this.log.warn(line, 'task verified');
+    else this.log.info(line, 'task verified');
+  }
+
   /** An engine's closing numbers could not be true; ours stand in their place. */
   disbelieved(run: RunFacts, claim: string): void {
     const { taskId, engine, engineVersion, poolId, replicaId } = run;

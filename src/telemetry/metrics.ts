@@ -79,6 +79,12 @@ export function createMetrics() {
       help: 'Candidates of the last placement.',
       registers,
     }),
+    taskVerifications: new Counter({
+      name: 'task_verifications_total',
+      help: 'Tasks that were run again and compared, by verdict.',
+      labelNames: [...OPERATION_LABELS, 'result'] as const,
+      registers,
+    }),
     drainDuration: new Histogram({
       name: 'drain_duration_ms',
       help: 'From refusing leases to the last task gone; drains of reloads are counted too.',

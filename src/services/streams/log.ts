@@ -5,7 +5,9 @@
  *   open ──seal()──► sealed ──end(event)──► ended          seal: no token any more. end: durable, readers may see it.
  *     └───────abandon()─────────┴─────────► abandoned      the run goes on elsewhere, or later; readers look again.
  */
+import { hash } from 'node:crypto';
 import type { MarkEvent, StartedEvent, StreamEvent, TerminalEvent } from '../../core/frame.js';
+import { FIRST_LINK, nextLink } from '../../core/receipt.js';
 import type { LogChunk } from '../../store/tasks.js';
 
 export interface Cursor {
@@ -32,6 +34,7 @@ export class StreamLog {
   #marks: MarkEvent[] = [];
   #terminal: TerminalEvent | null = null;
   #lastTokenAtMs = 0;
+  #chainHash = FIRST_LINK;
   #unwritten: GrowingChunk[] = [];
   /** The texts of the last unwritten chunk when it is one of tokens, so that the next ones join it in place. */
   #growing: string[] | null = null;
@@ -49,11 +52,16 @@ export class StreamLog {
     return this.#started !== null;
   }
 
+  /** Of all tokens so far, those of earlier attempts included. */
+  get chainHash(): string {
+    return this.#chainHash;
+  }
+
   /** Takes over what an earlier attempt made durable; readers of this log then need no other source. */
   restore(events: readonly StreamEvent[]): void {
     for (const event of events) {
       if (event.kind === 'started') this.#started = event;
-      else if (event.kind === 'tokens') this.tokens.push(...event.tokens);
+      else if (event.kind === 'tokens') this.#push(event.tokens);
       else if (event.kind === 'metrics' || event.kind === 'seam') this.#marks.push(event);
     }
   }
@@ -76,7 +84,7 @@ export class StreamLog {
   append(texts: readonly string[], atMs: number): boolean {
     if (this.#state !== 'open') return false;
     const firstSeq = this.tokens.length + 1;
-    for (const text of texts) this.tokens.push(text);
+    this.#push(texts);
     this.#lastTokenAtMs = atMs;
     const last = this.#unwritten[this.#unwritten.length - 1];
     if (last !== undefined && this.#growing !== null) {
@@ -88,6 +96,13 @@ export class StreamLog {
     }
     this.#wake();
     return true;
+  }
+
+  #push(texts: readonly string[]): void {
+    for (const text of texts) {
+      this.#chainHash = nextLink(sha256, this.#chainHash, this.tokens.length, text);
+      this.tokens.push(text);
+    }
   }
 
   /** Closes the door: the one caller that gets true decides how the stream ends. */
@@ -188,6 +203,15 @@ export class StreamLog {
     this.#waiters = new Set();
     for (const waiter of waiters) waiter();
   }
+}
+
+function sha256(text: string): string {
+  return hash('sha256', text);
+}
+
+/** As `StreamLog.chainHash`, of tokens that come from elsewhere. */
+export function chainOf(tokens: readonly string[]): string {
+  return tokens.reduce((link, text, index) => nextLink(sha256, link, index, text), FIRST_LINK);
 }
 
 function chunkOf(event: StreamEvent, seq: number): LogChunk {

@@ -39,14 +39,24 @@ export async function* storedPages(
   }
 }
 
+/** The tokens of a task's log so far. */
+export async function loggedTokens(
+  db: Database,
+  task: { readonly id: string; readonly chunks: number },
+): Promise<string[]> {
+  const tokens: string[] = [];
+  for await (const chunks of storedPages(db, task)) {
+    for (const chunk of chunks) {
+      if (chunk.kind === 'tokens') for (const text of chunk.payload as readonly string[]) tokens.push(text);
+    }
+  }
+  return tokens;
+}
+
 /** What a task's log says so far, for the transcript of a task that ends without running again. */
 export async function loggedText(
   db: Database,
   task: { readonly id: string; readonly chunks: number },
 ): Promise<string> {
-  const parts: string[] = [];
-  for await (const chunks of storedPages(db, task)) {
-    for (const chunk of chunks) if (chunk.kind === 'tokens') parts.push(...(chunk.payload as readonly string[]));
-  }
-  return parts.join('');
+  return (await loggedTokens(db, task)).join('');
 }

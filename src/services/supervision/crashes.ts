@@ -63,7 +63,7 @@ const MAX_FLAG_CHANGES = 64;
 const CUT = ' …';
 
 /** What our launches give another value at every start. */
-const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
+export const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
   '--port',
   '--http-port',
   '--metrics-port',

@@ -1,0 +1,3 @@
+import { realEngineSuite } from '../support/determinismSuites.js';
+
+await realEngineSuite(64);

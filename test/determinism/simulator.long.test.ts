@@ -1,0 +1,3 @@
+import { simulatorSuite } from '../support/determinismSuites.js';
+
+simulatorSuite(64);
