@@ -29,7 +29,7 @@ const Refusal = builder.interfaceRef<RefusalError>('Refusal').implement({
     }),
     policyLabel: t.string({
       nullable: true,
-      description: 'The queue policy that refused, if one did.',
+      description: 'The policy that refused, if one did: that of a full queue, or `rate-limit`.',
       resolve: (error) => error.refusal.policyLabel ?? null,
     }),
     field: t.string({
