@@ -17,6 +17,15 @@ export function predictStartMs(position: number, basis: StartBasis): number {
   return Math.round(rounds * basis.serviceMs);
 }
 
+/**
+ * The wait that `position` others ahead make certain as far as anything measured can, ms: the whole rounds of all slots that
+ * they fill. Less than the prediction, which may be wrong either way; 0 while nothing has been measured.
+ */
+export function leastStartMs(position: number, basis: StartBasis): number {
+  const rounds = Math.floor(Math.max(0, position - basis.slotsFree) / Math.max(1, basis.slotsTotal));
+  return Math.round(rounds * basis.serviceMs);
+}
+
 const SERVICE_TIME_WEIGHT = 0.2;
 
 /** Exponentially weighted mean of service times; the first sample stands as it is. */

@@ -57,7 +57,7 @@ const OF_FAMILY: Readonly<Record<RefusalFamily, typeof RefusalError>> = {
 
 builder.objectType(InvalidParams, {
   name: 'InvalidParams',
-  description: 'The request can never succeed as it was sent.',
+  description: 'The request cannot succeed as it was sent; `retriable` says whether it may later.',
   interfaces: [Refusal],
 });
 builder.objectType(Backpressure, {

@@ -3,11 +3,11 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkDeadline, checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation } from '../core/placement.js';
-import { displacedFailure, predictStartMs, refusedByFullQueue, type StartBasis } from '../core/queue.js';
+import { displacedFailure, leastStartMs, predictStartMs, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
@@ -92,8 +92,12 @@ export class Admission {
     const { poolId, explanation } = this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
+    const { dispatcher } = this.#deps;
+    const least = leastStartMs(dispatcher.queueDepth(poolId, task.priority), dispatcher.startBasis(poolId));
+    const late = checkDeadline(task.deadlineMs, least);
+    if (late !== null) throw new RefusalError(late);
     await this.#checkTokens(poolId, task);
-    const startBasis = this.#deps.dispatcher.startBasis(poolId);
+    const startBasis = dispatcher.startBasis(poolId);
     const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
@@ -109,7 +113,7 @@ export class Admission {
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
       if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
-      this.#deps.dispatcher.wake();
+      dispatcher.wake();
     }
     return receipt;
   }
@@ -235,7 +239,8 @@ export class Admission {
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
   async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
-    if (refused.refusal.family === 'invalid' || refused.refusal.family === 'conflict') return null;
+    const { family, code } = refused.refusal;
+    if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
     return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);

@@ -6,6 +6,7 @@ import { DrainRate } from '../core/drainRate.js';
 import { LEASE_TTL_MS } from '../core/lease.js';
 import { slotOrder } from '../core/placement.js';
 import { OVERDUE_AFTER_MS, type StartBasis, updateServiceMs } from '../core/queue.js';
+import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import { claimTasks } from '../store/queue.js';
 import { type LaneDepth, laneDepths } from '../store/tasks.js';
@@ -70,9 +71,10 @@ export class Dispatcher {
     return [...this.#attempts.values()].filter((attempt) => attempt.task.poolId === poolId);
   }
 
-  /** Waiting tasks of a pool, as of at most half a second ago. */
-  queueDepth(poolId: string): number {
-    return this.#lanes.reduce((sum, lane) => (lane.poolId === poolId ? sum + lane.depth : sum), 0);
+  /** Waiting tasks of a pool, as of at most half a second ago; of those, as a rule, served before a newcomer's. */
+  queueDepth(poolId: string, newcomer: Priority = 'batch'): number {
+    const counts = (lane: LaneDepth) => lane.poolId === poolId && (newcomer === 'batch' || lane.priority === newcomer);
+    return this.#lanes.reduce((sum, lane) => (counts(lane) ? sum + lane.depth : sum), 0);
   }
 
   slotsFree(poolId: string): number {

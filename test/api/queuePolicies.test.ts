@@ -185,11 +185,11 @@ describe('shed-low-priority', () => {
 });
 
 describe('reject', () => {
-  it('tells a refused caller when to come back by the measured rate at which the pool serves', async () => {
+  it('tells a refused caller when to come back by the measured rate of the pool, and who cannot make it in time', async () => {
     const config = simConfig({ replicas: 1, slots: 1, tokensPerSecond: 20, capacity: 4 });
     await using world = await startWorld({ config });
-    const send = (max_tokens: number) => {
-      const request = taskRequest({ max_tokens });
+    const send = (max_tokens: number, overrides = {}) => {
+      const request = taskRequest({ max_tokens, ...overrides });
       return post(world.url, '/v1/tasks', request).then((response) => ({ id: request.task_id, response }));
     };
     // Two tasks of one and a half seconds each, and one that does not end, one after the other in the one slot.
@@ -203,6 +203,12 @@ describe('reject', () => {
     await expectPushedBack(response, 'ADMISSION_REJECT', 'reject');
     // While nothing is measured the first caller is told a second.
     expect(waitMs).toBeGreaterThan(1200);
+
+    const hurried = () => send(1, { deadline_ms: 500 });
+    await expect.poll(async () => (await hurried()).response.status).toBe(400);
+    const late = await hurried();
+    expect(await late.response.json()).toMatchObject({ code: 'DEADLINE_UNMET', field: 'deadline_ms', retriable: true });
+    expect(await world.database.query('SELECT 1 FROM tasks WHERE id = $1', [late.id])).toEqual([]);
   });
 });
 
