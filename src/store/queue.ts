@@ -111,7 +111,10 @@ const CLAIMABLE = `t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= no
       AND EXISTS (SELECT 1 FROM pools p WHERE p.id = $1 AND NOT p.draining)`;
 const AT_MOST = 'LIMIT cardinality($3::text[]) FOR NO KEY UPDATE OF t SKIP LOCKED';
 
-/** Leases the tasks of `next`, the n-th on the n-th slot. */
+/**
+ * Leases the tasks of `next`, the n-th on the n-th slot. Their rows are locked, so nothing more is asked of them: a plan made
+ * while few tasks wait would answer `status = 'QUEUED'` by reading the whole queue.
+ */
 const LEASE = `lease AS (
   INSERT INTO leases (task_id, replica_id, slot, holder, expires_at)
   SELECT next.id, slots.replica_id, slots.slot, $2::uuid, now() + $5 * interval '1 millisecond'
@@ -120,7 +123,7 @@ const LEASE = `lease AS (
   RETURNING id, task_id, replica_id, slot
 )
 UPDATE tasks t SET status = 'LEASED', lease_id = lease.id, replica_id = lease.replica_id, attempts = t.attempts + 1
-FROM lease WHERE t.id = lease.task_id AND t.status = 'QUEUED'
+FROM lease WHERE t.id = lease.task_id
 RETURNING ${COLUMNS}, lease.slot`;
 
 // The dispatcher offers free slots, best first; each takes the next task in the order of service. A slot that another

@@ -28,12 +28,13 @@ BEGIN
   END IF;
 END $$;
 
--- Ends waiting tasks for newer ones: terminal event, transcript and outcome, as endQueuedTask() would. None of them has
--- run, so their logs are empty and their transcripts without text.
+-- Ends waiting tasks for newer ones: terminal event, transcript and outcome, as endQueuedTask() would. The caller holds
+-- their rows. None of them has run, so their logs are empty and their transcripts without text.
 CREATE FUNCTION "displace_tasks"(p_ids uuid[], p_error json)
 RETURNS void
 LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_material = off SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
   WITH told AS (
     SELECT t.id, json_build_object('task_id', t.id, 'session_id', t.session_id, 'pool_id', t.pool_id, 'engine', t.engine,
@@ -41,7 +42,7 @@ AS $$
       'prompt', json_build_object('redacted', true, 'characters', char_length(t.prompt)), 'attempts', t.attempts,
       'replica_id', NULL, 'run', NULL, 'status', 'DROPPED', 'finish_reason', 'displaced', 'tokens_out', 0, 'text', '',
       'error', p_error)::text AS content
-    FROM tasks t WHERE t.id = ANY(p_ids) AND t.status = 'QUEUED'
+    FROM unnest(p_ids) AS i(id) JOIN tasks t ON t.id = i.id
   ), transcript AS (
     SELECT told.id, told.content, 'sha256:' || encode(sha256(convert_to(told.content, 'UTF8')), 'hex') AS artifact FROM told
   ), kept AS (
@@ -69,7 +70,8 @@ CREATE FUNCTION "submit_tasks"(p_pool text, p_ids uuid[], p_priorities priority[
 RETURNS TABLE (ord int, outcome text, queue_position int, start_basis jsonb, displaced jsonb)
 LANGUAGE plpgsql
 -- Planned once per connection, maybe while the tables are empty: only plans that stay good when they are not.
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_material = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
   v_pool record;
