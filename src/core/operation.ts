@@ -35,13 +35,23 @@ export function isOver(state: OperationState): boolean {
   return OPERATION_TABLE[state] === REFUSE_ALL;
 }
 
-const DRAIN_STEPS = ['refuse_new_leases', 'wait_for_running_tasks', 'force_stop'] as const;
-
-/** What each kind does, in order; `force_stop` and `roll_back` only where they are needed. */
+/** What each kind does, in order; what turns out not to be needed is skipped. */
 export const STEP_PLANS = {
-  DRAIN: DRAIN_STEPS,
+  DRAIN: ['refuse_new_leases', 'wait_for_running_tasks', 'force_stop'],
   RESUME: ['grant_leases', 'retry_quarantined'],
-  RELOAD: ['check_model', ...DRAIN_STEPS, 'swap_model', 'verify', 'roll_back', 'grant_leases'],
+  // One order for both ways: with room beside the old engines the new ones are started there, without it they are swapped.
+  RELOAD: [
+    'check_model',
+    'start_beside',
+    'switch_over',
+    'refuse_new_leases',
+    'wait_for_running_tasks',
+    'swap_model',
+    'verify',
+    'stop_old',
+    'roll_back',
+    'grant_leases',
+  ],
   RESTART: ['stop_engine', 'verify'],
 } as const satisfies Readonly<Record<OperationKind, readonly string[]>>;
 

@@ -22,7 +22,15 @@ export function afterExit(
   chance: number,
 ): RestartDecision {
   const failures = (run.readyForMs >= policy.stableMs ? 0 : run.failuresBefore) + 1;
-  if (failures > policy.maxFailures) return { next: 'quarantine', failures };
-  const ceilingMs = Math.min(policy.capMs, policy.baseMs * 2 ** (failures - 1));
-  return { next: 'restart', delayMs: Math.round(ceilingMs / 2 + (ceilingMs / 2) * chance), failures };
+  if (failures >= policy.maxFailures) return { next: 'quarantine', failures };
+  return { next: 'restart', delayMs: backoffMs(policy, failures, chance), failures };
+}
+
+/**
+ * How long to wait before the nth start in a row, ms. Also for one that was refused before a process was started: that
+ * costs nothing, so it is tried for as long as it takes.
+ */
+export function backoffMs(policy: RestartPolicy, nth: number, chance: number): number {
+  const ceilingMs = Math.min(policy.capMs, policy.baseMs * 2 ** Math.min(nth - 1, 32));
+  return Math.round(ceilingMs / 2 + (ceilingMs / 2) * chance);
 }

@@ -55,6 +55,8 @@ export interface EngineHealth {
   readonly progressing: boolean | null;
   /** How long none of the completions under way gave a token, ms; null when there are none. */
   readonly silentForMs: number | null;
+  /** How long ago some completion gave a token or its end, ms; null: none has. */
+  readonly frameAgoMs: number | null;
   readonly detail?: string;
 }
 

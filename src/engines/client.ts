@@ -44,7 +44,6 @@ const MAX_UNSEEN = 1_000;
 
 interface Run {
   readonly abort: AbortController;
-  lastFrameAtMs: number;
   /** It has given a frame, so the engine surely has it. */
   seen: boolean;
 }
@@ -64,6 +63,9 @@ export class EngineClient {
   readonly #idleTimeoutMs: number;
   readonly #runs = new Map<string, Run>();
   readonly #unseen = new Set<string>();
+  /** The last frame of any completion, or the moment from which one could be expected. */
+  #aliveAtMs = 0;
+  #lastFrameAtMs: number | null = null;
   #closed = false;
 
   constructor(endpoint: EngineEndpoint, errors: ErrorTable) {
@@ -122,7 +124,8 @@ export class EngineClient {
   async health(path: string, loadingStatuses: readonly number[], signal: AbortSignal): Promise<EngineHealth> {
     const silentForMs = this.#silentForMs();
     const progressing = silentForMs === null ? null : !isStalled({ silentForMs, idleTimeoutMs: this.#idleTimeoutMs });
-    const progress = { progressing, silentForMs };
+    const frameAgoMs = this.#lastFrameAtMs === null ? null : Math.round(performance.now() - this.#lastFrameAtMs);
+    const progress = { progressing, silentForMs, frameAgoMs };
     try {
       await this.#http.text({ method: 'GET', path }, signal);
       return { state: 'ready', live: true, ready: true, ...progress };
@@ -145,7 +148,9 @@ export class EngineClient {
   ): AsyncGenerator<readonly EngineFrame[], void, void> {
     const abort = new AbortController();
     using either = within(null, signal, abort.signal);
-    const run: Run = { abort, lastFrameAtMs: performance.now(), seen: false };
+    const run: Run = { abort, seen: false };
+    // One more request is no sign of life: where others wait already, the silence goes on.
+    if (this.#runs.size === 0) this.#aliveAtMs = performance.now();
     this.#runs.set(request.requestId, run);
     const scope = new CallScope(either.signal);
     try {
@@ -204,9 +209,12 @@ export class EngineClient {
   }
 
   #silentForMs(): number | null {
-    if (this.#runs.size === 0) return null;
-    const newestMs = Math.max(...[...this.#runs.values()].map(({ lastFrameAtMs }) => lastFrameAtMs));
-    return Math.round(performance.now() - newestMs);
+    return this.#runs.size === 0 ? null : Math.round(performance.now() - this.#aliveAtMs);
+  }
+
+  #gaveFrame(): void {
+    this.#aliveAtMs = performance.now();
+    this.#lastFrameAtMs = this.#aliveAtMs;
   }
 
   /** HTU-1002. Every call that comes here is before the first token, because it has none. */
@@ -243,12 +251,13 @@ export class EngineClient {
       for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
         const group = seen.take(reader.read(sse.push(chunk)), reader.claimedEnd);
         if (group.length > 0) {
-          run.lastFrameAtMs = performance.now();
+          this.#gaveFrame();
           run.seen = true;
           scope.disarm();
           yield group;
           scope.arm(this.#idleTimeoutMs);
-          run.lastFrameAtMs = performance.now();
+          // While the consumer held it, nothing could come.
+          this.#aliveAtMs = performance.now();
         }
         if (reader.claimedEnd !== null) return;
         const failure = reader.failure ?? sse.failure;

@@ -37,6 +37,7 @@ const KEY_SHAPES: ReadonlyMap<string, (id: string) => boolean> = new Map([
   ['Task', isUuid],
   ['Session', isUuid],
   ['Operation', isUuid],
+  ['PreparedEngine', isUuid],
   ['CrashRecord', isUuid],
   ['Lease', (id: string) => /^[0-9]{1,18}$/.test(id)],
   ['Pool', isName],

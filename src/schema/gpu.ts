@@ -2,7 +2,7 @@
 import { freeMemory, leastCapability } from '../core/registry.js';
 import { builder } from './builder.js';
 import type { GraphQLContext } from './context.js';
-import { BY_ORDINAL } from './pool.js';
+import { OF_POOL } from './pool.js';
 import { gpus, memoryUsed } from './shared.js';
 import { ReaderSource } from './source.js';
 
@@ -102,12 +102,16 @@ const Gpu = builder.prismaNode('Gpu', {
       description: 'The replicas placed on it.',
       complexity: { field: 3, multiplier: 4 },
       resolve: (query, gpu, _args, { prisma }) =>
-        prisma.replica.findMany({ ...query, where: { gpuUuids: { has: gpu.uuid } }, orderBy: { id: 'asc' } }),
+        prisma.replica.findMany({
+          ...query,
+          where: { gpuUuids: { has: gpu.uuid }, retired: false },
+          orderBy: { id: 'asc' },
+        }),
     }),
   }),
 });
 
-const DEVICES = { replicas: { orderBy: BY_ORDINAL, select: { gpuUuids: true } } } as const;
+const DEVICES = { replicas: { ...OF_POOL, select: { gpuUuids: true } } } as const;
 
 interface PlacedPool {
   readonly replicas: readonly { readonly gpuUuids: readonly string[] }[];

@@ -55,7 +55,7 @@ const Operation = builder.prismaNode('Operation', {
     steps: t.field({
       type: [OperationStep],
       description: 'All that it does, in order, planned at its start.',
-      complexity: { field: 1, multiplier: 8 },
+      complexity: { field: 1, multiplier: 10 },
       // Written by the service alone, in this shape.
       resolve: (operation) => (Array.isArray(operation.steps) ? (operation.steps as unknown as StepShape[]) : []),
     }),
@@ -172,7 +172,7 @@ const ReloadPoolInput = builder.inputType('ReloadPoolInput', {
     drainDeadlineMs: t.int({
       required: true,
       defaultValue: DEFAULT_DRAIN_DEADLINE_MS,
-      description: 'After this running tasks are stopped, and run again where that is honest, ms.',
+      description: 'Tasks of the old model that run longer than this make it roll back, ms; they go on.',
     }),
   }),
 });
@@ -203,7 +203,8 @@ builder.mutationFields((t) => ({
   }),
   reloadPool: t.field({
     type: OperationResult,
-    description: 'Drains a pool, swaps its model, and puts the old one back when the new one does not become ready.',
+    description:
+      'Gives a pool another model: beside the engines that serve where there is room, else in their place. Whatever fails, the old model serves on.',
     args: { input: t.arg({ type: ReloadPoolInput, required: true, description: 'Which pool, and which model.' }) },
     resolve: (_root, { input }, { services }) =>
       begun(services.pools.reload(input.pool, input.newModelRef, input.drainDeadlineMs)),

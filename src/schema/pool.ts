@@ -57,11 +57,11 @@ function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
   return items.reduce((total, item) => total + of(item), 0);
 }
 
-export const BY_ORDINAL = { ordinal: 'asc' } as const;
-/** Ordered as the field `replicas` orders them, so that one read serves both. */
+/** The replicas that a pool has now, as the field `replicas` reads them, so that one read serves all fields. */
+export const OF_POOL = { where: { retired: false }, orderBy: { ordinal: 'asc' } } as const;
 export const POOL_VIEW = {
   draining: true,
-  replicas: { orderBy: BY_ORDINAL, select: { id: true, state: true, lastError: true } },
+  replicas: { ...OF_POOL, select: { id: true, state: true, lastError: true } },
 } as const;
 
 interface PoolView {
@@ -123,12 +123,12 @@ builder.prismaNode('Pool', {
     replicas: t.relation('replicas', {
       description: 'Its replicas, in the order of their numbers.',
       complexity: { field: 2, multiplier: 4 },
-      query: { orderBy: BY_ORDINAL },
+      query: OF_POOL,
     }),
     activeLeases: t.int({
       description: 'How many slots are held now.',
       complexity: 2,
-      select: { replicas: { orderBy: BY_ORDINAL, select: { id: true } } },
+      select: { replicas: { ...OF_POOL, select: { id: true } } },
       resolve: async (pool, _args, context) => {
         const held = await activeLeases(context);
         return sum(pool.replicas, (replica) => held.get(replica.id) ?? 0);

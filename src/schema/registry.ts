@@ -3,14 +3,14 @@ import { type RegistryReplica, registryEntry } from '../core/registry.js';
 import type { ReplicaState } from '../store/generated/prisma/enums.js';
 import { builder } from './builder.js';
 import type { GraphQLContext } from './context.js';
-import { BY_ORDINAL } from './pool.js';
+import { OF_POOL } from './pool.js';
 import { Reason, storedReason } from './reason.js';
 import { activeLeases } from './shared.js';
 
 const REGISTRY_VIEW = {
   draining: true,
   replicas: {
-    orderBy: BY_ORDINAL,
+    ...OF_POOL,
     select: {
       id: true,
       state: true,

@@ -9,6 +9,7 @@ import './replica.js';
 import './replicaLogs.js';
 import './crash.js';
 import './gpu.js';
+import './host.js';
 import './registry.js';
 import './task.js';
 import './submitTask.js';
@@ -17,6 +18,7 @@ import './poolEvents.js';
 import './lease.js';
 import './session.js';
 import './operation.js';
+import './preparedEngine.js';
 import './capabilities.js';
 
 export function buildSchema(): GraphQLSchema {

@@ -105,20 +105,30 @@ interface Target {
 const NO_POOL: Target = { engine: 'llamacpp', modelRef: 'unknown', contextLength: 1 };
 
 /** The pool whose settings fill what the caller left out: the one that is pinned, or the widest that serves the model. */
-async function targetOf(input: Input, pinned: string | null, prisma: GraphQLContext['prisma']): Promise<Target> {
+async function targetOf(
+  input: Input,
+  pinned: string | null,
+  { services, prisma }: Pick<GraphQLContext, 'services' | 'prisma'>,
+): Promise<Target> {
   const { modelRef, engine, ctx } = input;
   if (modelRef != null && engine != null && ctx != null) return { modelRef, engine, contextLength: ctx };
   const select = { engine: true, modelRef: true, contextLength: true } as const;
-  if (pinned !== null) return (await prisma.pool.findUnique({ where: { id: pinned }, select })) ?? NO_POOL;
+  if (pinned !== null) {
+    const here = services.admission.poolNow(pinned);
+    return here ?? (await prisma.pool.findUnique({ where: { id: pinned }, select })) ?? NO_POOL;
+  }
   if (modelRef == null) throw new RefusalError(invalid('model_ref', 'is required when no pool is named'));
   const where = { modelRef, ...(engine == null ? {} : { engine }) };
   const widest = await prisma.pool.findFirst({ where, select, orderBy: [{ contextLength: 'desc' }, { id: 'asc' }] });
   return widest ?? NO_POOL;
 }
 
-async function submissionOf(input: Input, prisma: GraphQLContext['prisma']): Promise<TaskSubmission> {
+async function submissionOf(
+  input: Input,
+  context: Pick<GraphQLContext, 'services' | 'prisma'>,
+): Promise<TaskSubmission> {
   const placement = placementOf(input);
-  const target = await targetOf(input, placement.mode === 'pin' ? placement.pinPoolId : null, prisma);
+  const target = await targetOf(input, placement.mode === 'pin' ? placement.pinPoolId : null, context);
   const taskId = input.taskId ?? randomUUID();
   return {
     taskId,
@@ -168,7 +178,11 @@ builder.mutationField('submitTask', (t) =>
     description: 'Admits a task. The same task id with the same body gives the same receipt, however often.',
     args: { input: t.arg({ type: SubmitTaskInput, required: true, description: 'The task.' }) },
     resolve: (_root, { input }, { services, prisma, correlationId, identity }) =>
-      asData(submissionOf(input, prisma).then((task) => services.admission.submit(task, { correlationId, identity }))),
+      asData(
+        submissionOf(input, { services, prisma }).then((task) =>
+          services.admission.submit(task, { correlationId, identity }),
+        ),
+      ),
   }),
 );
 
@@ -178,6 +192,6 @@ builder.queryField('explainPlacement', (t) =>
     description: 'Where this task would go now, and why; nothing is written.',
     args: { input: t.arg({ type: SubmitTaskInput, required: true, description: 'The task.' }) },
     resolve: async (_root, { input }, { services, prisma }) =>
-      services.admission.explain(await submissionOf(input, prisma)),
+      services.admission.explain(await submissionOf(input, { services, prisma })),
   }),
 );

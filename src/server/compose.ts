@@ -14,7 +14,6 @@ import type { Reason } from '../core/pool.js';
 import { type DataDir, openDataDir } from '../host/dataDir.js';
 import { GpuMonitor, type GpuSource } from '../host/gpu/monitor.js';
 import { simulatedGpus } from '../host/gpus.js';
-import { readHostMemory } from '../host/hostMemory.js';
 import { engineLogFile } from '../host/logFile.js';
 import { containerEnvironment } from '../host/provision/program.js';
 import { StartupError } from '../host/startupError.js';
@@ -25,7 +24,9 @@ import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Gpus } from '../services/gpus.js';
+import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
+import { Outbox } from '../services/outbox.js';
 import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
@@ -191,8 +192,9 @@ async function furnish(
     searchPath: process.env.PATH ?? '',
   };
   const { nodeId, logsDir } = dataDir;
-  const provisioning = new Provisioning({ db, nodeId, logsDir, pools: config.pools, env: provisionEnv });
-  const crashes = new Crashes({ db, clock, events: poolEvents, telemetry });
+  const provisioning = new Provisioning({ db, telemetry, nodeId, logsDir, pools: config.pools, env: provisionEnv });
+  const outbox = new Outbox(telemetry);
+  const crashes = new Crashes({ db, clock, events: poolEvents, telemetry, outbox });
   // GPUs are read before there is anything to run on them, and tell what befalls them to what runs there later.
   let onGpuEvent: (event: GpuEvent) => void = () => {};
   const hash = (text: string) => createHash('sha256').update(text).digest('hex');
@@ -213,6 +215,7 @@ async function furnish(
     telemetry,
     events: poolEvents,
     crashes,
+    outbox,
     config,
     gpus: inventory.ok ? inventory.gpus : [],
     gpuObstacle: inventory.ok ? null : { code: 'NO_GPU', message: inventory.message, fix: inventory.fix },
@@ -238,7 +241,8 @@ async function furnish(
     events: poolEvents,
     telemetry,
   });
-  telemetry.measuredBy(() => telemetry.hostMemoryRead(readHostMemory()));
+  const host = new Host();
+  telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
@@ -250,8 +254,8 @@ async function furnish(
 
   await abandonOperations(db);
   await recovery.sweep();
-  crashes.start();
-  scope.defer('crash records', () => crashes.stop());
+  outbox.start();
+  scope.defer('outbox', () => outbox.stop());
   scope.defer('vram peaks', () => vram.settled());
   scope.defer('engines', () => supervisor.stop());
   options.onKillable(() => supervisor.kill());
@@ -291,6 +295,7 @@ async function furnish(
     poolEvents,
     provisioning,
     gpus,
+    host,
     replicaLogs,
     sessions: new Sessions(db),
   };

@@ -8,6 +8,8 @@ const USAGE = `llama-orch: a control plane for LLM inference engines
   llama-orch serve --config FILE      the same without a database or demo of its own (DATABASE_URL)
   llama-orch run [--pool P] [--seed N] [--max-tokens N] [--url URL] "prompt"
                                       submit a task and stream its tokens; Ctrl-C cancels it
+  llama-orch plan [--config FILE] [--pool ID] [--json]
+                                      what would be done to have the engines here; does none of it
   llama-orch migrate                  bring the database behind DATABASE_URL up to date
   llama-orch engine-sim [options]     one simulated inference engine (engine-sim --help)
   llama-orch --version
@@ -22,6 +24,8 @@ async function dispatch(command: string, args: readonly string[]): Promise<numbe
       return (await import('./up.js')).runServer(command, args);
     case 'run':
       return (await import('../cli/run.js')).runTask(args, process.env);
+    case 'plan':
+      return (await import('../cli/plan.js')).showPlan(args, process.env);
     case 'migrate':
       return (await import('./up.js')).runMigrate();
     case 'engine-sim':

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { checkDeadline, checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
-import { conflict, type Refusal, RefusalError, unavailable } from '../core/errors.js';
+import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation } from '../core/placement.js';
 import { displacedFailure, leastStartMs, predictStartMs, refusedByFullQueue, type StartBasis } from '../core/queue.js';
@@ -116,6 +116,11 @@ export class Admission {
       dispatcher.wake();
     }
     return receipt;
+  }
+
+  /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
+  poolNow(poolId: string): { engine: Engine; modelRef: string; contextLength: number } | null {
+    return this.#deps.fleet.candidates().find(({ id }) => id === poolId) ?? null;
   }
 
   /** What-if: where this task would go now, and why; nothing is written. */

@@ -144,7 +144,9 @@ export class Attempt {
       await this.#restored;
       if (this.#log.state === 'open') await this.#stream();
     } catch (error) {
-      await this.#failed(error).catch((cause: unknown) => this.#giveUp(cause));
+      // Sealed: it is the ending that could not be written. A cancel writes its own, and answers for it below.
+      if (this.#log.state === 'sealed' && this.#stop !== 'cancel') this.#giveUp(error);
+      else await this.#failed(error).catch((cause: unknown) => this.#giveUp(cause));
     } finally {
       clearTimeout(wall);
       await this.#settling.catch((cause: unknown) => this.#giveUp(cause));

@@ -26,6 +26,7 @@ export class Dispatcher {
   readonly #laneLoop: Reconciler;
   #lanes: readonly LaneDepth[] = [];
   readonly #wakeUps = new Set<NodeJS.Timeout>();
+  #claims: Promise<void> = Promise.resolve();
   #closing = false;
 
   constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
@@ -35,7 +36,11 @@ export class Dispatcher {
       onSettled: (attempt, heldMs) => this.#settled(attempt, heldMs),
     };
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
-    this.#loop = new Reconciler({ name: 'dispatch', intervalMs: IDLE_LOOK_MS, run: () => this.#dispatch(), onError });
+    const run = () => {
+      this.#claims = this.#dispatch();
+      return this.#claims;
+    };
+    this.#loop = new Reconciler({ name: 'dispatch', intervalMs: IDLE_LOOK_MS, run, onError });
     this.#laneLoop = new Reconciler({
       name: 'queue depth',
       intervalMs: LANES_EVERY_MS,
@@ -69,6 +74,11 @@ export class Dispatcher {
 
   attemptsOf(poolId: string): Attempt[] {
     return [...this.#attempts.values()].filter((attempt) => attempt.task.poolId === poolId);
+  }
+
+  /** Resolves once every claim that is under way now shows in `attemptsOf`; never rejects. */
+  claimsUnderWay(): Promise<void> {
+    return this.#claims.catch(() => {});
   }
 
   /** Waiting tasks of a pool, as of at most half a second ago; of those, as a rule, served before a newcomer's. */

@@ -26,11 +26,12 @@ export class PoolEvents {
 
   /** Writes an event and wakes readers. A failure is logged: what happened, happened, recorded or not. */
   async record(event: NewPoolEvent): Promise<void> {
-    try {
-      await appendPoolEvent(this.#db, event);
-    } catch (error) {
-      this.#telemetry.backgroundFailure('pool event', error);
-    }
+    await this.append(event).catch((error: unknown) => this.#telemetry.backgroundFailure('pool event', error));
+  }
+
+  /** The same for whoever tries again: rejects when it was not written. */
+  async append(event: NewPoolEvent): Promise<void> {
+    await appendPoolEvent(this.#db, event);
     for (const wake of [...this.#wake]) wake();
   }
 

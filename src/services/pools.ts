@@ -127,7 +127,10 @@ export class Pools {
     return this.#operations.begin(poolId, 'RESUME', {}, (run) => this.#resumeNow(poolId, run));
   }
 
-  /** Drains, swaps the model on every replica, and puts the old one back when the new one does not become ready. */
+  /**
+   * Gives a pool another model: beside the engines that serve where there is room, else in their place. Whatever fails, and
+   * also when tasks still run at the deadline, the old model serves on.
+   */
   async reload(poolId: string, newModelRef: string, drainDeadlineMs: number): Promise<string> {
     checkDeadline('drain_deadline_ms', drainDeadlineMs);
     checkModelRef(newModelRef);
@@ -151,7 +154,7 @@ export class Pools {
 
   async #resumeNow(poolId: string, run: OperationRun): Promise<Outcome> {
     await run.step('grant_leases', () => changeDraining(this.#deps, poolId, false));
-    await run.step('retry_quarantined', () => this.#deps.supervisor.retryQuarantined(poolId));
+    await run.step('retry_quarantined', async () => this.#deps.supervisor.pool(poolId).retryQuarantined());
     return { end: 'succeed', outcome: 'resumed', error: null };
   }
 

@@ -2,6 +2,7 @@
 import type { Admission } from './admission.js';
 import type { Cancellation } from './cancellation.js';
 import type { Gpus } from './gpus.js';
+import type { Host } from './host.js';
 import type { PoolEvents } from './poolEvents.js';
 import type { Pools } from './pools.js';
 import type { Provisioning } from './provisioning/provisioning.js';
@@ -19,6 +20,7 @@ export interface Services {
   readonly poolEvents: PoolEvents;
   readonly provisioning: Provisioning;
   readonly gpus: Gpus;
+  readonly host: Host;
   readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;
 }

@@ -113,6 +113,10 @@ export async function setPoolModel(db: Database, poolId: string, modelRef: strin
 export interface ReplicaRow {
   readonly id: string;
   readonly poolId: string;
+  readonly ordinal: number;
+  readonly deviceMask: string;
+  /** What it was started to serve. */
+  readonly modelRef: string | null;
   readonly state: ReplicaState;
   readonly slotsTotal: number;
   readonly pid: number | null;
@@ -125,11 +129,13 @@ export interface ReplicaRow {
 const REPLICAS: Statement = {
   name: 'replica_list',
   text: `
-SELECT id, pool_id AS "poolId", state, slots_total AS "slotsTotal", pid, pid_start_ticks AS "pidStartTicks", mark,
-       last_error AS "lastError", node_id AS "nodeId"
-FROM replicas ORDER BY id`,
+SELECT id, pool_id AS "poolId", ordinal, device_mask AS "deviceMask", model_ref AS "modelRef", state,
+       slots_total AS "slotsTotal", pid, pid_start_ticks AS "pidStartTicks", mark, last_error AS "lastError",
+       node_id AS "nodeId"
+FROM replicas WHERE NOT retired ORDER BY id`,
 };
 
+/** The replicas that pools have now; of those that are no more, only leases of the past tell. */
 export async function listReplicas(db: Database): Promise<ReplicaRow[]> {
   return db.query(REPLICAS, []);
 }
@@ -157,6 +163,7 @@ export interface ReplicaObserved {
   readonly lastHeartbeatMs: number | null;
   readonly tokensPerSecond: number | null;
   readonly firstTokenMs: number | null;
+  /** What it was started to serve; another one than its pool's while a reload is under way. */
   readonly modelRef: string;
   readonly health: ReplicaHealth;
   readonly breaker: BreakerState;
@@ -217,17 +224,33 @@ export async function writeReplica(db: Database, replica: ReplicaObserved): Prom
   ]);
 }
 
-// What the file no longer names. Rows that a lease or a task still points to stay, as history.
+// Rows that a lease still points to stay, as history; nothing lists them. A row that one statement deletes and updates
+// is only updated.
+const RETIRE_REPLICAS = `
+  DELETE FROM replicas r WHERE r.id IN (SELECT id FROM over)
+    AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
+), parked AS (
+  UPDATE replicas r SET retired = true, state = 'ABSENT', pid = NULL, endpoint = NULL
+  WHERE r.id IN (SELECT id FROM over) AND EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
+)`;
+
 const RETIRE: Statement = {
+  name: 'replica_retire',
+  text: `WITH over AS (SELECT unnest($1::text[]) AS id), gone AS (${RETIRE_REPLICAS} SELECT 1`,
+};
+
+/** Their engines are gone, and others have taken their place. */
+export async function retireReplicas(db: Database, ids: readonly string[]): Promise<void> {
+  await db.query(RETIRE, [ids]);
+}
+
+// What the file no longer names, and what a reload that a crash cut short left behind.
+const RETIRE_OTHERS: Statement = {
   name: 'pool_retire',
   text: `
-WITH gone AS (
-  DELETE FROM replicas r WHERE NOT (r.id = ANY($2::text[])) AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
-), parked AS (
-  -- A row that one statement deletes and updates is only updated.
-  UPDATE replicas r SET state = 'ABSENT', pid = NULL, endpoint = NULL
-  WHERE NOT (r.id = ANY($2::text[])) AND EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
-), empty AS (
+WITH over AS (
+  SELECT id FROM replicas WHERE NOT (id = ANY($2::text[]))
+), gone AS (${RETIRE_REPLICAS}, empty AS (
   DELETE FROM pools p WHERE NOT (p.id = ANY($1::text[])) AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id)
 )
 UPDATE pools p SET draining = true
@@ -238,7 +261,7 @@ export async function retireOthers(
   db: Database,
   keep: { pools: readonly string[]; replicas: readonly string[] },
 ): Promise<void> {
-  await db.query(RETIRE, [keep.pools, keep.replicas]);
+  await db.query(RETIRE_OTHERS, [keep.pools, keep.replicas]);
 }
 
 export interface GpuObserved {

@@ -17,34 +17,21 @@ import { Telemetry } from '../../src/telemetry/events.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { createDatabase, openDatabase } from '../support/database.js';
 import { gql, sseSubscription, wsClient } from '../support/graphql.js';
+import {
+  askFor,
+  beginOperation,
+  detailOf,
+  endOf,
+  FOLLOW_OPERATION,
+  followOperation,
+  metricOf,
+  type OperationView,
+  readOperation as readView,
+  statesOf,
+} from '../support/operations.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { seedPool } from '../support/tasks.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
-
-interface StepView {
-  readonly name: string;
-  readonly state: string;
-  readonly startedAt: string | null;
-  readonly endedAt: string | null;
-  readonly detail: string | null;
-}
-interface OperationView {
-  readonly kind: string;
-  readonly state: string;
-  readonly progress: number;
-  readonly steps: readonly StepView[];
-  readonly createdAt: string;
-  readonly startedAt: string | null;
-  readonly endedAt: string | null;
-  readonly outcome: string | null;
-  readonly error: { readonly code: string; readonly message: string } | null;
-}
-
-const FIELDS = `kind state progress steps { name state startedAt endedAt detail } createdAt startedAt endedAt outcome
-  error { code message }`;
-const FOLLOW = `subscription ($id: ID!) { operation(id: $id) { ${FIELDS} } }`;
-/** No model: the engine takes it for a flag and ends at once. */
-const BAD_MODEL = '--not-a-model';
 
 let world: World;
 
@@ -55,45 +42,12 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-/** @returns the global id, or the refusal. */
-async function ask(mutation: string) {
-  const document = `mutation { op: ${mutation} { __typename ... on OperationAccepted { operation { id } }
-    ... on Refusal { code message field } } }`;
-  const answer = await gql(world.url, document);
-  expect(answer.errors, JSON.stringify(answer)).toBeUndefined();
-  return answer.data.op;
-}
-
-async function begin(mutation: string): Promise<string> {
-  const accepted = await ask(mutation);
-  expect(accepted.__typename, JSON.stringify(accepted)).toBe('OperationAccepted');
-  return accepted.operation.id;
-}
-
-async function read(id: string): Promise<OperationView> {
-  return (await gql(world.url, `query ($id: ID!) { operation(id: $id) { ${FIELDS} } }`, { id })).data.operation;
-}
-
-/** Everything the subscription tells, to its end. */
-async function followWs(id: string): Promise<OperationView[]> {
-  const client = wsClient(world.url);
-  try {
-    const views: OperationView[] = [];
-    for await (const answer of client.iterate<{ operation: OperationView }>({ query: FOLLOW, variables: { id } })) {
-      expect(answer.errors).toBeUndefined();
-      if (answer.data != null) views.push(answer.data.operation);
-    }
-    return views;
-  } finally {
-    await client.dispose();
-  }
-}
-
-async function finished(mutation: string): Promise<OperationView> {
-  const last = (await followWs(await begin(mutation))).at(-1);
-  if (last === undefined) throw new Error(`${mutation} told nothing`);
-  return last;
-}
+const ask = (mutation: string) => askFor(world.url, mutation);
+const begin = (mutation: string) => beginOperation(world.url, mutation);
+const read = (id: string) => readView(world.url, id);
+const followWs = (id: string) => followOperation(world.url, id);
+const metric = (name: string) => metricOf(world.url, name);
+const finished = async (mutation: string) => endOf(world.url, await begin(mutation));
 
 /** A task whose first tokens are there. */
 async function running(overrides: Record<string, unknown>): Promise<string> {
@@ -101,14 +55,6 @@ async function running(overrides: Record<string, unknown>): Promise<string> {
   expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
   await readStream(world.url, request.task_id, { until: (frame) => frame.event === 'token' });
   return request.task_id;
-}
-
-function statesOf({ steps }: OperationView): Record<string, string> {
-  return Object.fromEntries(steps.map((step) => [step.name, step.state]));
-}
-
-function detailOf({ steps }: OperationView, name: string): string | null | undefined {
-  return steps.find((step) => step.name === name)?.detail;
 }
 
 /** Every step that was begun has both times, and they follow one another. */
@@ -129,16 +75,10 @@ function checkCourse(views: readonly OperationView[]): void {
   expect(views.slice(0, -1).every((view) => view.state === 'RUNNING' || view.state === 'PENDING')).toBe(true);
 }
 
-async function metric(name: string): Promise<number> {
-  const text = await (await fetch(`${world.url}/metrics`, { signal: AbortSignal.timeout(10_000) })).text();
-  const lines = text.split('\n').filter((line) => line.startsWith(`${name}{`));
-  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
-}
-
 describe('drain', () => {
   it('lets a short task finish, refuses others at once, and tells every step over WebSocket', async () => {
     const drains = await metric('drain_duration_ms_count');
-    const taskId = await running({ max_tokens: 100 });
+    const taskId = await running({ max_tokens: 300 });
     const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 20000 })`);
     await expect.poll(async () => statesOf(await read(id)).wait_for_running_tasks).toBe('RUNNING');
     expect((await post(world.url, '/v1/tasks', taskRequest())).status).toBe(503);
@@ -158,7 +98,7 @@ describe('drain', () => {
     });
     expect(detailOf(last, 'wait_for_running_tasks')).toBe('1 task finished');
     checkTimes(last);
-    expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(100);
+    expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(300);
     expect(await metric('drain_duration_ms_count')).toBe(drains + 1);
     expect((await gql(world.url, `{ pool(name: "sim") { operation { id } } }`)).data.pool.operation).toBeNull();
     expect(statesOf(await finished(`resumePool(input: { pool: "sim" })`))).toEqual({
@@ -171,7 +111,7 @@ describe('drain', () => {
     const long = await running({ max_tokens: 200 });
     const short = await running({ max_tokens: 40 });
     const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 2000 })`);
-    const answers = await sseSubscription(world.url, FOLLOW, { id });
+    const answers = await sseSubscription(world.url, FOLLOW_OPERATION, { id });
     const views = answers.map((answer) => answer.data.operation as OperationView);
     checkCourse(views);
     const [last] = views.slice(-1);
@@ -232,13 +172,15 @@ describe('reload', () => {
     });
     expect(body.steps.map(({ name, state }) => `${name} ${state}`)).toEqual([
       'check_model SUCCEEDED',
-      'refuse_new_leases SUCCEEDED',
+      'start_beside SUCCEEDED',
+      'switch_over SUCCEEDED',
+      'refuse_new_leases SKIPPED',
       'wait_for_running_tasks SUCCEEDED',
-      'force_stop SKIPPED',
-      'swap_model SUCCEEDED',
+      'swap_model SKIPPED',
       'verify SUCCEEDED',
+      'stop_old SUCCEEDED',
       'roll_back SKIPPED',
-      'grant_leases SUCCEEDED',
+      'grant_leases SKIPPED',
     ]);
     expect(body.steps[4]?.started_at).toMatch(/^\d{4}-.*Z$/);
     expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(20);
@@ -260,58 +202,19 @@ describe('reload', () => {
     expect(others.every((step) => step.state === 'SKIPPED')).toBe(true);
     expect(await world.database.query(`SELECT id, pid FROM replicas ORDER BY id`)).toEqual(pids);
   });
-
-  it('puts the old model back when the new one does not start', async () => {
-    const failures = await metric('reload_failure_total');
-    const view = await finished(`reloadPool(input: { pool: "sim", newModelRef: "${BAD_MODEL}" })`);
-    expect(view).toMatchObject({ kind: 'RELOAD', state: 'ROLLED_BACK', outcome: 'still serving sim-8b' });
-    expect(statesOf(view)).toMatchObject({
-      swap_model: 'FAILED',
-      verify: 'SKIPPED',
-      roll_back: 'SUCCEEDED',
-      grant_leases: 'SUCCEEDED',
-    });
-    checkTimes(view);
-    expect(view.error?.message).not.toBe('');
-    expect(detailOf(view, 'swap_model')).toBe(view.error?.message);
-    expect(await metric('reload_failure_total')).toBe(failures + 1);
-    const { pool } = (await gql(world.url, `{ pool(name: "sim") { modelRef ready draining } }`)).data;
-    expect(pool).toEqual({ modelRef: 'sim-8b', ready: true, draining: false });
-  });
-
-  it('counts a stream that it ends with an error, and only that', async () => {
-    const dropped = await metric('streams_dropped_by_reload_total');
-    const request = { model_ref: 'sim-8b', max_tokens: 4000 };
-    const lost = await running({ ...request, determinism: 'best_effort' });
-    const reloadTo = (model: string) =>
-      finished(`reloadPool(input: { pool: "sim", newModelRef: "${model}", drainDeadlineMs: 100 })`);
-    expect((await reloadTo('sim-9b')).state).toBe('SUCCEEDED');
-    const frames = await readStream(world.url, lost);
-    expect(frames.at(-1)).toMatchObject({ event: 'error', data: { code: 'WORKER_RESET' } });
-    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 1);
-    // A strict one is run again, by a model that gives another text: its readers learn that only then.
-    const diverged = await running({ model_ref: 'sim-9b', max_tokens: 4000 });
-    expect((await reloadTo('sim-10b')).state).toBe('SUCCEEDED');
-    expect((await readStream(world.url, diverged)).at(-1)).toMatchObject({
-      event: 'error',
-      data: { code: 'WORKER_RESET' },
-    });
-    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 2);
-    // Stopped as well, but run again by the old model, which gives the same text: no reader gets an error.
-    const kept = await running({ model_ref: 'sim-10b', max_tokens: 60 });
-    expect((await reloadTo(BAD_MODEL)).state).toBe('ROLLED_BACK');
-    expect(tokensOf(await readStream(world.url, kept))).toHaveLength(60);
-    expect(await metric('streams_dropped_by_reload_total')).toBe(dropped + 2);
-  });
 });
 
 describe('restart', () => {
   it('ends the engine of one replica and is over when the new one serves', async () => {
+    const [replica] = await world.database.query<{ id: string }>(
+      `SELECT id FROM replicas WHERE NOT retired ORDER BY id`,
+    );
+    const id = replica?.id ?? '';
     const pid = async () =>
-      (await world.database.query<{ pid: number }>(`SELECT pid FROM replicas WHERE id = 'sim-1'`))[0]?.pid;
+      (await world.database.query<{ pid: number }>(`SELECT pid FROM replicas WHERE id = $1`, [id]))[0]?.pid;
     const before = await pid();
-    const view = await finished(`restartReplica(input: { replica: "sim-1" })`);
-    expect(view).toMatchObject({ kind: 'RESTART', state: 'SUCCEEDED', outcome: 'sim-1 was restarted' });
+    const view = await finished(`restartReplica(input: { replica: "${id}" })`);
+    expect(view).toMatchObject({ kind: 'RESTART', state: 'SUCCEEDED', outcome: `${id} was restarted` });
     expect(statesOf(view)).toEqual({ stop_engine: 'SUCCEEDED', verify: 'SUCCEEDED' });
     expect(await pid()).not.toBe(before);
     expect((await ask(`restartReplica(input: { replica: "none" })`)).__typename).toBe('NotFound');
@@ -328,7 +231,7 @@ describe('bad input', () => {
       (await gql(world.url, `query ($id: ID!) { operation(id: $id) { state } }`, { id })).data.operation,
     ).toBeNull();
     const client = wsClient(world.url);
-    const following = client.iterate({ query: FOLLOW, variables: { id } }).next();
+    const following = client.iterate({ query: FOLLOW_OPERATION, variables: { id } }).next();
     const told = await following.then((result) => JSON.stringify(result.value), String);
     await client.dispose();
     expect(told).toContain('not found');
@@ -429,12 +332,11 @@ describe('the row of an operation', () => {
     const touched: string[] = [];
     const stub = (name: string, answers: Record<string, unknown>) =>
       new Proxy(answers, { get: (target, key) => target[String(key)] ?? touched.push(`${name}.${String(key)}`) });
-    const refuse = (_poolId: string, modelRef: string) => ({
-      ...{ code: 'MODEL_MISSING', message: `no ${modelRef}`, fix: null },
-    });
+    const refuse = (modelRef: string) => ({ code: 'MODEL_MISSING', message: `no ${modelRef}`, fix: null });
+    const pool = stub('pool', { recipe: { check: refuse } });
     const pools = new Pools({
       ...servicesOn(opened.db),
-      supervisor: stub('supervisor', { poolIds: () => ['p'], checkModel: refuse }) as never,
+      supervisor: stub('supervisor', { poolIds: () => ['p'], pool: () => pool }) as never,
       dispatcher: stub('dispatcher', {}) as never,
       gpus: stub('gpus', {}) as never,
     });
@@ -442,7 +344,7 @@ describe('the row of an operation', () => {
     let last: OperationRecord | undefined;
     for (let batch = await reader.next(); batch !== null; batch = await reader.next()) last = batch.at(-1);
     expect(last).toMatchObject({ state: 'FAILED', error: { code: 'MODEL_MISSING', message: 'no gone' } });
-    expect(last?.steps.map((step) => step.state)).toEqual(['FAILED', ...Array(7).fill('SKIPPED')]);
+    expect(last?.steps.map((step) => step.state)).toEqual(['FAILED', ...Array(9).fill('SKIPPED')]);
     expect(touched).toEqual([]);
     await pools.stop();
   });

@@ -7,7 +7,10 @@ import { randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { indicesOf, post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
+import { delay } from '../../src/runtime/wait.js';
+import { random } from '../support/random.js';
+import { indicesOf, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { ReturningReader, submitUntilAcknowledged } from '../support/returningReader.js';
 import { makeHome, processesOf, type ServerProcess, startServer } from '../support/server.js';
 
 const SEEDS = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -15,21 +18,6 @@ const TASKS = 12;
 const PROMPT_SEEDS = 3;
 const MAX_TOKENS = 40;
 const PATIENCE_MS = 60_000;
-
-/** mulberry32 */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
-
-function wait(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** The engines and the postmaster of a data directory, by what they run. */
 function victims(home: string, own: number): { engines: number[]; postmaster: number[] } {
@@ -45,43 +33,6 @@ function victims(home: string, own: number): { engines: number[]; postmaster: nu
     engines: pids.filter((pid) => commandOf(pid).includes('engines/sim/main.js')),
     postmaster: pids.filter((pid) => / -D /.test(commandOf(pid))),
   };
-}
-
-class Reader {
-  readonly frames: SseFrame[] = [];
-  readonly taskId: string;
-  constructor(taskId: string) {
-    this.taskId = taskId;
-  }
-
-  /** Reads to the end, coming back with its index whenever it is cut off. */
-  async readToEnd(url: () => string): Promise<void> {
-    const deadline = performance.now() + PATIENCE_MS;
-    while (performance.now() < deadline) {
-      const last = this.frames.filter((frame) => frame.id !== null).at(-1)?.id;
-      const collect = (frame: SseFrame) => {
-        this.frames.push(frame);
-        return false;
-      };
-      await readStream(url(), this.taskId, { ...(last == null ? {} : { after: Number(last) }), until: collect }).catch(
-        () => {},
-      );
-      const end = this.frames.at(-1)?.event;
-      if (end === 'end' || end === 'error') return;
-      await wait(50);
-    }
-    throw new Error(`task ${this.taskId} did not end: ${JSON.stringify(this.frames.at(-1))}`);
-  }
-}
-
-async function submitAcknowledged(url: () => string, body: unknown): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (performance.now() < deadline) {
-    const response = await post(url(), '/v1/tasks', body).catch(() => null);
-    if (response?.status === 202) return;
-    await wait(50);
-  }
-  throw new Error('a task was never acknowledged');
 }
 
 let home: { path: string; remove: () => Promise<void> } | null = null;
@@ -103,14 +54,14 @@ describe('kill -9 at random', () => {
     const bodies = Array.from({ length: TASKS }, (_, index) =>
       taskRequest({ task_id: randomUUID(), model_ref: 'demo-7b', seed: index % PROMPT_SEEDS, max_tokens: MAX_TOKENS }),
     );
-    const readers = bodies.map((body) => new Reader(body.task_id));
+    const readers = bodies.map((body) => new ReturningReader(body.task_id));
     const work = bodies.map(async (body, index) => {
-      await wait(chance() * 500);
-      await submitAcknowledged(url, body);
-      await readers[index]?.readToEnd(url);
+      await delay(chance() * 500);
+      expect(await submitUntilAcknowledged(url, body, PATIENCE_MS)).toBe(true);
+      await readers[index]?.readToEnd(url, PATIENCE_MS);
     });
     for (let blow = 0; blow < 3; blow += 1) {
-      await wait(300 + chance() * 1200);
+      await delay(300 + chance() * 1200);
       const choice = chance();
       const { engines, postmaster } = victims(dir, server.pid);
       if (choice < 0.5) {

@@ -63,6 +63,7 @@ describe('a good file', () => {
       queue: { capacity: 256, full_policy: 'reject' },
       admission: {},
       timeouts: { wall_ms: 600_000, idle_ms: 30_000 },
+      health: { canary_every_ms: 30_000 },
       provisioning: {
         mode: 'simulated',
         simulated: { tokens_per_second: 40, first_token_ms: 50, load_ms: 200, vram_bytes: 4 * 1024 ** 3 },

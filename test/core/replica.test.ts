@@ -82,7 +82,7 @@ describe('a replica', () => {
           state = next;
         };
         for (let starts = 0; state === 'ABSENT'; starts += 1) {
-          expect(starts).toBeLessThanOrEqual(DEFAULT_RESTART_POLICY.maxFailures);
+          expect(starts).toBeLessThan(DEFAULT_RESTART_POLICY.maxFailures);
           const { gate, refused } = how.next().value;
           for (const event of forward.slice(0, gate + 1)) take(event);
           if (gate === 0 && refused) {

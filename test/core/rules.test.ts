@@ -7,7 +7,7 @@ import { LEASE_TTL_MS, trustedUntilMs } from '../../src/core/lease.js';
 import { AUTO_PLACEMENT, choosePool, type PoolCandidate, slotOrder } from '../../src/core/placement.js';
 import { notReadyBecause } from '../../src/core/pool.js';
 import { predictStartMs, updateServiceMs } from '../../src/core/queue.js';
-import { afterExit, DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
+import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
 import {
   afterLoss,
   isTerminal,
@@ -79,7 +79,12 @@ describe('restarts', () => {
       next: 'restart',
       failures: 1,
     });
-    expect(afterExit(policy, { failuresBefore: policy.maxFailures, readyForMs: 0 }, 0).next).toBe('quarantine');
+    const after = (failures: number) => afterExit(policy, { failuresBefore: failures - 1, readyForMs: 0 }, 0);
+    expect(after(policy.maxFailures - 1).next).toBe('restart');
+    expect(after(policy.maxFailures)).toEqual({ next: 'quarantine', failures: policy.maxFailures });
+    // A refusal costs nothing: it is tried for ever, never faster than the first time nor slower than the cap.
+    for (const nth of [1, 9, 1_000]) expect(backoffMs(policy, nth, 0.999)).toBeLessThanOrEqual(policy.capMs);
+    expect(backoffMs(policy, 1_000, 0)).toBe(policy.capMs / 2);
   });
 });
 

@@ -1,4 +1,6 @@
 /** What becomes of the engines when the control plane is killed: the next one goes on with those that are well. */
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -108,6 +110,22 @@ describe('after kill -9 of the control plane', () => {
     const after = await engines();
     expect(after).toHaveLength(1);
     expect(after).not.toContain(old);
+    await serves(second.url, 'llamacpp');
+  });
+
+  it('an engine that was written down nowhere is ended', async () => {
+    const config = simConfig({ replicas: 1 });
+    const first = await start(config);
+    const known = await engines();
+    await kill(first);
+    const nodeId = (await readFile(join(home, 'run', 'node-id'), 'utf8')).trim();
+    const env = { PATH: process.env.PATH ?? '', LLAMA_ORCH_MARK: `${nodeId}/sim-7/${randomUUID()}` };
+    const unknown = spawn('sleep', ['600'], { env, detached: true, stdio: 'ignore' });
+    const ended = new Promise((resolve) => unknown.once('exit', (_code, signal) => resolve(signal)));
+    expect(await engines()).toHaveLength(2);
+    const second = await start(config);
+    expect(await ended).toBe('SIGTERM');
+    expect(await engines()).toEqual(known);
     await serves(second.url, 'llamacpp');
   });
 

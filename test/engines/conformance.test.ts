@@ -84,7 +84,7 @@ describe.each([...simulated, real])('$name', ({ protocol, start, longTokens, ctx
 
   promise('tells its health and properties', async () => {
     expect(await adapter.health(deadline())).toEqual({
-      ...{ state: 'ready', live: true, ready: true, progressing: null, silentForMs: null },
+      ...{ state: 'ready', live: true, ready: true, progressing: null, silentForMs: null, frameAgoMs: null },
     });
     const props = await adapter.props(deadline());
     expect(props).toMatchObject({ modelId: MODEL, contextLength: ctx, slotsTotal: 2, slotsBusy: 0 });

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { Writable } from 'node:stream';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Outbox } from '../../src/services/outbox.js';
 import { PoolEvents } from '../../src/services/poolEvents.js';
 import { type CrashedReplica, Crashes, type CrashFacts } from '../../src/services/supervision/crashes.js';
 import { Telemetry } from '../../src/telemetry/events.js';
@@ -13,6 +14,8 @@ import { seedPool } from '../support/tasks.js';
 
 let opened: Awaited<ReturnType<typeof openDatabase>>;
 let crashes: Crashes;
+let outbox: Outbox;
+const MAX_PENDING = 256;
 let logLines: string[];
 let nowMs = 0;
 
@@ -26,7 +29,7 @@ beforeEach(async () => {
   await seedPool(opened.db, { replicas: 2 });
   crashes = newLife();
 });
-afterEach(() => crashes.stop());
+afterEach(() => outbox.stop());
 
 /** As after a start of the control plane: it remembers nothing. */
 function newLife(): Crashes {
@@ -40,9 +43,9 @@ function newLife(): Crashes {
   const telemetry = new Telemetry(createLogger(logTo), createMetrics());
   const { db } = opened;
   const clock = { nowMs: () => (nowMs += 1), monotonicMs: () => nowMs };
-  const made = new Crashes({ db, clock, events: new PoolEvents(db, telemetry), telemetry });
-  made.start();
-  return made;
+  outbox = new Outbox(telemetry, MAX_PENDING);
+  outbox.start();
+  return new Crashes({ db, clock, events: new PoolEvents(db, telemetry), telemetry, outbox });
 }
 
 const REPLICA: CrashedReplica = { id: 'p-0', poolId: 'p', engine: 'llamacpp' };
@@ -146,7 +149,7 @@ describe('the newest 20', () => {
     for (let at = 0; at < 25; at += 1) {
       crashes.record(REPLICA, facts({ reason: { code: 'X', message: String(at), fix: null } }));
     }
-    await crashes.stop();
+    await outbox.stop();
     expect((await rows(20)).map(({ message }) => message)).toEqual(Array.from({ length: 20 }, (_, at) => `${at + 5}`));
     await rows(1, 'p-1');
     expect(await opened.query('SELECT FROM pool_events')).toHaveLength(26);
@@ -166,7 +169,7 @@ describe('changes of flags', () => {
 
   it('survive a restart of the control plane', async () => {
     crashes.ready(REPLICA.id, ['--ctx', '4096']);
-    await crashes.stop();
+    await outbox.stop();
     crashes = newLife();
     crashes.record(REPLICA, facts({ launchArgs: ['--ctx', '8192'] }));
     expect((await theRow()).flag_changes).toEqual(changed);
@@ -211,7 +214,7 @@ describe('a database', () => {
     } finally {
       await other.end();
     }
-    await crashes.stop();
+    await outbox.stop();
     expect((await rows(20)).map(({ message }) => message)).toEqual(
       Array.from({ length: 20 }, (_, at) => `${at + 280}`),
     );

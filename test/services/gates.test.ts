@@ -4,7 +4,7 @@ import type { EngineAdapter, EngineHealth, EngineProps } from '../../src/engines
 import { cpuGate, exitReason, propsGate, readyGate } from '../../src/services/supervision/gates.js';
 
 const health = (over: Partial<EngineHealth>): EngineHealth => ({
-  ...{ state: 'loading', live: true, ready: false, progressing: null, silentForMs: null, ...over },
+  ...{ state: 'loading', live: true, ready: false, progressing: null, silentForMs: null, frameAgoMs: null, ...over },
 });
 const engine = (answers: () => Promise<EngineHealth>): EngineAdapter =>
   new Proxy({} as EngineAdapter, { get: (_target, key) => (key === 'health' ? answers : undefined) });
@@ -77,8 +77,13 @@ describe('a log', () => {
     expect(await exitReason({ code: 3, signal: null }, log(['a', 'b', 'c']), 2)).toMatchObject({
       ...{ code: 'ENGINE_EXITED', message: 'the engine process ended with code 3. Last lines: b | c' },
     });
-    expect(await exitReason({ code: null, signal: null }, log([]), 2)).toMatchObject({
+    expect(await exitReason({ code: null, signal: null }, log([]), 2, false)).toMatchObject({
       message: 'the engine process ended in a way that is not known.',
     });
+    const killed = { code: null, signal: 'SIGKILL' } as const;
+    expect(await exitReason(killed, log(['a']), 2, true)).toMatchObject({
+      ...{ code: 'HOST_OOM', message: expect.stringContaining('by SIGKILL: the kernel killed it') },
+    });
+    expect(await exitReason(killed, log(['a']), 2, false)).toMatchObject({ code: 'ENGINE_EXITED' });
   });
 });

@@ -23,6 +23,8 @@ export interface WorldOptions {
   readonly config?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly configDir?: string;
+  /** The way to its database, which has this URL. */
+  readonly databaseUrl?: (url: string) => Promise<string>;
   /** True: pools that are not ready are what the test is about. */
   readonly expectNotReady?: boolean;
 }
@@ -100,7 +102,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       environment: readEnvironment({
         ORCHD_ADDR: '127.0.0.1:0',
         LLAMA_ORCH_HOME: home,
-        DATABASE_URL: database.url,
+        DATABASE_URL: (await options.databaseUrl?.(database.url)) ?? database.url,
         ...options.env,
       }),
       logTo,

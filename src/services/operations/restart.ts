@@ -35,7 +35,7 @@ export async function restart(deps: PoolWorkDeps, run: OperationRun, replica: Re
       // By its pid: the row may still speak of the process that is gone.
       return row?.state === 'READY' && row.pid !== replica.pid;
     };
-    const deadlineMs = deps.supervisor.readyDeadlineMs(replica.poolId);
+    const deadlineMs = deps.supervisor.pool(replica.poolId).readyDeadlineMs;
     const ready = await pollUntil(look, { everyMs: LOOK_EVERY_MS, deadlineMs, signal: run.signal });
     run.checkStop();
     if (!ready) throw new StepFailure(notReady(replica.id, row, deadlineMs));

@@ -22,4 +22,5 @@ export const UNMENDABLE: ReadonlySet<string> = new Set([
   'UNSUPPORTED',
   'UNPINNED',
   'NOT_BUILT',
+  'NO_GPU',
 ]);

@@ -12,8 +12,9 @@ import { endLeftovers, runForExitCode } from '../../host/provision/program.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
 import type { Database } from '../../store/database.js';
 import { upsertPreparedEngine } from '../../store/preparedEngines.js';
+import { dryRun } from './dryRun.js';
 import { Locks } from './locks.js';
-import { folderOf, type ProvisionEnvironment, planOf, shownPlan } from './plan.js';
+import { folderOf, type ProvisionEnvironment, planOf } from './plan.js';
 import type { Prepare, PrepareRun } from './prepare.js';
 import { carryOut, makesSomething, type StepDeps } from './steps.js';
 import { digestOf } from './verify.js';
@@ -44,7 +45,7 @@ export class Provisioning {
   /** What would be done for a pool now; null for one that this node does not have. */
   async plan(poolId: string): Promise<ProvisionPlan | null> {
     const pool = this.#deps.pools.find(({ id }) => id === poolId);
-    return pool === undefined ? null : shownPlan(pool, this.#deps.env);
+    return pool === undefined ? null : dryRun(pool, this.#deps.env);
   }
 
   prepareFor(pool: PoolConfig): Prepare {

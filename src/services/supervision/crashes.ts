@@ -3,13 +3,12 @@
  * replica that went well. Records wait in memory while the database is away, bounded; the engine's owner never waits.
  */
 import { randomUUID } from 'node:crypto';
-import { type Engine, RefusalError } from '../../core/errors.js';
+import type { Engine } from '../../core/errors.js';
 import { flagChanges } from '../../core/flags.js';
 import type { Reason } from '../../core/pool.js';
 import { redact } from '../../engines/redact.js';
 import { BoundedQueue, showable } from '../../host/logLines.js';
 import type { Clock } from '../../runtime/clock.js';
-import { Reconciler } from '../../runtime/reconciler.js';
 import {
   type CrashRow,
   insertCrash,
@@ -19,6 +18,7 @@ import {
 } from '../../store/crashes.js';
 import type { Database } from '../../store/database.js';
 import type { Telemetry } from '../../telemetry/events.js';
+import type { Outbox } from '../outbox.js';
 import type { PoolEvents } from '../poolEvents.js';
 
 /** What is known of an engine whose end nobody asked for. */
@@ -49,6 +49,7 @@ export interface CrashesDeps {
   readonly clock: Clock;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
+  readonly outbox: Outbox;
 }
 
 const KEPT_PER_REPLICA = 20;
@@ -60,11 +61,6 @@ const MAX_ARGS = 256;
 const MAX_ARG_BYTES = 1024;
 const MAX_FLAG_CHANGES = 64;
 const CUT = ' …';
-/** Of all replicas together. */
-const MAX_PENDING = 256;
-const RETRY_EVERY_MS = 1_000;
-/** Of one write that fails although the database is there. */
-const MAX_TRIES = 5;
 
 /** What our launches give another value at every start. */
 const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
@@ -76,39 +72,11 @@ const OTHER_AT_EVERY_START: ReadonlySet<string> = new Set([
   '--shard-uds-path',
 ]);
 
-/** Something to be written; tried again until it is, or given up. */
-interface Pending {
-  readonly what: string;
-  readonly write: () => Promise<void>;
-  tries: number;
-}
-
 export class Crashes {
   readonly #deps: CrashesDeps;
-  readonly #writer: Reconciler;
-  /** Written in this order: so a crash is compared with the good start before it, not with the one after. */
-  #pending: Pending[] = [];
 
   constructor(deps: CrashesDeps) {
     this.#deps = deps;
-    this.#writer = new Reconciler({
-      name: 'crash records',
-      intervalMs: RETRY_EVERY_MS,
-      run: () => this.#flush(),
-      onError: (name, error) => deps.telemetry.backgroundFailure(name, error),
-    });
-  }
-
-  start(): void {
-    this.#writer.start();
-  }
-
-  /** Tries once more to write what waits; what cannot be written is named in the log. */
-  async stop(): Promise<void> {
-    await this.#writer.stop();
-    await this.#flush().catch((error: unknown) => {
-      for (const { what } of this.#pending) this.#lost(what, error);
-    });
   }
 
   /** Never throws and never waits. */
@@ -122,14 +90,14 @@ export class Crashes {
       },
       'engine crashed',
     );
-    this.#enqueue(`crash record of ${replica.id}`, () => this.#write(crash));
+    this.#deps.outbox.push(`crash record of ${replica.id}`, () => this.#write(crash));
   }
 
   /** A start became ready with these arguments (null: somebody else's): what the next crash is compared with. */
   ready(replicaId: string, launchArgs: readonly string[] | null): void {
     if (launchArgs === null) return;
     const args = shownArgs(launchArgs);
-    this.#enqueue(`arguments of ${replicaId}`, async () => {
+    this.#deps.outbox.push(`arguments of ${replicaId}`, async () => {
       const written = await writeGoodLaunchArgs(this.#deps.db, replicaId, args);
       if (!written) throw new Error(`replica ${replicaId} has no row`);
     });
@@ -149,40 +117,6 @@ export class Crashes {
     const detail = { crash: id, fault, exit_code: exitCode, signal, flag_changes: changes };
     await events.record({ poolId, replicaId, kind: 'replica_crashed', message, detail });
   }
-
-  #enqueue(what: string, write: () => Promise<void>): void {
-    this.#pending.push({ what, write, tries: 0 });
-    if (this.#pending.length > MAX_PENDING) {
-      // The first may be under way.
-      const [oldest] = this.#pending.splice(1, 1);
-      this.#lost(oldest?.what ?? '', new Error(`more than ${MAX_PENDING} writes wait for the database`));
-    }
-    this.#writer.wake();
-  }
-
-  /** Rejects when the first that waits could not be written and is to be tried again. */
-  async #flush(): Promise<void> {
-    for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
-      const current = next;
-      try {
-        await current.write();
-      } catch (error) {
-        current.tries += 1;
-        if (isAway(error) || current.tries < MAX_TRIES) throw error;
-        this.#lost(current.what, error);
-      }
-      this.#pending = this.#pending.filter((pending) => pending !== current);
-    }
-  }
-
-  #lost(what: string, error: unknown): void {
-    this.#deps.telemetry.log.error({ err: error, human: `Lost: ${what}.` }, 'crash record not written');
-  }
-}
-
-/** A database that is away is a refusal; anything else is no matter of waiting. */
-function isAway(error: unknown): boolean {
-  return error instanceof RefusalError;
 }
 
 /** The facts within their bounds, fit to be shown and stored. */

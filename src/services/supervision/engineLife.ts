@@ -10,6 +10,7 @@ import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay, within } from '../../runtime/wait.js';
+import type { EngineRun } from '../fleet.js';
 import type { Prepare } from '../provisioning/prepare.js';
 import type { CrashFacts } from './crashes.js';
 import { type Ended, type Inherited, Instance, type InstanceFacts } from './instance.js';
@@ -28,6 +29,7 @@ export const SHORT_GRACE_MS = 1_000;
 const PORTS_FREE_DEADLINE_MS = 1_000;
 /** Last lines of its log that a crash record keeps. */
 const CRASH_LOG_LINES = 40;
+const MAX_NAME_CHARS = 200;
 const NOTHING_HELD: ReadonlyMap<string, number> = new Map();
 
 export interface ReplicaFacts extends InstanceFacts {
@@ -84,6 +86,8 @@ export class EngineLife {
   #kvUsage: number | null = null;
   #claim: VramClaim | null = null;
   #fault: string | null = null;
+  /** Of what was made ready for it. */
+  #engineDigest: string | null = null;
 
   /** @param inherited what an earlier start of ours left running: taken over, or else ended, before anything is started. */
   constructor(owner: LifeOwner, inherited: Inherited | null) {
@@ -126,6 +130,19 @@ export class EngineLife {
     return this.#claim?.held ?? NOTHING_HELD;
   }
 
+  /** What a run of it depends on; null while nothing is known of it. */
+  get run(): EngineRun | null {
+    const { facts, deps, modelRef } = this.#owner;
+    if (this.#props === null) return null;
+    const { version: engineVersion, modelId, modelDigest } = this.#props;
+    return {
+      ...{ engineVersion, modelId, gpuUuids: facts.gpuUuids, determinism: deps.recipe.determinism },
+      // What was verified here goes before what the engine says of itself.
+      modelDigest: deps.recipe.modelDigest(modelRef) ?? modelDigest,
+      launchArgs: this.#instance?.launchArgs ?? null,
+    };
+  }
+
   /** Its process as it is to be written down: that of an earlier start until it is taken over or ended. */
   get process(): Inherited | null {
     const own = this.#instance?.own;
@@ -144,8 +161,10 @@ export class EngineLife {
     const { step } = this.steps;
     const unfit = await step('check_model', async () => deps.recipe.check(modelRef));
     if (unfit !== null || signal.aborted) return unfit;
-    const unprepared = await deps.prepare(modelRef, { signal, step });
-    if (unprepared !== null || signal.aborted) return unprepared;
+    const made = await deps.prepare(modelRef, { signal, step });
+    if ('code' in made) return made;
+    this.#engineDigest = made.engineDigest;
+    if (signal.aborted) return null;
     return step('reserve_memory', () => this.#reserveMemory(signal));
   }
 
@@ -223,14 +242,15 @@ export class EngineLife {
     const { facts, modelRef } = this.#owner;
     const { recipe } = this.#owner.deps;
     if (!recipe.spawns) return Instance.attach(recipe, modelRef, facts);
+    const prepared = { modelRef, engineDigest: this.#engineDigest };
     const inherited = this.#inherited;
     if (inherited !== null) {
-      const adopted = Instance.adopt(recipe, modelRef, facts, inherited);
+      const adopted = Instance.adopt(recipe, prepared, facts, inherited);
       if (adopted === null) await reapOrphan({ ...inherited, graceMs: SHORT_GRACE_MS });
       this.#inherited = null;
       if (adopted !== null) return adopted;
     }
-    return Instance.launch(recipe, modelRef, facts);
+    return Instance.launch(recipe, prepared, facts);
   }
 
   /** Whatever comes first: the process ends, a gate or the watch finds fault with it, or it is to end. */
@@ -260,7 +280,8 @@ export class EngineLife {
       onAnswer: () => move('answers', 'the engine answers; its model is loading'),
       onHealthy: () => move('healthy', 'the engine reports ready; it is tested'),
       onProps: (props: EngineProps) => {
-        this.#props = props;
+        const { version, modelId } = props;
+        this.#props = { ...props, version: shownName(version), modelId: shownName(modelId) };
       },
     };
     const failure = await passGates(gates, stop);
@@ -271,15 +292,37 @@ export class EngineLife {
     return this.#watch.run(stop);
   }
 
-  #newWatch({ adapter, log }: Instance): Watch {
+  #newWatch({ adapter, log, own }: Instance): Watch {
     const { deps, onBeat } = this.#owner;
     const { clock, idleTimeoutMs, canaryEveryMs } = deps;
     const onKvUsage = (ratio: number | null) => {
       this.#kvUsage = ratio;
       if (ratio !== null) deps.reports.onKvUsage(this.#props?.version ?? '', ratio);
     };
-    return new Watch({ clock, adapter, logFile: log.file, idleTimeoutMs, canaryEveryMs, onBeat, onKvUsage });
+    const isOurs = own !== null;
+    return new Watch({ clock, adapter, logFile: log.file, idleTimeoutMs, canaryEveryMs, isOurs, onBeat, onKvUsage });
   }
+}
+
+/** What is written down of an engine, and before there is one, of what an earlier start left. */
+export function observedOf(engine: EngineLife | null, inherited: Inherited | null) {
+  const process = engine === null ? inherited : engine.process;
+  return {
+    // Of each device; where shares differ, the largest.
+    vramBytes: Math.max(0, ...(engine?.held.values() ?? [])),
+    endpoint: engine?.instance?.endpoint ?? null,
+    pid: process?.pid ?? null,
+    pidStartTicks: process === null ? null : String(process.startTimeTicks),
+    mark: process?.mark ?? null,
+    modelId: engine?.props?.modelId ?? null,
+    preload: engine?.steps.all ?? [],
+    kvUsage: engine?.kvUsage ?? null,
+  };
+}
+
+/** What an engine calls itself and its model, fit for a row and a label. */
+function shownName(name: string): string {
+  return name.replace(/[\p{Cc}\p{Cs}]/gu, '\uFFFD').slice(0, MAX_NAME_CHARS);
 }
 
 /** Sockets close before the end of their process is told, and the end says why. */

@@ -192,7 +192,7 @@ function prepared(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): P
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, configDir, modelRef) : modelRef),
     memory: (modelRef) => ggufPlan(pool, dialect, env, modelRef),
-    check: (modelRef) => binaryObstacle(pool, env) ?? modelObstacle(pool, env, modelRef),
+    check: (modelRef) => filesObstacle(pool, env, modelRef),
     launch: (facts): LaunchSpec => {
       const spec = preparedLaunch(pool, dialect, env, facts);
       if (!env.simulatedGpus) return spec;
@@ -248,8 +248,15 @@ function launchOf(
   };
 }
 
+type FilesEnvironment = Pick<RecipeEnvironment, 'configDir' | 'fileExists'>;
+
+/** What of a launched engine's files the operator has yet to put there. */
+export function filesObstacle(pool: PoolConfig, env: FilesEnvironment, modelRef: string): Reason | null {
+  return binaryObstacle(pool, env) ?? modelObstacle(pool, env, modelRef);
+}
+
 /** Of a program that the operator put there; what we bring here ourselves need not be there yet. */
-function binaryObstacle({ provisioning }: PoolConfig, env: RecipeEnvironment): Reason | null {
+function binaryObstacle({ provisioning }: PoolConfig, env: FilesEnvironment): Reason | null {
   const { mode, binary } = provisioning;
   if (mode !== 'binary' || binary?.url.startsWith('file:') !== true) return null;
   const path = fileURLToPath(binary.url);
@@ -261,7 +268,7 @@ function binaryObstacle({ provisioning }: PoolConfig, env: RecipeEnvironment): R
   };
 }
 
-function modelObstacle(pool: PoolConfig, env: RecipeEnvironment, modelRef: string): Reason | null {
+function modelObstacle(pool: PoolConfig, env: FilesEnvironment, modelRef: string): Reason | null {
   const model = modelSource(pool, env.configDir, modelRef);
   if (model === null) {
     return {

@@ -6,26 +6,30 @@ import { type BreakerState, breakerOf } from '../../core/breaker.js';
 import { ewma, healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '../../core/health.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
-import { afterExit, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
+import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
+import { Changes } from '../../runtime/changes.js';
 import { delay, within } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
-import type { EngineRun, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
+import type { Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import { UNMENDABLE } from '../provisioning/prepare.js';
 import {
   EngineLife,
   type LifeOwner,
+  observedOf,
   type ReplicaDeps,
   type ReplicaFacts,
   reasonOf,
   SHORT_GRACE_MS,
 } from './engineLife.js';
-import type { Inherited, Instance } from './instance.js';
+import type { Inherited } from './instance.js';
 import type { StateChange } from './reports.js';
 
 const EWMA_WEIGHT = 0.2;
 /** What comes next is an operator's decision. */
 const GIVEN_UP: ReadonlySet<ReplicaState> = new Set(['QUARANTINED', 'FAILED']);
+
+const STOPPED: Reason = { code: 'INTERRUPTED', message: 'it was stopped before its engine was started', fix: null };
 
 /** What was asked of the owner since the run began; the run ends for the first that is not `keep`. */
 type Ask = 'keep' | 'stop' | 'recycle';
@@ -44,7 +48,11 @@ export class Replica {
   #engineVersion: string | null = null;
   #lastError: Reason | null = null;
   #failures = 0;
+  /** Starts in a row that were refused before there was a process. */
+  #refusals = 0;
   #restarts = 0;
+  /** Ended for good, without anybody waiting. */
+  #killed = false;
   /** Why it is being started anew, where that is its own fault. */
   #blamed: Reason | null = null;
   #speed: Speed = NO_SPEED;
@@ -55,7 +63,7 @@ export class Replica {
   #firstTokenMs: number | null = null;
   /** Whether it took work when that was last told. */
   #offered = false;
-  #listeners = new Set<() => void>();
+  readonly #changes = new Changes();
 
   constructor(facts: ReplicaFacts, modelRef: string, deps: ReplicaDeps) {
     this.facts = facts;
@@ -86,6 +94,7 @@ export class Replica {
   }
 
   start(): void {
+    if (this.#killed) return;
     this.#life ??= this.#live();
     this.#changed(null);
   }
@@ -103,6 +112,7 @@ export class Replica {
 
   /** Ends the process without grace; the owner's loop is not asked and need not be. */
   async kill(): Promise<void> {
+    this.#killed = true;
     this.#request('stop');
     await this.#engine?.instance?.own?.process.stop({ graceMs: 0 }).catch(() => {});
   }
@@ -117,18 +127,21 @@ export class Replica {
     this.#lastError = reason;
     if (blame && this.#ask === 'keep') this.#blamed = reason;
     this.#request('recycle');
-    await this.#until(() => this.#engine?.instance !== old);
+    await this.#changes.until(() => this.#engine?.instance !== old);
   }
 
   /** Serves another model from now on. @returns null when it is ready, else what went wrong (the caller decides). */
   async setModel(modelRef: string, options: { deadlineMs: number; signal: AbortSignal }): Promise<Reason | null> {
     await this.stop();
+    if (options.signal.aborted || this.#killed) return STOPPED;
     this.#modelRef = modelRef;
     this.#failures = 0;
     this.#lastError = null;
+    this.#speed = NO_SPEED;
+    this.#firstTokenMs = null;
     this.start();
     using deadline = within(options.deadlineMs, options.signal);
-    await this.#until(() => this.#state === 'READY' || this.#lastError !== null, deadline.signal);
+    await this.#changes.until(() => this.#state === 'READY' || this.#lastError !== null, deadline.signal);
     if (this.#state === 'READY') return null;
     return (
       this.#lastError ?? {
@@ -143,8 +156,19 @@ export class Replica {
   retry(): void {
     if (!GIVEN_UP.has(this.#state)) return;
     this.#failures = 0;
+    this.#deps.vram.forgive(this.facts.id);
     this.#move('retry', 'resumed by an operator');
     this.#life = this.#live();
+  }
+
+  /** Takes no more tasks; what runs on it goes on. */
+  drain(): void {
+    this.#move('drain', 'takes no more tasks');
+  }
+
+  /** Takes tasks again, with the same process. */
+  resumeDrained(): void {
+    this.#move('resume', 'takes tasks again');
   }
 
   /** Asks for a sign of life now, and offers nothing before it has come. */
@@ -153,29 +177,15 @@ export class Replica {
   }
 
   ready(): ReadyReplica | null {
-    const { instance = null, watch = null } = this.#engine ?? {};
-    if (this.#state !== 'READY' || this.#ask !== 'keep' || instance === null || watch?.suspect !== false) return null;
+    const { instance = null, watch = null, run = null } = this.#engine ?? {};
+    if (this.#state !== 'READY' || this.#ask !== 'keep') return null;
+    if (instance === null || run === null || watch?.suspect !== false) return null;
     const { id, poolId, engine, slots } = this.facts;
     return {
-      id,
-      poolId,
-      engine,
-      slots,
+      ...{ id, poolId, engine, slots, run },
       engineVersion: this.#engineVersion ?? '',
-      run: this.#engineRun(instance),
       vramFreeBytes: Math.min(...this.#deps.devices().map(({ freeBytes }) => freeBytes), Number.MAX_SAFE_INTEGER),
       adapter: instance.adapter,
-    };
-  }
-
-  #engineRun({ launchArgs }: Instance): EngineRun {
-    return {
-      engineVersion: this.#engineVersion ?? '',
-      modelId: this.#engine?.props?.modelId ?? null,
-      modelDigest: this.#engine?.props?.modelDigest ?? null,
-      launchArgs,
-      gpuUuids: this.facts.gpuUuids,
-      determinism: this.#deps.recipe.determinism,
     };
   }
 
@@ -193,7 +203,7 @@ export class Replica {
   }
 
   async #live(): Promise<void> {
-    while (this.#ask !== 'stop') {
+    while (this.#ask !== 'stop' && !this.#killed) {
       this.#ask = 'keep';
       this.#blamed = null;
       this.#asked = new AbortController();
@@ -238,6 +248,7 @@ export class Replica {
     try {
       const obstacle = await engine.provision(signal);
       if (obstacle !== null || signal.aborted) return obstacle;
+      this.#refusals = 0;
       this.#move('launch', `starting ${this.#modelRef}`);
       const ended = await engine.live(signal);
       const failure = this.#blamed === null ? ended : { reason: this.#blamed, exit: null };
@@ -304,29 +315,42 @@ export class Replica {
 
   /** @returns false when the replica is given up. */
   async #backOff(failure: Reason, engine: EngineLife): Promise<boolean> {
-    const { clock, reports, chance } = this.#deps;
     this.#lastError = failure;
-    const run = { failuresBefore: this.#failures, readyForMs: engine.readyForMs ?? 0 };
-    const decision = afterExit(DEFAULT_RESTART_POLICY, run, chance());
-    this.#failures = decision.failures;
-    if (decision.next === 'quarantine') {
-      this.#move('give_up', `given up after ${decision.failures} failures in a row: ${failure.message}`);
+    const delayMs = this.#state === 'PROVISIONING' ? this.#delayOfRefused() : this.#delayOfFailed(engine);
+    if (delayMs === null) {
+      this.#move('give_up', `given up after ${this.#failures} failures in a row: ${failure.message}`);
       return false;
     }
-    this.#restarts += 1;
-    this.#backoffUntilMs = clock.nowMs() + decision.delayMs;
-    reports.onRestart({ nth: this.#restarts, delayMs: decision.delayMs, reason: failure });
+    const { clock, reports } = this.#deps;
+    this.#backoffUntilMs = clock.nowMs() + delayMs;
+    if (this.#state !== 'PROVISIONING') {
+      this.#restarts += 1;
+      reports.onRestart({ nth: this.#restarts, delayMs, reason: failure });
+    }
     const event = this.#state === 'STOPPING' ? 'failed' : 'exited';
-    this.#move(event, `${failure.message} Next start in ${decision.delayMs} ms.`);
+    this.#move(event, `${failure.message} Next start in ${delayMs} ms.`);
     // What was asked before is done: from here on, only what comes next cuts the wait short.
     if (this.#ask === 'recycle') {
       this.#ask = 'keep';
       this.#asked = new AbortController();
     }
-    await delay(decision.delayMs, this.#asked.signal);
+    await delay(delayMs, this.#asked.signal);
     this.#backoffUntilMs = null;
     this.#move(this.#ask === 'stop' ? 'stop' : 'retry', 'backoff is over');
     return true;
+  }
+
+  #delayOfRefused(): number {
+    this.#refusals += 1;
+    return backoffMs(DEFAULT_RESTART_POLICY, this.#refusals, this.#deps.chance());
+  }
+
+  /** null: it failed too often. */
+  #delayOfFailed({ readyForMs }: EngineLife): number | null {
+    const run = { failuresBefore: this.#failures, readyForMs: readyForMs ?? 0 };
+    const decision = afterExit(DEFAULT_RESTART_POLICY, run, this.#deps.chance());
+    this.#failures = decision.failures;
+    return decision.next === 'restart' ? decision.delayMs : null;
   }
 
   #move(event: ReplicaEvent, message: string): void {
@@ -348,7 +372,7 @@ export class Replica {
     reports.onChange(this.#observed(), change, this.#offered !== wasOffered);
     if (health !== before.health) reports.onHealth({ from: before.health, to: health });
     if (breaker !== before.breaker) reports.onBreaker({ from: before.breaker, to: breaker });
-    for (const listener of [...this.#listeners]) listener();
+    this.#changes.tell();
   }
 
   #judged(): { readonly health: ReplicaHealth; readonly breaker: BreakerState } {
@@ -362,52 +386,19 @@ export class Replica {
     };
   }
 
-  async #until(condition: () => boolean, signal?: AbortSignal): Promise<void> {
-    while (!condition() && signal?.aborted !== true) {
-      await new Promise<void>((resolve) => {
-        const done = () => {
-          this.#listeners.delete(done);
-          signal?.removeEventListener('abort', done);
-          resolve();
-        };
-        this.#listeners.add(done);
-        signal?.addEventListener('abort', done);
-      });
-    }
-  }
-
   #observed(): ReplicaObserved {
     const { id, poolId, ordinal, slots, deviceMask, gpuUuids, nodeId } = this.facts;
-    const engine = this.#engine;
-    const known = engine === null ? this.#inherited : engine.process;
     return {
-      id,
-      poolId,
-      ordinal,
-      deviceMask,
-      gpuUuids,
-      nodeId,
-      state: this.#state,
-      slotsTotal: slots,
-      // Of each device; where shares differ, the largest.
-      vramBytes: Math.max(0, ...(engine?.held.values() ?? [])),
-      endpoint: engine?.instance?.endpoint ?? null,
-      pid: known?.pid ?? null,
-      pidStartTicks: known === null ? null : String(known.startTimeTicks),
-      mark: known?.mark ?? null,
+      ...{ id, poolId, ordinal, slotsTotal: slots, deviceMask, gpuUuids, nodeId },
+      ...observedOf(this.#engine, this.#inherited),
+      ...{ state: this.#state, health: this.#health, breaker: this.#breaker, modelRef: this.#modelRef },
       engineVersion: this.#engineVersion,
-      modelId: engine?.props?.modelId ?? null,
       restartCount: this.#restarts,
       backoffUntilMs: this.#backoffUntilMs,
       lastError: this.#lastError,
       lastHeartbeatMs: this.#heartbeatMs,
       tokensPerSecond: this.#speed.recent,
       firstTokenMs: this.#firstTokenMs,
-      modelRef: this.#modelRef,
-      health: this.#health,
-      breaker: this.#breaker,
-      preload: engine?.steps.all ?? [],
-      kvUsage: engine?.kvUsage ?? null,
     };
   }
 }

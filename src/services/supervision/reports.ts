@@ -7,6 +7,7 @@ import type { ReplicaState } from '../../core/replica.js';
 import type { Database } from '../../store/database.js';
 import { type ReplicaObserved, writeReplica } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
+import type { Outbox } from '../outbox.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Crashes, CrashFacts } from './crashes.js';
 
@@ -18,7 +19,7 @@ export interface StateChange {
 
 export type PreloadOutcome = 'passed' | 'failed' | 'refused';
 
-/** All of it is told at once and written down in the order it was told; nothing throws, nobody waits. */
+/** All of it is told at once and written down in the order it was told, through the outbox; nothing throws, nobody waits. */
 export interface ReplicaReports {
   /** @param observed everything that is known. @param offerChanged it takes work now, or takes none any more. */
   onChange(observed: ReplicaObserved, change: StateChange | null, offerChanged: boolean): void;
@@ -43,30 +44,25 @@ export interface ReportsDeps {
   readonly crashes: Crashes;
   /** A replica became ready, or stopped being so. */
   readonly onFleetChange: () => void;
+  readonly outbox: Outbox;
 }
 
 export class Reports implements ReplicaReports {
   readonly #replica: { readonly id: string; readonly poolId: string; readonly engine: Engine };
   readonly #deps: ReportsDeps;
-  /** Rows and events go out one after another, so that an older state never overwrites a newer one. */
-  #written: Promise<void> = Promise.resolve();
-  /** The newest state that waits to be written: those between are of no use to anybody. */
-  #unwritten: ReplicaObserved | null = null;
+  #newest: ReplicaObserved | null = null;
+  /** A write of the newest state is on its way; those between are of no use to anybody. */
+  #rowWaits = false;
 
   constructor(replica: { id: string; poolId: string; engine: Engine }, deps: ReportsDeps) {
     this.#replica = replica;
     this.#deps = deps;
   }
 
-  /** Resolves when everything told so far is written. */
-  written(): Promise<void> {
-    return this.#written;
-  }
-
   onChange(observed: ReplicaObserved, change: StateChange | null, offerChanged: boolean): void {
-    const waits = this.#unwritten !== null;
-    this.#unwritten = observed;
-    if (!waits) this.#then(() => this.#writeRow());
+    this.#newest = observed;
+    if (!this.#rowWaits) this.#deps.outbox.push(`state of ${this.#replica.id}`, () => this.#writeRow());
+    this.#rowWaits = true;
     if (change !== null) {
       const { message, ...states } = change;
       this.#deps.telemetry.replicaChanged(this.#replica, change);
@@ -118,19 +114,13 @@ export class Reports implements ReplicaReports {
   }
 
   async #writeRow(): Promise<void> {
-    const observed = this.#unwritten;
-    this.#unwritten = null;
-    if (observed !== null) await writeReplica(this.#deps.db, observed);
+    this.#rowWaits = false;
+    if (this.#newest !== null) await writeReplica(this.#deps.db, this.#newest);
   }
 
   #event(kind: string, message: string, detail: Readonly<Record<string, unknown>>): void {
     const { poolId, id: replicaId } = this.#replica;
-    this.#then(() => this.#deps.events.record({ poolId, replicaId, kind, message, detail }));
-  }
-
-  #then(write: () => Promise<void>): void {
-    this.#written = this.#written
-      .then(write)
-      .catch((error: unknown) => this.#deps.telemetry.backgroundFailure('replica report', error));
+    const { outbox, events } = this.#deps;
+    outbox.push(`${kind} of ${replicaId}`, () => events.append({ poolId, replicaId, kind, message, detail }));
   }
 }

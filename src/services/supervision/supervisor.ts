@@ -8,27 +8,30 @@ import { freeMemory } from '../../core/registry.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { Gpu } from '../../host/gpus.js';
 import { engineLogFile } from '../../host/logFile.js';
-import { reapOrphan } from '../../host/process.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
-import { listReplicas, type PoolDesired, retireOthers, upsertPool, writeGpus } from '../../store/pools.js';
+import { listReplicas, retireOthers, retireReplicas, upsertPool, writeGpus } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import type { EngineOnGpu, GpuNow } from '../gpus.js';
+import type { Outbox } from '../outbox.js';
 import type { PoolEvents } from '../poolEvents.js';
 import type { Prepare } from '../provisioning/prepare.js';
 import type { Crashes } from './crashes.js';
-import type { Inherited } from './instance.js';
+import { desiredPool } from './desired.js';
+import { type InheritedSeat, settleInheritance } from './inheritance.js';
 import type { Device } from './memory.js';
-import { SELF_TEST_DEADLINE_MS } from './preload.js';
+import { PoolReplicas } from './poolReplicas.js';
 import { type Recipe, type RecipeEnvironment, recipeFor } from './recipe.js';
 import { Replica } from './replica.js';
 import { Reports } from './reports.js';
 import type { VramLedger } from './vram.js';
 
-const ORPHAN_GRACE_MS = 2_000;
 const FATAL_OBSTACLES = new Set(['ENGINE_MISSING', 'MODEL_REF_INVALID', 'NOT_BUILT']);
+
+/** How long a reload waits for the rows of its replicas. */
+const ROWS_DEADLINE_MS = 10_000;
 
 export interface SupervisorDeps {
   readonly db: Database;
@@ -36,6 +39,7 @@ export interface SupervisorDeps {
   readonly telemetry: Telemetry;
   readonly events: PoolEvents;
   readonly crashes: Crashes;
+  readonly outbox: Outbox;
   readonly config: Config;
   readonly gpus: readonly Gpu[];
   readonly gpuNow: (uuid: string) => GpuNow;
@@ -53,24 +57,10 @@ export interface SupervisorDeps {
   readonly onFleetChange: () => void;
 }
 
-function replicaIds({ id, replicas }: PoolConfig): string[] {
-  return Array.from({ length: replicas }, (_, ordinal) => `${id}-${ordinal}`);
-}
-
-interface ManagedPool {
-  readonly config: PoolConfig;
-  readonly recipe: Recipe;
-  readonly replicas: Replica[];
-  modelRef: string;
-  draining: boolean;
-}
-
 export class Supervisor implements Fleet {
   readonly #deps: SupervisorDeps;
-  readonly #pools = new Map<string, ManagedPool>();
-  readonly #reports = new Set<Reports>();
-  /** Engines of an earlier start that may go on, by replica. */
-  readonly #inherited = new Map<string, Inherited>();
+  readonly #pools = new Map<string, PoolReplicas>();
+  /** Of the replicas that there are now, by their ids. */
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
@@ -82,29 +72,26 @@ export class Supervisor implements Fleet {
     mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
     this.#preflight();
-    await this.#sortOrphans();
     await writeGpus(
       db,
       nodeId,
       gpus.map((gpu) => ({ ...gpu, nodeId })),
     );
     for (const pool of config.pools) await this.#addPool(pool);
-    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
+    await this.#makeReplicas();
+    const replicas = this.#all();
     await retireOthers(db, { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) });
     for (const replica of replicas) replica.start();
   }
 
-  /** Ends every engine, all at once; resolves when every process group is gone and every row says so. */
+  /** Ends every engine, all at once; resolves when every process group is gone. */
   async stop(): Promise<void> {
-    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
-    await Promise.all(replicas.map((replica) => replica.stop()));
-    await Promise.all([...this.#reports].map((reports) => reports.written()));
+    await Promise.all(this.#all().map((replica) => replica.stop()));
   }
 
   /** Ends every engine without grace. */
   async kill(): Promise<void> {
-    const replicas = [...this.#pools.values()].flatMap((pool) => pool.replicas);
-    await Promise.all(replicas.map((replica) => replica.kill()));
+    await Promise.all(this.#all().map((replica) => replica.kill()));
   }
 
   poolIds(): readonly string[] {
@@ -125,7 +112,7 @@ export class Supervisor implements Fleet {
   }
 
   limits(poolId: string): PoolLimits {
-    const { config } = this.#pool(poolId);
+    const { config } = this.pool(poolId);
     return {
       wallMs: config.timeouts.wall_ms,
       slotsTotal: config.replicas * config.slots,
@@ -134,7 +121,7 @@ export class Supervisor implements Fleet {
   }
 
   ready(poolId: string): readonly ReadyReplica[] {
-    const pool = this.#pool(poolId);
+    const pool = this.pool(poolId);
     if (pool.draining) return [];
     return pool.replicas.flatMap((replica) => replica.ready() ?? []);
   }
@@ -151,43 +138,15 @@ export class Supervisor implements Fleet {
     this.#replica(replicaId)?.progressed(progress);
   }
 
-  setDraining(poolId: string, draining: boolean): void {
-    this.#pool(poolId).draining = draining;
-    this.#deps.onFleetChange();
-  }
-
-  async retryQuarantined(poolId: string): Promise<void> {
-    for (const replica of this.#pool(poolId).replicas) replica.retry();
-  }
-
-  /** Swaps the model of every replica of a pool. @returns null when all are ready, else the first thing that went wrong. */
-  async setModel(
-    poolId: string,
-    modelRef: string,
-    options: { deadlineMs: number; signal: AbortSignal },
-  ): Promise<Reason | null> {
-    const pool = this.#pool(poolId);
-    const obstacle = pool.recipe.check(modelRef);
-    if (obstacle !== null) return obstacle;
-    const outcomes = await Promise.all(pool.replicas.map((replica) => replica.setModel(modelRef, options)));
-    const failure = outcomes.find((outcome) => outcome !== null) ?? null;
-    if (failure === null) pool.modelRef = modelRef;
-    return failure;
-  }
-
-  /** What stands in the way of serving a model, found without disturbing anything. */
-  checkModel(poolId: string, modelRef: string): Reason | null {
-    return this.#pool(poolId).recipe.check(modelRef);
-  }
-
-  /** Longest the replicas of a pool may take from a start to ready, ms. */
-  readyDeadlineMs(poolId: string): number {
-    return this.#pool(poolId).recipe.readyDeadlineMs + SELF_TEST_DEADLINE_MS;
+  /** The replicas of a pool, for the operations on it. */
+  pool(poolId: string): PoolReplicas {
+    const pool = this.#pools.get(poolId);
+    if (pool === undefined) throw new Error(`this node does not manage pool ${poolId}`);
+    return pool;
   }
 
   replicasOn(gpuUuid: string): EngineOnGpu[] {
-    return [...this.#pools.values()]
-      .flatMap(({ replicas }) => replicas)
+    return this.#all()
       .filter(({ facts }) => facts.gpuUuids.includes(gpuUuid))
       .map((replica) => {
         const { id, poolId, engine } = replica.facts;
@@ -224,43 +183,52 @@ export class Supervisor implements Fleet {
     }
   }
 
-  /** What an earlier start left running: the engines that were ready go on if they can, the others are ended. */
-  async #sortOrphans(): Promise<void> {
-    const { db, nodeId, telemetry, config } = this.#deps;
-    const wanted = new Set(config.pools.flatMap(replicaIds));
-    for (const row of await listReplicas(db)) {
-      if (row.pid === null || row.nodeId !== nodeId || row.mark === null) continue;
-      const orphan = { pid: row.pid, startTimeTicks: Number(row.pidStartTicks ?? 0), mark: row.mark };
-      if (row.state === 'READY' && wanted.has(row.id)) {
-        this.#inherited.set(row.id, orphan);
-        continue;
-      }
-      const fate = await reapOrphan({ ...orphan, graceMs: ORPHAN_GRACE_MS });
-      telemetry.log.info(
-        { replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` },
-        'orphan check',
-      );
-    }
-  }
-
   async #addPool(config: PoolConfig): Promise<void> {
-    const { db, hash, recipeEnv, gpuObstacle } = this.#deps;
+    const { db, hash, recipeEnv, gpuObstacle, gpus, onFleetChange } = this.#deps;
     const made = recipeFor(config, recipeEnv);
     const needsGpu = made.spawns && !made.simulated && gpuObstacle !== null;
     const recipe = needsGpu ? { ...made, check: () => gpuObstacle } : made;
-    const modelRef = await upsertPool(db, desiredPool(config, recipe, this.#deps.gpus, hash));
-    const pool: ManagedPool = { config, recipe, replicas: [], modelRef, draining: false };
+    const modelRef = await upsertPool(db, desiredPool(config, { gpus, simulatedEngine: recipe.simulated, hash }));
+    const pool = new PoolReplicas(config, recipe, modelRef, {
+      make: (seat, model) => this.#makeReplica({ config, recipe }, seat, model),
+      devicesAt: (place) => this.#devicesAt(config, place),
+      written: () => this.#deps.outbox.settled(ROWS_DEADLINE_MS),
+      retire: (replicas) => this.#retire(replicas),
+      onChange: onFleetChange,
+    });
     this.#pools.set(config.id, pool);
-    for (const [ordinal, id] of replicaIds(config).entries()) pool.replicas.push(this.#makeReplica(pool, id, ordinal));
   }
 
-  #makeReplica(pool: ManagedPool, id: string, ordinal: number): Replica {
-    const { config, recipe, modelRef } = pool;
+  /** Of every pool; what an earlier life of this node left running goes on where it is still wanted, and is ended else. */
+  async #makeReplicas(): Promise<void> {
+    const { db, nodeId, telemetry } = this.#deps;
+    const pools = [...this.#pools].map(([id, { config, modelRef }]) => {
+      const masks = Array.from({ length: config.replicas }, (_, place) => maskOf(this.#gpusAt(config, place)));
+      return { id, modelRef, masks };
+    });
+    const seats = await settleInheritance(pools, await listReplicas(db), { id: nodeId, telemetry });
+    for (const [id, own] of seats) this.pool(id).make(own);
+  }
+
+  async #retire(replicas: readonly Replica[]): Promise<void> {
+    const { db, telemetry } = this.#deps;
+    await retireReplicas(
+      db,
+      replicas.map(({ facts }) => facts.id),
+    );
+    for (const { facts } of replicas) telemetry.replicaGone(facts);
+  }
+
+  #makeReplica(
+    { config, recipe }: { readonly config: PoolConfig; readonly recipe: Recipe },
+    { place, ordinal, inherited }: InheritedSeat,
+    modelRef: string,
+  ): Replica {
     const { homeDir, nodeId, clock, chance } = this.#deps;
-    const gpus = this.#gpusOf(config, ordinal);
+    const gpus = this.#gpusAt(config, place);
+    const id = `${config.id}-${ordinal}`;
     const identity = { id, poolId: config.id, engine: config.engine };
     const reports = new Reports(identity, this.#deps);
-    this.#reports.add(reports);
     // A simulated GPU cannot be named to a real engine; it gets none.
     const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
     const facts = {
@@ -268,7 +236,7 @@ export class Supervisor implements Fleet {
       ordinal,
       nodeId,
       slots: config.slots,
-      deviceMask: gpus.map((gpu) => gpu.index).join(','),
+      deviceMask: maskOf(gpus),
       gpuUuids: visible.map((gpu) => gpu.uuid),
       gpuIndices: visible.map((gpu) => gpu.index),
       workDir: join(homeDir, 'run', 'engines'),
@@ -278,23 +246,27 @@ export class Supervisor implements Fleet {
       clock,
       recipe,
       chance,
-      devices: () => gpus.map((gpu) => this.#deviceOf(gpu)),
+      devices: () => this.#devicesAt(config, place),
       vram: this.#deps.vram,
       contextLength: config.ctx,
       prepare: this.#deps.preparerOf(config),
       idleTimeoutMs: config.timeouts.idle_ms,
       canaryEveryMs: config.health.canary_every_ms,
       reports,
-      inherited: this.#inherited.get(id) ?? null,
+      inherited,
     });
   }
 
   /** A tensor split spans all devices of the pool; without one, replicas take the devices in turn. */
-  #gpusOf(config: PoolConfig, ordinal: number): Gpu[] {
+  #gpusAt(config: PoolConfig, place: number): Gpu[] {
     const { devices } = config;
     const wanted =
-      config.tensor_split === undefined && devices.length > 0 ? [devices[ordinal % devices.length]] : devices;
+      config.tensor_split === undefined && devices.length > 0 ? [devices[place % devices.length]] : devices;
     return this.#deps.gpus.filter((gpu) => wanted.includes(gpu.index));
+  }
+
+  #devicesAt(config: PoolConfig, place: number): Device[] {
+    return this.#gpusAt(config, place).map((gpu) => this.#deviceOf(gpu));
   }
 
   #deviceOf({ uuid, index, name, memoryTotalBytes }: Gpu): Device {
@@ -307,45 +279,15 @@ export class Supervisor implements Fleet {
     };
   }
 
-  #pool(poolId: string): ManagedPool {
-    const pool = this.#pools.get(poolId);
-    if (pool === undefined) throw new Error(`this node does not manage pool ${poolId}`);
-    return pool;
+  #replica(replicaId: string): Replica | undefined {
+    return this.#all().find((replica) => replica.facts.id === replicaId);
   }
 
-  #replica(replicaId: string): Replica | undefined {
-    for (const pool of this.#pools.values()) {
-      const replica = pool.replicas.find((candidate) => candidate.facts.id === replicaId);
-      if (replica !== undefined) return replica;
-    }
-    return undefined;
+  #all(): Replica[] {
+    return [...this.#pools.values()].flatMap((pool) => pool.all);
   }
 }
 
-function desiredPool(
-  config: PoolConfig,
-  recipe: Recipe,
-  gpus: readonly Gpu[],
-  hash: (text: string) => string,
-): PoolDesired {
-  const capacityOf = (name: 'interactive' | 'batch') =>
-    config.admission.priorities?.find((priority) => priority.name === name)?.queue_capacity ?? config.queue.capacity;
-  const simulatedGpu = gpus.some((gpu) => gpu.simulated && config.devices.includes(gpu.index));
-  return {
-    id: config.id,
-    engine: config.engine,
-    modelRef: config.model,
-    contextLength: config.ctx,
-    deviceMask: config.devices.join(','),
-    samplerProfileVersion: config.sampler_profile_version ?? null,
-    slotsPerReplica: config.slots,
-    fullPolicy: config.queue.full_policy,
-    simulated: recipe.simulated || simulatedGpu,
-    configHash: hash(JSON.stringify(config)),
-    capacity: {
-      interactive: capacityOf('interactive'),
-      batch: capacityOf('batch'),
-      total: config.queue.capacity,
-    },
-  };
+function maskOf(gpus: readonly Gpu[]): string {
+  return gpus.map((gpu) => gpu.index).join(',');
 }

@@ -5,7 +5,7 @@
 import type { GpuProcess, GpuReading } from '../../core/gpu.js';
 import type { Reason } from '../../core/pool.js';
 import type { VramNeed } from '../../core/vram.js';
-import { isVramOom, needAfterOom, needOfPeak, type OutOfMemory } from '../../core/vramObserved.js';
+import { needAfterOom, needOfPeak, type OutOfMemory } from '../../core/vramObserved.js';
 import { markVariable } from '../../host/process.js';
 import { readEnvironment } from '../../host/procfs.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -17,6 +17,7 @@ import type { PoolEvents } from '../poolEvents.js';
 import { type Device, firstMisfit, firstUnusable, needOf } from './memory.js';
 import { peakKeyOf, type StartedAs, simulatedBytesOf } from './vramKeys.js';
 import { VramLeft } from './vramLeft.js';
+import { VramOoms } from './vramOoms.js';
 import { VramRun } from './vramRun.js';
 
 export interface VramDeps {
@@ -54,19 +55,17 @@ export interface VramClaim {
 const NOTHING: VramClaim = { held: new Map(), release: () => {} };
 const FREE_DEADLINE_MS = 10_000;
 const LOOK_EVERY_MS = 50;
-/** Ways in which engines were started that ran out of memory; the oldest is forgotten. */
-const MAX_OOMS = 256;
 
 export class VramLedger {
   readonly #deps: VramDeps;
   readonly #left: VramLeft;
   readonly #runs = new Set<VramRun>();
-  /** By key, then by GPU. */
-  readonly #ooms = new Map<string, ReadonlyMap<string, OutOfMemory>>();
+  readonly #ooms: VramOoms;
   #written: Promise<void> = Promise.resolve();
 
   constructor(deps: VramDeps) {
     this.#deps = deps;
+    this.#ooms = new VramOoms(deps.clock);
     this.#left = new VramLeft(deps, deps.freeDeadlineMs ?? FREE_DEADLINE_MS);
   }
 
@@ -91,7 +90,7 @@ export class VramLedger {
     for (const run of this.#runs) {
       const pid = run.isOn(uuid) ? run.facts.pid() : null;
       if (pid === null) continue;
-      const bytes = run.facts.simulatedBytes ?? run.bookedOn(uuid);
+      const bytes = run.facts.simulatedBytes ?? run.expectedOn(uuid);
       usedBytes += bytes;
       if (run.facts.simulated) processes.push({ pid, usedBytes: bytes });
     }
@@ -109,12 +108,14 @@ export class VramLedger {
     for (const run of this.#runs) if (run.facts.replicaId === start.replicaId) this.#release(run, null);
     const plan = recipe.memory(modelRef);
     const estimates = await needOf(plan, start.devices());
-    if ('code' in estimates) return estimates;
+    // What an earlier start left running is there, whatever stands in the way of another one.
+    if ('code' in estimates && !start.inherited) return estimates;
+    const known = 'code' in estimates ? [] : estimates;
     // A real engine is shown no simulated GPU: there is nothing to be learned from it.
     const key = start.gpuUuids.length === 0 ? null : peakKeyOf({ ...start, plan }, this.#deps.hash);
     const peaks = await this.#peaks(key, start.gpuUuids);
     for (;;) {
-      const outcome = this.#book(start, key, estimates, peaks);
+      const outcome = this.#book(start, key, known, peaks);
       if (!('code' in outcome)) return outcome;
       const { mayWait, ...refusal } = outcome;
       if (!mayWait || signal.aborted) return refusal;
@@ -133,6 +134,11 @@ export class VramLedger {
     for (const run of this.#runs) this.#keep(run, false);
   }
 
+  /** An operator wants a replica tried once more, whatever became of it before. */
+  forgive(replicaId: string): void {
+    this.#ooms.forgive(replicaId);
+  }
+
   /** Resolves when what was seen is written down. */
   settled(): Promise<void> {
     return this.#written;
@@ -147,7 +153,7 @@ export class VramLedger {
   ): VramClaim | (Reason & { readonly mayWait: boolean }) {
     const devices = start.devices();
     const unusable = firstUnusable(devices);
-    if (unusable !== null) return { ...unusable, mayWait: false };
+    if (unusable !== null && !start.inherited) return { ...unusable, mayWait: false };
     const readings = new Map(this.#deps.readings().map((reading) => [reading.gpu.uuid, reading]));
     const seen = devices.map(({ uuid, label }, at) =>
       needOfPeak(estimates[at] ?? null, peaks.get(uuid) ?? null, {
@@ -155,7 +161,7 @@ export class VramLedger {
         simulated: readings.get(uuid)?.gpu.simulated === true,
       }),
     );
-    const ooms = this.#oomsFor(key, devices);
+    const ooms = this.#ooms.against(key, devices);
     const needs = seen.map((need, at) => {
       const oom = ooms?.get(devices[at]?.uuid ?? '');
       return oom === undefined ? need : needAfterOom(need, oom);
@@ -163,7 +169,7 @@ export class VramLedger {
     // What an earlier start left running has its memory already.
     const refusal = start.inherited ? null : this.#refusal(start, devices, { seen, needs, ooms });
     if (refusal !== null) return refusal;
-    return this.#enter(start, key, devices, { needs, readings });
+    return this.#enter(start, key, devices, { needs, expected: seen, readings });
   }
 
   #refusal(
@@ -185,15 +191,19 @@ export class VramLedger {
     start: VramStart,
     key: VramPeakKey | null,
     devices: readonly Device[],
-    { needs, readings }: { needs: Needs; readings: ReadonlyMap<string, GpuReading> },
+    { needs, expected, readings }: { needs: Needs; expected: Needs; readings: ReadonlyMap<string, GpuReading> },
   ): VramClaim {
-    const booked = devices.flatMap(({ uuid }, at) => {
-      const bytes = needs[at]?.totalBytes;
-      return bytes === undefined ? [] : [[uuid, bytes] as const];
-    });
+    const byDevice = (of: Needs): ReadonlyMap<string, number> =>
+      new Map(
+        devices.flatMap(({ uuid }, at) => {
+          const bytes = of[at]?.totalBytes;
+          return bytes === undefined ? [] : [[uuid, bytes] as const];
+        }),
+      );
     const { replicaId, poolId, isReady, pid, recipe } = start;
     const run = new VramRun({
-      ...{ replicaId, poolId, key, isReady, pid, booked: new Map(booked) },
+      ...{ replicaId, poolId, key, isReady, pid, booked: byDevice(needs), expected: byDevice(expected) },
+      claimedMs: this.#deps.clock.monotonicMs(),
       devices: devices.map(({ uuid, label, freeBytes }) => ({
         ...{ uuid, label, freeBytes },
         usedBytes: start.inherited ? null : (readings.get(uuid)?.memoryUsedBytes ?? null),
@@ -209,8 +219,7 @@ export class VramLedger {
   #release(run: VramRun, fault: string | null): void {
     if (!this.#runs.delete(run)) return;
     this.#crowd(run);
-    const { key } = run.facts;
-    if (fault !== null && key !== null && isVramOom(fault)) this.#remember(key, run, fault);
+    this.#ooms.ended(run, fault);
     const simulated = new Set(this.#deps.readings().flatMap(({ gpu }) => (gpu.simulated ? [gpu.uuid] : [])));
     this.#left.add(run, simulated, this.#runs);
     this.#keep(run, true);
@@ -226,23 +235,6 @@ export class VramLedger {
       }
       if (this.#left.on(uuid) > 0) run.crowd(uuid);
     }
-  }
-
-  #remember(key: VramPeakKey, run: VramRun, fault: string): void {
-    const name = nameOf(key);
-    this.#ooms.delete(name);
-    const capacities = [...run.capacities()];
-    this.#ooms.set(name, new Map(capacities.map(([uuid, capacityBytes]) => [uuid, { fault, capacityBytes }])));
-    const [oldest] = this.#ooms.keys();
-    if (this.#ooms.size > MAX_OOMS && oldest !== undefined) this.#ooms.delete(oldest);
-  }
-
-  /** Nobody says which of several GPUs was too small: one that has more now is a reason to try again. */
-  #oomsFor(key: VramPeakKey | null, devices: readonly Device[]): ReadonlyMap<string, OutOfMemory> | null {
-    const ooms = key === null ? undefined : this.#ooms.get(nameOf(key));
-    if (ooms === undefined) return null;
-    const noneHasMore = devices.every(({ uuid, freeBytes }) => freeBytes <= (ooms.get(uuid)?.capacityBytes ?? 0));
-    return devices.length === 1 || noneHasMore ? ooms : null;
   }
 
   #ownersIn({ processes }: GpuReading): ReadonlyMap<string, GpuProcess[]> {
@@ -267,10 +259,13 @@ export class VramLedger {
   #keep(run: VramRun, atItsEnd: boolean): void {
     const { key } = run.facts;
     if (key === null) return;
-    for (const peak of run.takePeaks(atItsEnd)) {
+    for (const { row, onLost } of run.takePeaks(atItsEnd)) {
       this.#written = this.#written
-        .then(() => raiseVramPeak(this.#deps.db, key, peak))
-        .catch((error: unknown) => this.#deps.telemetry.backgroundFailure('vram peak', error));
+        .then(() => raiseVramPeak(this.#deps.db, key, row))
+        .catch((error: unknown) => {
+          onLost();
+          this.#deps.telemetry.backgroundFailure('vram peak', error);
+        });
     }
   }
 }
@@ -285,8 +280,4 @@ function misfitOf(needs: Needs, devices: readonly Device[]): Reason | null {
     if (misfit !== null) return misfit;
   }
   return null;
-}
-
-function nameOf({ modelKey, flagsKey }: VramPeakKey): string {
-  return `${flagsKey} ${modelKey}`;
 }

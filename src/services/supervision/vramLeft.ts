@@ -95,6 +95,7 @@ export class VramLeft {
     );
     const left = own.find((one) => !this.#isOverdue(one)) ?? own.find(({ listed }) => listed.length > 0) ?? own[0];
     if (left === undefined) return null;
+    this.#tellOverdue(left);
     const mayWait = !this.#isOverdue(left);
     if (!mayWait && left.listed.length === 0 && !misfits) return null;
     return { ...reasonOf(left), mayWait };

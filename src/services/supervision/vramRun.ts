@@ -10,9 +10,13 @@ export interface RunFacts {
   /** Every GPU it may use; what is booked may be known for none of them. */
   readonly devices: readonly RunDevice[];
   readonly booked: ReadonlyMap<string, number>;
+  /** What it will take; less than what is booked where an earlier one ran out of memory with more. */
+  readonly expected: ReadonlyMap<string, number>;
   /** It takes no memory, and says how much it would: null where it says nothing. */
   readonly simulated: boolean;
   readonly simulatedBytes: number | null;
+  /** Monotonic. */
+  readonly claimedMs: number;
   readonly isReady: () => boolean;
   /** null: no process of it runs. */
   readonly pid: () => number | null;
@@ -38,6 +42,14 @@ interface OnDevice {
   seen: (LastSeen & { readonly listed: boolean; readonly freeBytes: number | null }) | null;
   peakBytes: number;
   writtenBytes: number;
+  /** This start is among those that the peak was seen in. */
+  isCounted: boolean;
+}
+
+export interface DuePeak {
+  readonly row: VramPeakRow;
+  /** It could not be written: it is tried once more with the next one, or at the end. */
+  readonly onLost: () => void;
 }
 
 /** No engine has more processes on a GPU. */
@@ -56,8 +68,16 @@ export class VramRun {
     return this.#on.has(uuid);
   }
 
+  /** Of one that has loaded and is seen, no more than it takes or may take: what else its start had to find free is free. */
   bookedOn(uuid: string): number {
-    return this.facts.booked.get(uuid) ?? 0;
+    const booked = this.facts.booked.get(uuid) ?? 0;
+    const seen = this.#on.get(uuid)?.seen;
+    if (seen?.listed !== true || !this.facts.isReady()) return booked;
+    return Math.min(booked, Math.max(seen.heldBytes, this.expectedOn(uuid)));
+  }
+
+  expectedOn(uuid: string): number {
+    return this.facts.expected.get(uuid) ?? 0;
   }
 
   /** Of what is booked, what no reading can show yet; 0 as well where processes cannot be told apart. */
@@ -103,15 +123,19 @@ export class VramRun {
   }
 
   /** Peaks to be written down now: only of engines that became ready, as others may not have loaded all. */
-  takePeaks(atItsEnd: boolean): VramPeakRow[] {
+  takePeaks(atItsEnd: boolean): DuePeak[] {
     if (this.facts.key === null || !this.facts.isReady()) return [];
-    const due = [...this.#on.values()].filter(({ peakBytes, writtenBytes }) =>
-      atItsEnd ? peakBytes > writtenBytes : isNotableRise(peakBytes, writtenBytes),
+    const due = [...this.#on.values()].filter(({ peakBytes, writtenBytes, isCounted }) =>
+      atItsEnd ? peakBytes > writtenBytes || (peakBytes > 0 && !isCounted) : isNotableRise(peakBytes, writtenBytes),
     );
     return due.map((on) => {
-      const runs = on.writtenBytes === 0 ? 1 : 0;
+      const row = { gpuUuid: on.device.uuid, peakBytes: on.peakBytes, runs: on.isCounted ? 0 : 1 };
       on.writtenBytes = on.peakBytes;
-      return { gpuUuid: on.device.uuid, peakBytes: on.peakBytes, runs };
+      on.isCounted = true;
+      const onLost = () => {
+        if (row.runs > 0) on.isCounted = false;
+      };
+      return { row, onLost };
     });
   }
 
@@ -132,7 +156,16 @@ export class VramRun {
 }
 
 function emptyView(device: RunDevice): OnDevice {
-  return { device, alone: true, compared: false, pids: new Set(), seen: null, peakBytes: 0, writtenBytes: 0 };
+  return {
+    device,
+    alone: true,
+    compared: false,
+    pids: new Set(),
+    seen: null,
+    peakBytes: 0,
+    writtenBytes: 0,
+    isCounted: false,
+  };
 }
 
 /** null: one of them is not told. */

@@ -11,13 +11,17 @@ import { delay, within } from '../../runtime/wait.js';
 import type { Sign } from '../fleet.js';
 import { decodeGate } from './gates.js';
 
-const HEARTBEAT_EVERY_MS = 2_000;
+const MAX_HEARTBEAT_EVERY_MS = 2_000;
+/** So many looks in the time that a stream may be silent: a stall is seen well before its streams are given up. */
+const LOOKS_PER_IDLE_TIMEOUT = 8;
 /** While it is not trusted. */
 const SUSPECT_HEARTBEAT_EVERY_MS = 250;
 const HEARTBEAT_DEADLINE_MS = 5_000;
 /** So many heartbeats in a row without an answer, and the engine is started anew. */
 const MISSED_HEARTBEATS = 3;
 const MAX_CANARY_DEADLINE_MS = 30_000;
+/** A connection that is cut, or a full queue, may be chance; so many in a row are not. */
+const MAX_VAIN_CANARIES = 8;
 /** Its counters are read with every so many heartbeats. */
 const METRICS_EVERY = 5;
 
@@ -28,6 +32,8 @@ export interface WatchDeps {
   readonly idleTimeoutMs: number;
   /** An engine that has nothing to do decodes one token this often; 0: only when it is suspect. */
   readonly canaryEveryMs: number;
+  /** We started it, for us alone: who else could keep it busy? */
+  readonly isOurs: boolean;
   /** It answered, or its vitals changed. */
   readonly onBeat: () => void;
   /** 0 … 1; null: the engine does not tell. */
@@ -37,6 +43,9 @@ export interface WatchDeps {
 export class Watch {
   readonly #deps: WatchDeps;
   #wanted: Sign | null = null;
+  #wantedSinceMs = 0;
+  /** Canaries in a row that came back without a token, although the engine answers. */
+  #vain = 0;
   #look = new AbortController();
   #silentForMs: number | null = null;
   #canaryMs: number | null = null;
@@ -60,7 +69,9 @@ export class Watch {
 
   /** Asks for a sign of life now. A token says more than an answer. */
   doubt(sign: Sign): void {
-    if (this.#wanted === sign || this.#wanted === 'token') return;
+    if (sign === 'answer' && this.#wanted === 'token') return;
+    if (sign === 'token') this.#wantedSinceMs = this.#deps.clock.monotonicMs();
+    if (this.#wanted === sign) return;
     this.#wanted = sign;
     this.#look.abort();
     this.#deps.onBeat();
@@ -88,8 +99,14 @@ export class Watch {
 
   async #pause(stop: AbortSignal): Promise<void> {
     using either = within(null, stop, this.#look.signal);
-    await delay(this.suspect ? SUSPECT_HEARTBEAT_EVERY_MS : HEARTBEAT_EVERY_MS, either.signal);
+    await delay(this.#everyMs(), either.signal);
     if (this.#look.signal.aborted) this.#look = new AbortController();
+  }
+
+  #everyMs(): number {
+    if (this.suspect) return SUSPECT_HEARTBEAT_EVERY_MS;
+    const forStalls = this.#deps.idleTimeoutMs / LOOKS_PER_IDLE_TIMEOUT;
+    return Math.min(MAX_HEARTBEAT_EVERY_MS, Math.max(SUSPECT_HEARTBEAT_EVERY_MS, forStalls));
   }
 
   async #heartbeat(stop: AbortSignal): Promise<EngineHealth | null> {
@@ -107,14 +124,14 @@ export class Watch {
     };
   }
 
-  async #beat({ silentForMs }: EngineHealth, stop: AbortSignal): Promise<Reason | null> {
+  async #beat({ silentForMs, frameAgoMs }: EngineHealth, stop: AbortSignal): Promise<Reason | null> {
     this.#missed = 0;
     const stalledBefore = isStalled(this.vitals);
     this.#silentForMs = silentForMs;
     // The streams that stood still are gone now; whether the engine decodes is not known yet.
-    if (stalledBefore && silentForMs === null) this.#wanted = 'token';
+    if (stalledBefore && silentForMs === null) this.#want('token');
     // A doubt that is younger than this answer waits for the next one.
-    if (!this.#look.signal.aborted) this.#answered();
+    if (!this.#look.signal.aborted) this.#answered(frameAgoMs);
     this.#deps.onBeat();
     if (!this.#canaryIsDue()) return null;
     const failure = await this.#canary(stop);
@@ -122,11 +139,20 @@ export class Watch {
     return failure;
   }
 
-  #answered(): void {
-    const decodes = this.#silentForMs !== null && !isStalled(this.vitals);
-    if (this.#silentForMs !== null) this.#lastWorkMs = this.#deps.clock.monotonicMs();
-    if (decodes) this.#canaryMs = null;
-    if (this.#wanted === 'answer' || decodes) this.#wanted = null;
+  #want(sign: Sign): void {
+    this.#wanted = sign;
+    this.#wantedSinceMs = this.#deps.clock.monotonicMs();
+  }
+
+  #answered(frameAgoMs: number | null): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const lastFrameMs = frameAgoMs === null ? Number.NEGATIVE_INFINITY : nowMs - frameAgoMs;
+    if (lastFrameMs > this.#lastWorkMs) {
+      this.#lastWorkMs = lastFrameMs;
+      this.#canaryMs = null;
+      this.#vain = 0;
+    }
+    if (this.#wanted === 'answer' || lastFrameMs > this.#wantedSinceMs) this.#wanted = null;
   }
 
   #canaryIsDue(): boolean {
@@ -145,26 +171,28 @@ export class Watch {
     try {
       await decodeGate(adapter, deadline.signal);
     } catch (error) {
-      if (stop.aborted || isBusy(error)) return null;
-      // Others may have come in before it, and do get their tokens.
-      const health = await this.#heartbeat(stop);
-      return stop.aborted || health?.progressing === true ? null : this.#stalled(error, deadlineMs);
+      return stop.aborted ? null : await this.#canaryFailed(error, deadlineMs, stop);
     }
+    this.#vain = 0;
     this.#canaryMs = clock.monotonicMs() - startedMs;
     this.#lastWorkMs = clock.monotonicMs();
     this.#wanted = null;
     return null;
   }
 
-  #stalled(error: unknown, deadlineMs: number): Reason {
-    if (error instanceof EngineError && error.engineLost && error.fault !== 'silent') throw error;
-    const why =
-      error instanceof EngineError && error.fault !== 'silent' ? error.message : `no token in ${deadlineMs} ms`;
-    return {
-      code: 'ENGINE_STALLED',
-      message: `the engine answers and does not decode: ${why}`,
-      fix: `Look at ${this.#deps.logFile} and at its GPU (nvidia-smi, dmesg).`,
-    };
+  async #canaryFailed(error: unknown, deadlineMs: number, stop: AbortSignal): Promise<Reason | null> {
+    // Others may have come in before it, and do get their tokens.
+    const health = await this.#heartbeat(stop);
+    if (stop.aborted || health?.progressing === true) return null;
+    const lost = error instanceof EngineError && error.fault !== 'silent' && (error.engineLost || isBusy(error));
+    if (!lost) return stalled(error, deadlineMs, this.#deps.logFile);
+    // Whoever else uses it keeps it busy, which is a sign of life.
+    if (isBusy(error) && !this.#deps.isOurs) this.#wanted = null;
+    else this.#want('token');
+    this.#vain += 1;
+    this.#lastWorkMs = this.#deps.clock.monotonicMs();
+    if (this.#vain < MAX_VAIN_CANARIES || (isBusy(error) && !this.#deps.isOurs)) return null;
+    return stalled(error, deadlineMs, this.#deps.logFile);
   }
 
   async #readMetrics(stop: AbortSignal): Promise<void> {
@@ -174,7 +202,16 @@ export class Watch {
   }
 }
 
-/** It refuses for now, because others keep it busy: that is a sign of life. */
+function stalled(error: unknown, deadlineMs: number, logFile: string): Reason {
+  const why = error instanceof EngineError && error.fault !== 'silent' ? error.message : `no token in ${deadlineMs} ms`;
+  return {
+    code: 'ENGINE_STALLED',
+    message: `the engine answers and does not decode: ${why}`,
+    fix: `Look at ${logFile} and at its GPU (nvidia-smi, dmesg).`,
+  };
+}
+
+/** It takes no more for now. */
 function isBusy(error: unknown): boolean {
   return error instanceof EngineError && error.code === 'POOL_UNREADY';
 }

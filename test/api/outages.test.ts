@@ -1,0 +1,91 @@
+/** What the database did not hear while it was away is told to it afterwards, and no reader waits for ever. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { type CutProxy, startCutProxy } from '../support/cutProxy.js';
+import { gql } from '../support/graphql.js';
+import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { simConfig, startWorld, type World } from '../support/world.js';
+
+let world: World | null = null;
+let proxy: CutProxy | null = null;
+
+afterEach(async () => {
+  await proxy?.mend().catch(() => {});
+  await world?.[Symbol.asyncDispose]();
+  await proxy?.[Symbol.asyncDispose]();
+  world = null;
+  proxy = null;
+});
+
+async function row(sql: string, ...values: unknown[]) {
+  const [found] = (await world?.database.query(sql, values)) ?? [];
+  if (found === undefined) throw new Error(`nothing found: ${sql}`);
+  return found;
+}
+
+describe('a database that was away', () => {
+  it('has the last state of a replica, and every event of it, once it is back', { timeout: 90_000 }, async () => {
+    const through = async (url: string) => {
+      const { hostname, port } = new URL(url);
+      proxy = await startCutProxy({ host: hostname, port: Number(port) });
+      return Object.assign(new URL(url), { host: `127.0.0.1:${proxy.port}` }).href;
+    };
+    world = await startWorld({ config: simConfig({ replicas: 1 }), databaseUrl: through });
+    const { pid } = await row("SELECT pid FROM replicas WHERE id = 'sim-0'");
+    await proxy?.cut();
+    process.kill(pid, 'SIGKILL');
+    const startedAnew = () => world?.logLines().filter((line) => line.includes('"to":"READY"')).length;
+    await expect.poll(startedAnew, { timeout: 30_000 }).toBe(2);
+    await proxy?.mend();
+    const state = () => row("SELECT state, restart_count, pid <> $1 AS other FROM replicas WHERE id = 'sim-0'", pid);
+    await expect.poll(state, { timeout: 30_000 }).toEqual({ state: 'READY', restart_count: 1, other: true });
+    const count = async (kind: string) =>
+      Number((await row('SELECT count(*) FROM pool_events WHERE kind = $1', kind)).count);
+    await expect.poll(() => count('replica_crashed'), { timeout: 30_000 }).toBe(1);
+    expect(await count('replica_restart')).toBe(1);
+    expect(await count('replica_preload')).toBe(2);
+    const moves = await world.database.query(
+      "SELECT detail FROM pool_events WHERE kind = 'replica_state' ORDER BY seq",
+    );
+    // No gap: each state begins where the one before it ended.
+    for (const [at, { detail }] of moves.entries()) {
+      if (at > 0) expect(detail.from).toBe(moves[at - 1]?.detail.to);
+    }
+    expect(moves.at(-1)?.detail.to).toBe('READY');
+  });
+
+  it('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
+    world = await startWorld({ config: simConfig({ replicas: 1 }) });
+    await world.database.query(`CREATE SEQUENCE endings;
+      CREATE FUNCTION refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF nextval('endings') = 1 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '22000'; END IF; RETURN NEW; END $$;
+      CREATE TRIGGER refuse_first BEFORE UPDATE ON tasks FOR EACH ROW WHEN (NEW.status = 'SUCCEEDED')
+        EXECUTE FUNCTION refuse_first();`);
+    const request = taskRequest({ model_ref: 'sim-7b', max_tokens: 5 });
+    expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
+    const frames = await readStream(world.url, request.task_id);
+    expect(frames.at(-1)?.event).toBe('end');
+    expect(tokensOf(frames)).toHaveLength(5);
+    expect(world.logLines().join('')).toContain('attempt ending');
+  });
+});
+
+describe('a start that is refused before there is a process', () => {
+  it('is tried again for as long as it takes, and is not given up', { timeout: 60_000 }, async () => {
+    const config = simConfig({ replicas: 1 }).replaceAll(/memory_bytes: \d+/g, 'memory_bytes: 1000000');
+    world = await startWorld({ config, expectNotReady: true });
+    const url = world.url;
+    const refusals = async () =>
+      Number(
+        (
+          await row(
+            "SELECT count(*) FROM pool_events WHERE kind = 'replica_preload' AND detail->>'outcome' = 'refused'",
+          )
+        ).count,
+      );
+    await expect.poll(refusals, { timeout: 40_000 }).toBeGreaterThanOrEqual(6);
+    const { data } = await gql(url, '{ pools { replicas { state restartCount breaker lastError { code } } } }');
+    const [replica] = data.pools[0].replicas;
+    expect(replica).toMatchObject({ restartCount: 0, lastError: { code: 'VRAM_INSUFFICIENT' } });
+    expect(['BACKING_OFF', 'ABSENT', 'PROVISIONING']).toContain(replica.state);
+  });
+});

@@ -1,0 +1,103 @@
+/** What must hold after a chaos run; every breach in words. */
+import { isTerminal, TASK_STATUSES } from '../../src/core/task.js';
+import type { Struck } from './chaosBlows.js';
+import type { Facts, TaskFacts } from './chaosFacts.js';
+import type { Asked, Flow } from './chaosFlow.js';
+import { indicesOf, tokensOf } from './rest.js';
+
+/** Its message when the control plane itself is to blame. */
+const OUR_FAULT = /inside the control plane/;
+
+export function breachesOf(facts: Facts, flow: Flow, touches: ReadonlyMap<string, readonly Struck[]>): string[] {
+  const breaches: string[] = [];
+  for (const asked of flow.asked) {
+    const { taskId } = asked.reader;
+    const task = facts.tasks.get(taskId);
+    const met = touches.get(taskId) ?? [];
+    if (task === undefined) breaches.push(`${taskId} was acknowledged and is lost`);
+    else
+      for (const breach of [...ofReader(asked, task, met), ...ofText(asked, task, flow, met)])
+        breaches.push(`${describe(task)}: ${breach}`);
+  }
+  for (const task of facts.tasks.values())
+    for (const breach of ofTask(task, touches.get(task.id) ?? [])) breaches.push(`${describe(task)}: ${breach}`);
+  for (const { one, other, slot } of facts.overlaps) breaches.push(`leases ${one} and ${other} held ${slot} at once`);
+  for (const lease of facts.leases)
+    if (lease.untilMs === null) breaches.push(`lease ${lease.id} of ${lease.replicaId}/${lease.slot} is still held`);
+  if (facts.queued !== 0) breaches.push(`the lanes count ${facts.queued} waiting tasks`);
+  return breaches;
+}
+
+function describe({ id, poolId, status, code, strict, attempts }: TaskFacts): string {
+  return `task ${id} (${poolId}, ${strict ? 'strict' : 'best effort'}, ${status} ${code ?? ''}, ${attempts} attempts)`;
+}
+
+function* ofTask(task: TaskFacts, touches: readonly Struck[]): Generator<string> {
+  const known = TASK_STATUSES.find((status) => status === task.status);
+  if (known === undefined || !isTerminal(known)) yield 'has not ended';
+  if (task.ends !== 1) yield `its log has ${task.ends} ends`;
+  if (task.tokens !== task.lastTokenSeq) yield `its log has ${task.tokens} tokens up to number ${task.lastTokenSeq}`;
+  if (task.status === 'FAILED') yield* unexplained(task, touches);
+  if (task.status === 'CANCELED' && !touches.some(({ taskId }) => taskId === task.id)) yield 'nobody cancelled it';
+  for (const { blow, note, untilMs } of touches) {
+    const confirmed = blow.kind.act.on === 'operator' && blow.kind.act.does === 'cancel' && note === 'accepted';
+    if (confirmed && (task.endedMs ?? Number.POSITIVE_INFINITY) > untilMs)
+      yield 'it ended after its cancel was confirmed';
+  }
+  if (task.status === 'DROPPED' || task.status === 'EXPIRED') yield 'nothing explains that';
+}
+
+/** A failure is explained by a blow that may have met the task and may end it so. */
+function* unexplained({ code, message }: TaskFacts, touches: readonly Struck[]): Generator<string> {
+  const met = touches.map(({ blow }) => blow.kind);
+  if (OUR_FAULT.test(message ?? '')) yield `it failed inside the control plane`;
+  else if (!met.some(({ codes }) => codes.some((possible) => possible === code)))
+    yield `nothing that it met explains "${message}": ${met.map(({ name }) => name).join(', ') || 'nothing'}`;
+}
+
+function* ofReader({ reader }: Asked, task: TaskFacts, touches: readonly Struck[]): Generator<string> {
+  const { frames } = reader;
+  const ends = frames.filter(({ event }) => event === 'end' || event === 'error');
+  const [end] = ends;
+  if (ends.length !== 1 || frames.at(-1) !== end) yield `its reader saw ${ends.length} ends, or more after it`;
+  if (frames.filter(({ event }) => event === 'started').length > 1) yield 'its reader saw it start twice';
+  const indices = indicesOf(frames);
+  if (indices.some((index, at) => index !== at)) yield `its reader saw the indices ${indices.join(' ')}`;
+  yield* differences(tokensOf(frames).join(''), task, touches);
+  const told =
+    end?.event === 'error' ? `FAILED ${end.data.code}` : end?.data.canceled === true ? 'CANCELED' : 'SUCCEEDED';
+  if (told !== (task.code === null ? task.status : `${task.status} ${task.code}`)) yield `its reader was told ${told}`;
+}
+
+/**
+ * Tokens are shown before they are durable. Of a task that is not run again after a death of ours, or fails before it
+ * is as far again, readers may have the last ones that the log has not.
+ */
+function* differences(seen: string, task: TaskFacts, touches: readonly Struck[]): Generator<string> {
+  if (seen === task.text) return;
+  const lostSome = task.status !== 'SUCCEEDED' && touches.some(({ blow }) => blow.kind.reach === 'everything');
+  if (!lostSome || !seen.startsWith(task.text)) yield 'its reader saw another text than its log has';
+}
+
+function* ofText(
+  { question, reader }: Asked,
+  task: TaskFacts,
+  flow: Flow,
+  touches: readonly Struck[],
+): Generator<string> {
+  const right = flow.textOf(question);
+  const text = tokensOf(reader.frames).join('');
+  if (task.status === 'SUCCEEDED' && text !== right)
+    yield `its text is not that of an undisturbed run: ${quote(text, right)}`;
+  // What comes after a token that an engine left out is seen to be wrong one token later at the earliest.
+  const mayHaveGap = touches.some(({ blow }) => blow.kind.name === 'missing-at-token');
+  if (task.status !== 'SUCCEEDED' && !mayHaveGap && !right.startsWith(text))
+    yield `its text is not how an undisturbed run begins: ${quote(text, right)}`;
+}
+
+function quote(text: string, right: string): string {
+  let same = 0;
+  while (same < text.length && text[same] === right[same]) same += 1;
+  const at = Math.max(0, same - 10);
+  return `from ${at} "${text.slice(at, at + 40)}", not "${right.slice(at, at + 40)}" (${text.length} of ${right.length})`;
+}
