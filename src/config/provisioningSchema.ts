@@ -1,6 +1,7 @@
 /** The `provisioning` section of a pool, and what it shares with the rest of the file. See schema.ts for the rules of all of it. */
 import { z } from 'zod';
 import { isLoopback } from './environment.js';
+import { pathOfFileUrl } from './fileUrl.js';
 
 const PROVISIONING_MODES = ['external', 'source', 'container', 'package', 'binary', 'simulated'] as const;
 const GIB_BYTES = 1024 ** 3;
@@ -39,7 +40,7 @@ const binaryUrl = z
   .refine(
     (value) => {
       const url = urlOf(value);
-      return url !== null && (isFetchable(url) || (url.protocol === 'file:' && /^file:\/\/\/[^/]/.test(value)));
+      return url !== null && (isFetchable(url) || pathOfFileUrl(value) !== null);
     },
     {
       error: 'is neither https:// nor file:/// with an absolute path — write e.g. file:///opt/llama.cpp/llama-server',
@@ -64,7 +65,7 @@ const repoUrl = z
   .refine(
     (value) => {
       const url = urlOf(value);
-      return url !== null && (isFetchable(url) || /^file:\/\/\/[^/]/.test(value));
+      return url !== null && (isFetchable(url) || pathOfFileUrl(value) !== null);
     },
     { error: 'is no https:// URL — write e.g. https://github.com/ggml-org/llama.cpp', abort: true },
   )
@@ -96,9 +97,16 @@ const SourceSchema = z.strictObject({
 });
 
 const ContainerSchema = z.strictObject({
-  image: z.string().regex(/^[a-z0-9][a-zA-Z0-9._:/-]{0,254}(?:@sha256:[0-9a-f]{64})?$/, {
-    error: 'is no image name — write e.g. ghcr.io/ggml-org/llama.cpp@sha256:<64 hex digits>',
-  }),
+  image: z
+    .string()
+    .regex(/^[a-z0-9][a-zA-Z0-9._:/-]{0,254}(?:@sha256:[0-9a-f]{64})?$/, {
+      error: 'is no image name — write e.g. ghcr.io/ggml-org/llama.cpp@sha256:<64 hex digits>',
+      abort: true,
+    })
+    // With a dot or colon, what stands before a slash is the registry, which policy takes for a host.
+    .refine((image) => !/^[^/]*[.:][^/]*\//.test(image) || URL.canParse(`https://${image.split('/')[0]}/`), {
+      error: 'has no host and port before its first slash — write e.g. localhost:5000/engine@sha256:<64 hex digits>',
+    }),
   /** A tag, or the digest as sha256:hex. */
   tag: z
     .string()

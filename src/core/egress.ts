@@ -10,20 +10,28 @@ export function hostOf(url: URL): string {
   return url.host.toLowerCase();
 }
 
-/** Entries are `host`, `host:port`, or `*.domain`, which stands for the names below it. */
+const DEFAULT_PORTS: Readonly<Record<string, string>> = { 'https:': '443', 'http:': '80' };
+
+/** Entries are a host, or `*.domain` for the names below it; with `:port` for that port alone. */
 function isListed(url: URL, allowHosts: readonly string[]): boolean {
   const hostname = url.hostname.toLowerCase();
+  // A URL does not tell the port that its scheme has anyway.
+  const ownPort = url.port === '' ? DEFAULT_PORTS[url.protocol] : url.port;
   return allowHosts.some((entry) => {
-    const wanted = entry.toLowerCase();
-    if (wanted.startsWith('*.')) return hostname.endsWith(wanted.slice(1));
-    return wanted === hostname || wanted === hostOf(url);
+    const [, host = '', port] = /^(\[.*\]|[^:]*)(?::(\d+))?$/.exec(entry.toLowerCase()) ?? [];
+    if (port !== undefined && port !== ownPort) return false;
+    // Addresses have nothing below them.
+    return host.startsWith('*.') ? !isAddress(url) && hostname.endsWith(host.slice(1)) : host === hostname;
   });
+}
+
+function isAddress({ hostname }: URL): boolean {
+  return hostname.startsWith('[') || /^\d+(?:\.\d+){3}$/.test(hostname);
 }
 
 /** Whether the list names this very address, rather than a name that may come to mean any. */
 export function isListedAddress(url: URL, allowHosts: readonly string[]): boolean {
-  const isAddress = url.hostname.startsWith('[') || /^\d+(?:\.\d+){3}$/.test(url.hostname);
-  return (isAddress || isLoopbackName(url.hostname)) && isListed(url, allowHosts);
+  return (isAddress(url) || isLoopbackName(url.hostname)) && isListed(url, allowHosts);
 }
 
 /** Why a URL may not be opened; null when it may. */

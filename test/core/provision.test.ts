@@ -16,6 +16,7 @@ const HOST: ProvisionHost = {
     docker: '/usr/bin/docker',
   },
   packageManager: 'apt-get',
+  isRoot: false,
   jobs: 4,
   present: false,
 };
@@ -64,6 +65,13 @@ describe('plans', () => {
     expect(codes({ model: { path: null, sha256: SHA } })).toEqual(['UNSUPPORTED']);
     expect(names({ mode: 'external', model })).toEqual([]);
   });
+
+  it('refuse a checksum for a model in pieces, of which it is for one', () => {
+    const of = (path: string) => codes({ model: { path, sha256: SHA } });
+    expect(of('/m-00001-of-00003.gguf')).toEqual(['UNSUPPORTED']);
+    expect(of('/m-00001-of-00001.gguf')).toEqual([]);
+    expect(codes({ model: { path: '/m-00001-of-00003.gguf', sha256: null } })).toEqual([]);
+  });
 });
 
 describe('a binary', () => {
@@ -102,7 +110,7 @@ describe('a source build', () => {
 
   it('is cloned at its ref alone and built for CUDA', () => {
     expect(names(source)).toEqual([
-      ...['check_tools', 'git_init', 'git_remote', 'git_fetch', 'git_checkout'],
+      ...['check_tools', 'clear_source', 'git_init', 'git_remote', 'git_fetch', 'git_checkout'],
       ...['cmake_configure', 'cmake_build', 'check_binary'],
     ]);
     const plan = planFor({ ...FACTS, ...source }, HOST);
@@ -137,22 +145,29 @@ describe('a source build', () => {
     expect(codes({ ...source, policy: off })).toEqual(['POLICY_REFUSED']);
     const withModules = { ...FACTS.source, submodules: true } as ProvisionFacts['source'];
     const steps = names({ ...source, source: withModules });
-    expect(steps.indexOf('check_submodules')).toBeLessThan(steps.indexOf('git_submodules'));
-    expect(steps).toContain('check_submodules');
+    const at = steps.indexOf('git_submodule_init');
+    expect(steps.slice(at, at + 3)).toEqual(['git_submodule_init', 'check_submodules', 'git_submodules']);
     expect(codes({ ...source, engine: 'vllm' })).toEqual(['UNSUPPORTED']);
   });
 });
 
 describe('a container', () => {
   const mode = 'container' as const;
+  const DOCKER = { tools: { docker: '/usr/bin/docker' }, isRoot: true };
 
   it('is pulled by digest with podman, else docker; a tag beside the digest goes', () => {
     const plan = planFor({ ...FACTS, mode }, HOST);
     expect(plan.prepared.image).toBe(`ghcr.io/ggml-org/llama.cpp@sha256:${SHA}`);
     expect(plan.steps.map(commandOf)).toEqual([null, ['/usr/bin/podman', 'pull', '--quiet', plan.prepared.image]]);
-    const docker = planFor({ ...FACTS, mode }, { ...HOST, tools: { docker: '/usr/bin/docker' } });
+    const docker = planFor({ ...FACTS, mode }, { ...HOST, ...DOCKER });
     expect(docker.prepared.runtime).toEqual({ name: 'docker', path: '/usr/bin/docker' });
+    expect(docker.obstacles).toEqual([]);
     expect(codes({ mode }, { tools: {} })).toEqual(['TOOL_MISSING']);
+  });
+
+  it('is not run by docker for a user who could not end it', () => {
+    const { obstacles } = planFor({ ...FACTS, mode }, { ...HOST, ...DOCKER, isRoot: false });
+    expect(obstacles).toMatchObject([{ code: 'UNSUPPORTED', fix: expect.stringContaining('Install podman') }]);
   });
 
   it.each([
@@ -189,6 +204,16 @@ describe('egress', () => {
     ['https://example.com/x', ['*.example.com'], false],
     ['https://example.com:8443/x', ['example.com:443'], false],
     ['https://example.com:8443/x', ['example.com:8443'], true],
+    ['https://example.com/x', ['example.com:443'], true],
+    ['https://a.example.com:8443/x', ['*.example.com:8443'], true],
+    ['https://a.example.com/x', ['*.example.com:8443'], false],
+    ['https://a.example.com/x', ['*.example.com:443'], true],
+    ['http://127.0.0.1/x', ['127.0.0.1:80'], true],
+    ['http://127.0.0.1/x', ['127.0.0.1:443'], false],
+    ['http://127.0.0.1/x', ['*.0.0.1'], false],
+    ['http://[::1]:9/x', ['[::1]:9'], true],
+    ['http://[::1]:9/x', ['[::1]:8'], false],
+    ['http://[::1]:9/x', ['[::1]'], true],
     ['http://example.com/x', ['example.com'], false],
     ['http://127.0.0.1:9/x', ['127.0.0.1'], true],
     ['http://2130706433/x', [], false],

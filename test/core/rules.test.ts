@@ -79,9 +79,9 @@ describe('restarts', () => {
       next: 'restart',
       failures: 1,
     });
-    const after = (failures: number) => afterExit(policy, { failuresBefore: failures - 1, readyForMs: 0 }, 0);
-    expect(after(policy.maxFailures - 1).next).toBe('restart');
-    expect(after(policy.maxFailures)).toEqual({ next: 'quarantine', failures: policy.maxFailures });
+    const atFailure = (failures: number) => afterExit(policy, { failuresBefore: failures - 1, readyForMs: 0 }, 0);
+    expect(atFailure(policy.maxFailures - 1).next).toBe('restart');
+    expect(atFailure(policy.maxFailures)).toEqual({ next: 'quarantine', failures: policy.maxFailures });
     // A refusal costs nothing: it is tried for ever, never faster than the first time nor slower than the cap.
     for (const nth of [1, 9, 1_000]) expect(backoffMs(policy, nth, 0.999)).toBeLessThanOrEqual(policy.capMs);
     expect(backoffMs(policy, 1_000, 0)).toBe(policy.capMs / 2);

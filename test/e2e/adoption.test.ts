@@ -1,9 +1,10 @@
 /** What becomes of the engines when the control plane is killed: the next one goes on with those that are well. */
-import { spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { execFileSync, spawn } from 'node:child_process';
+import { createHash, randomUUID } from 'node:crypto';
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LLAMA_SERVER_IN_PLACE, makeFakeTools, writeProgram } from '../support/fakeTools.js';
 import { gql } from '../support/graphql.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { makeHome, processesOf, type ServerProcess, startServer } from '../support/server.js';
@@ -17,10 +18,10 @@ beforeEach(async () => {
 afterEach(() => remove());
 
 /** Resolves once its rows say that all replicas are ready: they follow what they tell by a moment. */
-async function start(config: string): Promise<ServerProcess> {
+async function start(config: string, env: Record<string, string> = {}): Promise<ServerProcess> {
   const file = join(home, 'config.yaml');
   await writeFile(file, config);
-  const server = await startServer(home, { args: ['--config', file] });
+  const server = await startServer(home, { args: ['--config', file], env });
   const states = async () => new Set((await replicas(server.url)).map(({ state }) => state));
   await expect.poll(states, { timeout: 25_000 }).toEqual(new Set(['READY']));
   return server;
@@ -138,4 +139,74 @@ describe('after kill -9 of the control plane', () => {
     expect(before).toContain((await engines())[0]);
     await serves(second.url, 'llamacpp');
   });
+});
+
+describe('after kill -9 of the control plane, an engine of another build', () => {
+  const sha256 = async (path: string) =>
+    createHash('sha256')
+      .update(await readFile(path))
+      .digest('hex');
+  const config = (provisioning: string) => `
+gpu: { mode: simulated, devices: [{ name: Big, memory_bytes: 25769803776 }] }
+pools: [{ id: p, engine: llamacpp, model: 'file:m.gguf', ctx: 4096, slots: 1, provisioning: ${provisioning} }]
+`;
+
+  /** Starts, looks which engine runs, and is killed. */
+  async function lifeWith(provisioning: string, env: Record<string, string> = {}): Promise<number | undefined> {
+    const server = await start(config(provisioning), env);
+    const running = await engines();
+    expect(running).toHaveLength(1);
+    await kill(server);
+    return running[0];
+  }
+
+  it('is replaced: a program or a model whose promised digest has changed', async () => {
+    const [program, model] = [join(home, 'llama-server'), join(home, 'm.gguf')];
+    await writeProgram(program, LLAMA_SERVER_IN_PLACE);
+    await writeFile(model, 'a model');
+    const life = async () =>
+      lifeWith(`{ mode: binary, binary: { url: 'file://${program}', checksum: 'sha256:${await sha256(program)}' },
+        model: { checksum: 'sha256:${await sha256(model)}' } }`);
+    const first = await life();
+    expect(await life()).toBe(first);
+    await appendFile(model, ', retrained');
+    const second = await life();
+    expect(second).not.toBe(first);
+    await appendFile(program, '// rebuilt\n');
+    const third = await life();
+    expect(third).not.toBe(second);
+    expect(await life()).toBe(third);
+  }, 120_000);
+
+  it('is replaced: a program without a promise that is another one now', async () => {
+    const program = join(home, 'llama-server');
+    await writeProgram(program, LLAMA_SERVER_IN_PLACE);
+    await writeFile(join(home, 'm.gguf'), 'a model');
+    const life = () => lifeWith(`{ mode: binary, binary: { url: 'file://${program}' } }`);
+    const first = await life();
+    expect(await life()).toBe(first);
+    await appendFile(program, '// rebuilt\n');
+    expect(await life()).not.toBe(first);
+  }, 120_000);
+
+  it('is replaced: sources at another ref', async () => {
+    const { folder } = await makeFakeTools(home);
+    const repo = join(home, 'repo');
+    await mkdir(repo);
+    await writeFile(join(repo, 'engine'), LLAMA_SERVER_IN_PLACE);
+    await writeFile(join(home, 'm.gguf'), 'a model');
+    const git = (...args: string[]) =>
+      execFileSync('git', ['-C', repo, '-c', 'user.name=t', '-c', 'user.email=t@t.test', ...args]);
+    git('init', '--quiet');
+    git('add', '.');
+    git('commit', '--quiet', '-m', 'engine');
+    for (const tag of ['b1', 'b2']) git('tag', tag);
+    const life = (ref: string) =>
+      lifeWith(`{ mode: source, source: { repo: 'file://${repo}', ref: ${ref} } }`, {
+        PATH: `${folder}:${process.env.PATH}`,
+      });
+    const first = await life('b1');
+    expect(await life('b1')).toBe(first);
+    expect(await life('b2')).not.toBe(first);
+  }, 120_000);
 });

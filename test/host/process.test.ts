@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { freePort, heldPorts } from '../../src/host/ports.js';
 import { type EngineProcess, reapOrphan, spawnEngineProcess } from '../../src/host/process.js';
-import { groupMembers, isAlive, readStat } from '../../src/host/procfs.js';
+import { groupMembers, isAlive, readCmdline, readEnvironment, readStat } from '../../src/host/procfs.js';
 import { StartupError } from '../../src/host/startupError.js';
 import { cleanUp, fixture, later, temporaryFolder } from './support.js';
 
@@ -202,6 +202,23 @@ test('a free port can be bound, is held then, and free again after', async () =>
   server.close();
   expect(await heldPorts([port], 5_000)).toEqual([]);
   expect(await heldPorts([], 5_000)).toEqual([]);
+});
+
+test('arguments and variables are read back as they were given, whatever their language', async () => {
+  const cwd = await temporaryFolder();
+  const args = ['-e', 'setInterval(() => {}, 1000)', '模型/größe.gguf'];
+  const env = { MODEL_NAME: 'naïve 模型' };
+  const engine = spawnEngineProcess({
+    file: process.execPath,
+    args,
+    env,
+    cwd,
+    logFile: join(cwd, 'engine.log'),
+    mark: 'm',
+  });
+  later(() => engine.stop({ graceMs: 0 }));
+  await expect.poll(() => readCmdline(engine.pid).slice(-3)).toEqual(args);
+  expect(readEnvironment(engine.pid, 'MODEL_NAME')).toBe('naïve 模型');
 });
 
 test('the log of an engine is appended to', async () => {

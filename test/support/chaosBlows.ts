@@ -128,19 +128,20 @@ export class Blows {
     struck.note += task === undefined ? ', nothing to cancel' : `, cancel ${await this.#deps.plane.cancel(task.id)}`;
   }
 
-  async #spoilStart(struck: Struck, { fault, always }: Act & { on: 'start' }): Promise<() => Promise<void>> {
+  async #spoilStart(struck: Struck, { fault, by, always }: Act & { on: 'start' }): Promise<() => Promise<void>> {
     const { startFaults } = this.#deps;
     const target = await this.#target(struck);
     const file = join(startFaults, target.id);
     const starts = always === true ? null : 1;
     await writeFile(file, JSON.stringify({ faults: [faultSpec(fault, struck.blow)], starts }));
-    const killed = this.#leaderOf(target.id);
-    if (killed !== null) sendSignal(killed.pid, 'SIGKILL');
+    const former = this.#leaderOf(target.id);
+    if (by === 'operator') struck.note = await this.#deps.plane.restartReplica(target.id);
+    else if (former !== null) sendSignal(former.pid, 'SIGKILL');
     return async () => {
       if (always === true) return;
       const successor = async () => {
         const leader = this.#leaderOf(target.id);
-        return leader !== null && leader.mark !== killed?.mark;
+        return leader !== null && leader.mark !== former?.mark;
       };
       if (!(await pollUntil(successor, { everyMs: 50, deadlineMs: START_TAKEN_MS }))) struck.note = 'did not start';
       else if (fault === 'never-ready') await this.#endUnready(target.id);

@@ -51,6 +51,7 @@ export class Flow {
   readonly #questions: readonly Question[];
   readonly #texts = new Map<Question, string>();
   readonly #over = new AbortController();
+  readonly #abandoned = new AbortController();
   readonly #failures: unknown[] = [];
   #work: Promise<void>[] = [];
 
@@ -88,6 +89,12 @@ export class Flow {
     if (this.#failures.length > 0) throw new AggregateError(this.#failures, 'tasks did not end');
   }
 
+  /** Nobody waits for the ends any more. */
+  abandon(): void {
+    this.#over.abort();
+    this.#abandoned.abort();
+  }
+
   someTask(): string | null {
     const open = this.asked.filter(({ reader }) => !reader.ended);
     return open.length === 0 ? null : pick(this.#chance, open).reader.taskId;
@@ -108,7 +115,7 @@ export class Flow {
       }
       const reader = new ReturningReader(body.task_id);
       this.asked.push({ question, reader });
-      await reader.readToEnd(this.#url, END_MS);
+      await reader.readToEnd(this.#url, END_MS, this.#abandoned.signal);
     }
   }
 }

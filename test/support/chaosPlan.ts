@@ -6,8 +6,8 @@ import { between, pick, random, shuffled } from './random.js';
 export type Act =
   /** Set in a running engine, taken back after the hold. */
   | { readonly on: 'engine'; readonly fault: FaultName }
-  /** The engine is killed, and its next start (`always`: every start) has the fault. */
-  | { readonly on: 'start'; readonly fault: FaultName; readonly always?: true }
+  /** The engine is killed or restarted by an operator, and its next start (`always`: every start) has the fault. */
+  | { readonly on: 'start'; readonly fault: FaultName; readonly by: 'kill' | 'operator'; readonly always?: true }
   /** From outside; what was stopped goes on after the hold, or never. */
   | { readonly on: 'process'; readonly signal: 'SIGKILL' | 'SIGTERM' | 'SIGSTOP'; readonly goesOn?: true }
   | {
@@ -146,20 +146,27 @@ const FROM_OUTSIDE: readonly Fixed[] = [
   [15, replicaKind('task cancelled', { on: 'operator', does: 'cancel' })],
 ];
 
-const AT_START: readonly (readonly [count: number, fault: FaultName, always?: true])[] = [
+const AT_START: readonly (readonly [count: number, fault: FaultName])[] = [
   [3, 'oom-at-load'],
   [3, 'cpu-fallback'],
   [3, 'other-model'],
   [3, 'slow-load'],
   [2, 'never-ready'],
   [3, 'orphan-child'],
-  [2, 'oom-at-load', true],
 ];
 
-const atStart: readonly Fixed[] = AT_START.map(([count, fault, always]) => {
-  const name = `start with ${fault}${always === true ? ', every time' : ''}`;
-  return [count, replicaKind(name, { on: 'start', fault, ...(always === true && { always }) })];
-});
+const atStart: readonly Fixed[] = AT_START.map(([count, fault]) => [
+  count,
+  replicaKind(`start with ${fault}`, { on: 'start', fault, by: 'kill' }),
+]);
+
+/** These end in quarantine, and take their time; the second is the last of all, so that no life of ours cuts it short. */
+const FOR_GOOD: readonly ChaosKind[] = [
+  replicaKind('start with other-model, every time', { on: 'start', fault: 'other-model', by: 'kill', always: true }),
+  replicaKind('restarted by an operator with cpu-fallback, every time', {
+    ...{ on: 'start', fault: 'cpu-fallback', by: 'operator', always: true },
+  }),
+];
 
 function ofTheSimulator(): ChaosKind[] {
   return Object.entries(AT_RUN_TIME).flatMap(([name, use]) => {
@@ -194,9 +201,12 @@ export function planBlows(seed: number, pools: readonly Engine[]): Blow[] {
     Array<ChaosKind>(count).fill(kind),
   );
   const rest = shuffled(chance, ofTheSimulator());
-  const others = Array.from({ length: BLOWS - fixed.length }, (_, index) => rest[index % rest.length]);
+  const left = BLOWS - fixed.length - FOR_GOOD.length;
+  const others = Array.from({ length: left }, (_, index) => rest[index % rest.length]);
   const deck = shuffled(chance, [...fixed, ...others.filter((kind) => kind !== undefined)]);
-  return early(deck, ({ act }) => act.on === 'start' && act.always === true).map((kind, number) => ({
+  const [early, last] = FOR_GOOD;
+  const ordered = [...deck.slice(0, 10), early, ...deck.slice(10), last].filter((kind) => kind !== undefined);
+  return ordered.map((kind, number) => ({
     ...{ number, kind },
     pool: pick(chance, poolsFor(kind, pools)),
     ordinal: between(chance, 0, REPLICAS - 1),
@@ -204,13 +214,6 @@ export function planBlows(seed: number, pools: readonly Engine[]): Blow[] {
     holdMs: between(chance, ...kind.holdMs),
     gapMs: between(chance, ...GAP_MS),
   }));
-}
-
-/** Brings what takes its time into the first part of the deck. */
-function early(deck: readonly ChaosKind[], isSlow: (kind: ChaosKind) => boolean): ChaosKind[] {
-  const slow = deck.filter(isSlow);
-  const others = deck.filter((kind) => !isSlow(kind));
-  return [...others.slice(0, 10), ...slow, ...others.slice(10)];
 }
 
 /** The pools in which a blow of this kind makes a difference that can be seen. */

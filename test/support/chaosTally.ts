@@ -1,6 +1,6 @@
 /** The account of a chaos run, as text. */
 import type { Struck } from './chaosBlows.js';
-import type { Facts, TaskFacts } from './chaosFacts.js';
+import type { Facts, ReplicaFacts, TaskFacts } from './chaosFacts.js';
 import type { Flow } from './chaosFlow.js';
 import type { ProcessWatch } from './chaosWatch.js';
 
@@ -15,27 +15,33 @@ export interface RunFacts {
   readonly watch: ProcessWatch;
   readonly lives: number;
   readonly restRssBytes: number;
-  readonly quarantined: readonly string[];
+  /** Replicas at rest, with their causes; all are once they are resumed. */
+  readonly notReady: readonly ReplicaFacts[];
   readonly warnings: ReadonlyMap<string, number>;
-  /** From the first blow to the last, to rest, and to the end of all processes, s. */
-  readonly seconds: { readonly blows: number; readonly rest: number };
+  /** Before the first blow, after the last, and when all was at rest, ms. */
+  readonly times: readonly number[];
 }
 
 export function tally(run: RunFacts): string {
-  const { facts, flow, watch, struck, seconds } = run;
+  const { facts, flow, watch, struck, times } = run;
+  const seconds = (from: number) => Math.round(((times[from + 1] ?? 0) - (times[from] ?? 0)) / 1000);
+  const away = run.notReady.map(({ id, state, lastError }) => `${id} ${state} ${lastError?.code}`);
   const seams = [...facts.tasks.values()].reduce((sum, task) => sum + task.seams, 0);
   const returns = flow.asked.reduce((sum, { reader }) => sum + reader.returns, 0);
   return [
-    `chaos, seed ${run.seed}: ${struck.length} blows in ${seconds.blows} s, at rest ${seconds.rest} s after the last`,
+    `chaos, seed ${run.seed}: ${struck.length} blows in ${seconds(0)} s, at rest ${seconds(1)} s after the last`,
     '',
     ...blowLines(run),
     '',
-    `tasks: ${facts.tasks.size} (${counted([...facts.tasks.values()].map(outcomeOf))})`,
+    ...[true, false].map((strict) => {
+      const tasks = [...facts.tasks.values()].filter((task) => task.strict === strict);
+      return `${strict ? 'strict' : 'best-effort'} tasks: ${tasks.length} (${counted(tasks.map(outcomeOf))})`;
+    }),
     `readers: ${flow.asked.length}, cut off and returned ${returns} times; seams ${seams}`,
     `submissions not acknowledged at once, by answer: ${listed(flow.refusals)}; given up ${flow.neverAcknowledged}`,
     `leases: ${facts.leases.length}, ended as ${counted(facts.leases.map(({ reason }) => reason ?? 'held'))}`,
     ...poolLines(run),
-    `quarantined at the end, and resumed: ${run.quarantined.join('; ') || 'none'}`,
+    `not ready at the end, and ready when resumed: ${away.join('; ') || 'none'}`,
     `control plane: ${run.lives} lives, resident ${mib(run.restRssBytes)} at rest, ${mib(watch.peakRssBytes)} at most`,
     `processes looked at ${watch.looks} times, the slowest look ${Math.round(watch.slowestLookMs)} ms; double starts ${watch.doubleStarts.size}`,
     `warnings of the control plane: ${listed(run.warnings)}`,
@@ -63,7 +69,7 @@ function blowLines({ struck, facts, touches }: RunFacts): string[] {
     const met = [...facts.tasks.values()].filter(({ id }) =>
       (touches.get(id) ?? []).some(({ blow }) => blow.kind.name === name),
     );
-    return `${String(those.length).padStart(4)} × ${name.padEnd(42)} tasks that met it: ${counted(met.map(outcomeOf)) || 'none'}`;
+    return `${String(those.length).padStart(4)} × ${name.padEnd(58)} tasks that met it: ${counted(met.map(outcomeOf)) || 'none'}`;
   });
 }
 

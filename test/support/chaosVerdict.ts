@@ -1,5 +1,5 @@
 /** What must hold after a chaos run; every breach in words. */
-import { isTerminal, TASK_STATUSES } from '../../src/core/task.js';
+import { isTerminal, MAX_ATTEMPTS, TASK_STATUSES } from '../../src/core/task.js';
 import type { Struck } from './chaosBlows.js';
 import type { Facts, TaskFacts } from './chaosFacts.js';
 import type { Asked, Flow } from './chaosFlow.js';
@@ -48,9 +48,10 @@ function* ofTask(task: TaskFacts, touches: readonly Struck[]): Generator<string>
 }
 
 /** A failure is explained by a blow that may have met the task and may end it so. */
-function* unexplained({ code, message }: TaskFacts, touches: readonly Struck[]): Generator<string> {
+function* unexplained({ code, message, strict, attempts }: TaskFacts, touches: readonly Struck[]): Generator<string> {
   const met = touches.map(({ blow }) => blow.kind);
   if (OUR_FAULT.test(message ?? '')) yield `it failed inside the control plane`;
+  else if (strict && code === 'WORKER_RESET' && attempts < MAX_ATTEMPTS) yield `it was not run again: "${message}"`;
   else if (!met.some(({ codes }) => codes.some((possible) => possible === code)))
     yield `nothing that it met explains "${message}": ${met.map(({ name }) => name).join(', ') || 'nothing'}`;
 }

@@ -20,6 +20,15 @@ exec '${process.execPath}' '${SIM}' --protocol llamacpp --port "$port" --model "
   --slots "$slots" --tokens-per-second 0
 `;
 
+/** The same, in a process whose arguments stay what it was started with, as a real engine's do. */
+export const LLAMA_SERVER_IN_PLACE = `#!${process.execPath}
+const given = (flag) => process.argv[process.argv.indexOf(flag) + 1];
+const slots = given('-np');
+process.argv.splice(2, Infinity, '--protocol', 'llamacpp', '--port', given('--port'), '--model', given('--alias'),
+  '--ctx', String(Number(given('-c')) / Number(slots)), '--slots', slots, '--tokens-per-second', '0');
+import('${SIM}');
+`;
+
 /** Takes a "source" that is a file named engine, and builds it by copying. */
 const CMAKE = `#!/bin/sh
 echo "cmake $*" >> "$(dirname "$0")/calls"

@@ -19,14 +19,14 @@ export class ReturningReader {
     return last === 'end' || last === 'error';
   }
 
-  /** Reads to the end, coming back with its index whenever it is cut off. Rejects when that takes longer. */
-  async readToEnd(url: () => string, patienceMs: number): Promise<void> {
+  /** Reads to the end, coming back with its index whenever it is cut off. Rejects when that takes longer, or is aborted. */
+  async readToEnd(url: () => string, patienceMs: number, signal?: AbortSignal): Promise<void> {
     const deadline = performance.now() + patienceMs;
     const collect = (frame: SseFrame) => {
       this.frames.push(frame);
       return false;
     };
-    while (performance.now() < deadline) {
+    while (performance.now() < deadline && signal?.aborted !== true) {
       const seen = this.frames.length;
       const last = this.frames.findLast((frame) => frame.id !== null)?.id;
       const after = last == null ? {} : { after: Number(last) };

@@ -85,8 +85,5 @@ CREATE INDEX "crash_records_replica_id_at_idx" ON "crash_records"("replica_id", 
 -- CreateIndex
 CREATE INDEX "crash_records_pool_id_at_idx" ON "crash_records"("pool_id", "at");
 
--- CreateIndex
-CREATE UNIQUE INDEX "prepared_engines_node_id_engine_mode_build_ref_key" ON "prepared_engines"("node_id", "engine", "mode", "build_ref");
-
 -- AddForeignKey
 ALTER TABLE "crash_records" ADD CONSTRAINT "crash_records_pool_id_fkey" FOREIGN KEY ("pool_id") REFERENCES "pools"("id") ON DELETE CASCADE ON UPDATE CASCADE;

@@ -53,11 +53,18 @@ export function containerPart(
     prepared,
     obstacles: [
       ...toolObstacles(['container'], host),
+      ...(path !== null && name === 'docker' && !host.isRoot ? [DOCKER_WITHOUT_ROOT] : []),
       ...(digest === null ? [unpinned(image, name)] : []),
       ...pullRefusals,
     ],
   };
 }
+
+const DOCKER_WITHOUT_ROOT: Reason = {
+  code: 'UNSUPPORTED',
+  message: 'docker runs containers as children of a root daemon, which this user could neither see nor end',
+  fix: 'Install podman, which needs no root, and resume the pool; or run llama-orch as root.',
+};
 
 function unpinned(image: string, runtime: string): Reason {
   return {

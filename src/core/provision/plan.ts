@@ -45,6 +45,8 @@ export interface ProvisionHost {
   /** Absolute paths of programs, null for those that are missing. */
   readonly tools: Readonly<Record<string, string | null>>;
   readonly packageManager: PackageManager | null;
+  /** This process runs as root. */
+  readonly isRoot: boolean;
   /** How many compilers may run at once. */
   readonly jobs: number;
   /** What an earlier preparation made is still there. */
@@ -68,8 +70,10 @@ export type ProvisionStep = StepFacts &
         readonly maxBytes: number;
       }
     | { readonly kind: 'program'; readonly argv: readonly [string, ...string[]]; readonly deadlineMs: number }
-    /** Every submodule has to come from a host that policy allows; relative ones come from `repo`. */
-    | { readonly kind: 'check_submodules'; readonly file: string; readonly repo: string }
+    /** What an earlier try may have left there goes. */
+    | { readonly kind: 'clear_folder'; readonly path: string }
+    /** Every submodule that is set up in the clone `at` has to come from a host that policy allows. */
+    | { readonly kind: 'check_submodules'; readonly git: string; readonly at: string; readonly repo: string }
     | { readonly kind: 'check_binary'; readonly path: string; readonly sha256: string | null }
     | { readonly kind: 'verify_model'; readonly path: string; readonly sha256: string }
   );

@@ -25,11 +25,20 @@ function partFor(facts: ProvisionFacts, host: ProvisionHost): Part {
   return NO_PART;
 }
 
+/** As llama.cpp names the pieces of a model, of which it is given the first. */
+const PIECE = /-\d{5}-of-(?!00001)\d{5}\.gguf$/;
+
 function modelPart({ mode, model: { path, sha256 } }: ProvisionFacts): Pick<Part, 'steps' | 'obstacles'> {
   if (sha256 === null || mode === 'external') return { steps: [], obstacles: [] };
   if (path === null) {
     const message = 'the model is no file, so its checksum cannot be verified';
     const fix = 'Name a file (file:/path), or remove provisioning.model.checksum.';
+    return { steps: [], obstacles: [{ code: 'UNSUPPORTED', message, fix }] };
+  }
+  if (PIECE.test(path)) {
+    const message = `${path} is one of several pieces, and a checksum is for one file`;
+    const fix =
+      'Join them (llama-gguf-split --merge FIRST OUT) and name that file, or remove provisioning.model.checksum.';
     return { steps: [], obstacles: [{ code: 'UNSUPPORTED', message, fix }] };
   }
   const summary = `verify that ${path} has sha256 ${sha256}`;

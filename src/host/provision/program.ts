@@ -9,6 +9,8 @@ import { ProvisionError } from './provisionError.js';
 
 const GRACE_MS = 5_000;
 const KILL_DEADLINE_MS = 10_000;
+/** A start waits for them. */
+const LEFTOVER_GRACE_MS = 2_000;
 const SHOWN_LINES = 5;
 
 export interface ProgramSpec {
@@ -67,8 +69,12 @@ export async function runProgram(spec: ProgramSpec): Promise<void> {
 /** Ends what carries the mark: an earlier start of ours was killed while it prepared an engine. */
 export async function endLeftovers(mark: string): Promise<void> {
   const left = (): readonly number[] => listPids().filter((pid) => hasEnvironment(pid, markVariable, mark));
+  const gone = (): boolean => left().length === 0;
+  // Git takes its locks with it when it is asked to go.
+  for (const pid of left()) sendSignal(pid, 'SIGTERM');
+  if (await waitUntil(gone, LEFTOVER_GRACE_MS)) return;
   for (const pid of left()) sendSignal(pid, 'SIGKILL');
-  await waitUntil(() => left().length === 0, KILL_DEADLINE_MS);
+  await waitUntil(gone, KILL_DEADLINE_MS);
 }
 
 function spawnLogged({ argv: [file, ...args], cwd, logFile, mark }: ProgramSpec): ChildProcess {

@@ -25,11 +25,12 @@ function find(name: string, searchPath: string): string | null {
 }
 
 /** What plans ask of this host, as it is now. */
-export function readHostTools(searchPath: string): Pick<ProvisionHost, 'tools' | 'packageManager' | 'jobs'> {
+export function readHostTools(searchPath: string): Omit<ProvisionHost, 'present'> {
   const path = `${searchPath}${delimiter}${CUDA_FOLDER}`;
   return {
     tools: Object.fromEntries(TOOL_NAMES.map((name) => [name, find(name, path)])),
     packageManager: MANAGERS.find((name) => find(name, searchPath) !== null) ?? null,
+    isRoot: process.getuid?.() === 0,
     jobs: availableParallelism(),
   };
 }

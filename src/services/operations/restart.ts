@@ -28,20 +28,29 @@ export async function restart(deps: PoolWorkDeps, run: OperationRun, replica: Re
     say(`process ${replica.pid} is gone`);
   });
   await run.step('verify', async (say) => {
-    let row: ReplicaRow | null = null;
+    const last: { row: ReplicaRow | null } = { row: null };
     const look = async () => {
       // A database that does not answer now is asked again at the next look.
-      row = await findReplica(deps.db, replica.id).catch(() => null);
-      // By its pid: the row may still speak of the process that is gone.
-      return row?.state === 'READY' && row.pid !== replica.pid;
+      last.row = await findReplica(deps.db, replica.id).catch(() => null);
+      return isReadyAnew(last.row, replica) || isGivenUp(last.row);
     };
     const deadlineMs = deps.supervisor.pool(replica.poolId).readyDeadlineMs;
-    const ready = await pollUntil(look, { everyMs: LOOK_EVERY_MS, deadlineMs, signal: run.signal });
+    await pollUntil(look, { everyMs: LOOK_EVERY_MS, deadlineMs, signal: run.signal });
     run.checkStop();
-    if (!ready) throw new StepFailure(notReady(replica.id, row, deadlineMs));
+    if (!isReadyAnew(last.row, replica)) throw new StepFailure(notReady(replica.id, last.row, deadlineMs));
     say(`${replica.id} is ready again`);
   });
   return { end: 'succeed', outcome: `${replica.id} was restarted`, error: null, facts: { replica: replica.id } };
+}
+
+/** By its pid: the row may still speak of the process that is gone. */
+function isReadyAnew(row: ReplicaRow | null, before: ReplicaRow): boolean {
+  return row?.state === 'READY' && row.pid !== before.pid;
+}
+
+/** It is not started again by itself; a resume would, and must not wait for this. */
+function isGivenUp(row: ReplicaRow | null): boolean {
+  return row?.state === 'QUARANTINED' || row?.state === 'FAILED';
 }
 
 function notReady(replicaId: string, row: ReplicaRow | null, deadlineMs: number): Reason {

@@ -11,12 +11,15 @@ export class Locks {
     });
     const tail = before.then(() => own);
     this.#tails.set(key, tail);
+    // Not before the turn before it is over: who asks next still waits for that one when this one has given up.
+    void tail.then(() => {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+    });
     try {
       await orAborted(before, signal);
       return await work();
     } finally {
       release();
-      if (this.#tails.get(key) === tail) this.#tails.delete(key);
     }
   }
 }

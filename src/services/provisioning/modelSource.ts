@@ -1,22 +1,23 @@
 /** Where the engine of a pool finds a model. No effects. */
 import { isAbsolute, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { pathOfFileUrl } from '../../config/fileUrl.js';
 import type { PoolConfig } from '../../config/schema.js';
 import { DIALECTS } from '../../engines/dialects.js';
 
 /**
  * `provisioning.model.ref` for the model of the configuration, else the reference itself. `file:/abs`, `file:rel` and,
  * where the engine reads files only, plain paths; relative ones start at the configuration file. Anything else is a name
- * that the engine resolves. Null for a broken file URL.
+ * that the engine resolves. Null for a broken file URL, and for a name that an engine would take for an option.
  */
 export function modelSource(pool: PoolConfig, configDir: string, modelRef: string): string | null {
   const dialect = DIALECTS[pool.engine];
   const { ref } = pool.provisioning.model ?? {};
   // A repository holds many models, so it stays when another of them is loaded.
   const source = ref !== undefined && (dialect.servesRepository || modelRef === pool.model) ? ref : modelRef;
-  if (source.startsWith('file://')) return /^file:\/\/\/[^/]/.test(source) ? fileURLToPath(source) : null;
+  if (source.startsWith('file://')) return pathOfFileUrl(source);
   if (source.startsWith('file:')) return resolve(configDir, source.slice('file:'.length));
-  return dialect.readsFilesOnly ? resolve(configDir, source) : source;
+  if (dialect.readsFilesOnly) return resolve(configDir, source);
+  return [source, modelRef].some((name) => name.startsWith('-')) ? null : source;
 }
 
 /** The file or folder that a model is read from; null where the engine resolves a name. */

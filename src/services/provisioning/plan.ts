@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { pathOfFileUrl } from '../../config/fileUrl.js';
 import type { PoolConfig } from '../../config/schema.js';
 import type { ProvisionFacts, ProvisionPlan } from '../../core/provision/plan.js';
 import { planFor } from '../../core/provision/planFor.js';
@@ -48,7 +48,6 @@ export function folderOf(pool: PoolConfig, env: ProvisionEnvironment): string {
 
 function factsOf(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string): ProvisionFacts {
   const { mode, binary, source, container, package: wanted } = pool.provisioning;
-  const isFile = binary?.url.startsWith('file:') === true;
   return {
     poolId: pool.id,
     engine: pool.engine,
@@ -65,7 +64,7 @@ function factsOf(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string):
         ? null
         : {
             url: binary.url,
-            path: isFile ? fileURLToPath(binary.url) : null,
+            path: pathOfFileUrl(binary.url),
             sha256: binary.checksum === undefined ? null : hexOf(binary.checksum),
           },
     source:

@@ -8,8 +8,14 @@ export interface PrepareRun {
   readonly step: <T>(name: string, work: (say: (detail: string) => void) => Promise<T>) => Promise<T>;
 }
 
-/** Null when everything that the model needs is there; else what stands in the way. Throws only the reason of the signal. */
-export type Prepare = (modelRef: string, run: PrepareRun) => Promise<Reason | null>;
+/** Everything that the model needs is there. */
+export interface Ready {
+  /** Hex, of the program or image that is launched; null: it is none that we make ready. */
+  readonly engineDigest: string | null;
+}
+
+/** Resolves with what stands in the way, when something does. Throws only the reason of the signal. */
+export type Prepare = (modelRef: string, run: PrepareRun) => Promise<Ready | Reason>;
 
 /** Codes of reasons that waiting cannot mend: they take another configuration, or an operator. */
 export const UNMENDABLE: ReadonlySet<string> = new Set([

@@ -1,4 +1,5 @@
 /** Carries out one step of a plan. */
+import { rm } from 'node:fs/promises';
 import type { ProvisionPlan, ProvisionStep } from '../../core/provision/plan.js';
 import { download } from '../../host/provision/download.js';
 import { runProgram } from '../../host/provision/program.js';
@@ -15,7 +16,7 @@ export interface StepDeps extends VerifyDeps {
   readonly mark: string;
 }
 
-interface StepRun {
+export interface StepRun {
   readonly signal: AbortSignal;
   readonly say: (detail: string) => void;
 }
@@ -34,7 +35,9 @@ export async function carryOut(step: ProvisionStep, deps: StepDeps, run: StepRun
       return runProgram({ argv, deadlineMs, cwd, logFile, mark, signal: run.signal });
     }
     case 'check_submodules':
-      return checkSubmodules(step, deps.allowHosts);
+      return checkSubmodules(step, deps.allowHosts, run.signal);
+    case 'clear_folder':
+      return rm(step.path, { recursive: true, force: true });
     case 'check_binary':
       return checkBinary(step, deps, run);
     case 'verify_model':

@@ -3,11 +3,13 @@
 import { fileIdentity, sha256OfFile } from '../../host/provision/fileDigest.js';
 import { checksumMismatch, ProvisionError } from '../../host/provision/provisionError.js';
 import type { Database } from '../../store/database.js';
-import { readFileDigest, writeFileDigest } from '../../store/fileDigests.js';
+import { type FileDigestRow, readFileDigest, writeFileDigest } from '../../store/fileDigests.js';
 
 export interface VerifyDeps {
   readonly db: Database;
   readonly nodeId: string;
+  /** Told of what is not remembered because the database is away; the work goes on. */
+  readonly onForgotten: (what: string, error: unknown) => void;
 }
 
 interface VerifyRun {
@@ -16,10 +18,14 @@ interface VerifyRun {
 }
 
 /** Hex; null when there is no such regular file. Rejects with a ProvisionError, or with the signal's reason. */
-export async function digestOf({ db, nodeId }: VerifyDeps, path: string, run: VerifyRun): Promise<string | null> {
+export async function digestOf(deps: VerifyDeps, path: string, run: VerifyRun): Promise<string | null> {
+  const { db, nodeId, onForgotten } = deps;
   const identity = await fileIdentity(path);
   if (identity === null) return null;
-  const known = await readFileDigest(db, nodeId, path);
+  const known = await readFileDigest(db, nodeId, path).catch((error: unknown): FileDigestRow | null => {
+    onForgotten('reading of a file digest', error);
+    return null;
+  });
   if (known !== null && known.sizeBytes === identity.sizeBytes && known.mtimeNs === identity.mtimeNs) {
     run.say(`unchanged since it was read: sha256 ${known.sha256}`);
     return known.sha256;
@@ -28,7 +34,7 @@ export async function digestOf({ db, nodeId }: VerifyDeps, path: string, run: Ve
     signal: run.signal,
     onBytes: (done, total) => run.say(`${done} of ${total} bytes read`),
   });
-  await writeFileDigest(db, nodeId, path, read);
+  await writeFileDigest(db, nodeId, path, read).catch((error: unknown) => onForgotten('file digest', error));
   run.say(`sha256 ${read.sha256}`);
   return read.sha256;
 }

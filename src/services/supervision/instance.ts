@@ -2,7 +2,7 @@
  * One engine to talk to, for as long as it lasts: a process that was launched here, one that an earlier start of ours
  * left running, or an endpoint that somebody else runs. The replica decides what to do with it.
  */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { LaunchSpec } from '../../engines/launch.js';
@@ -18,6 +18,8 @@ const ADOPT_DEADLINE_MS = 10_000;
 const LOG_TAIL_LINES = 5;
 /** Carried by the process, so that a later start of ours can learn them from it. */
 const PORTS_VARIABLE = 'LLAMA_ORCH_PORTS';
+/** What its arguments do not tell of what it runs. */
+const BUILD_VARIABLE = 'LLAMA_ORCH_BUILD';
 
 export interface InstanceFacts {
   readonly id: string;
@@ -26,6 +28,13 @@ export interface InstanceFacts {
   readonly gpuIndices: readonly number[];
   readonly workDir: string;
   readonly logFile: string;
+}
+
+/** What was made ready for one start. */
+export interface Prepared {
+  readonly modelRef: string;
+  /** Hex, of the program or image; null: not known. */
+  readonly engineDigest: string | null;
 }
 
 /** A process of an earlier start of ours, as it was written down. */
@@ -69,26 +78,30 @@ export class Instance {
   }
 
   /** Starts a process. Throws StartupError when that cannot be done. */
-  static async launch(recipe: Recipe, modelRef: string, facts: InstanceFacts): Promise<Instance> {
+  static async launch(recipe: Recipe, prepared: Prepared, facts: InstanceFacts): Promise<Instance> {
+    const { modelRef } = prepared;
     const { gpuUuids, gpuIndices, nodeId, id, workDir: cwd, logFile } = facts;
     const apiKey = randomUUID();
     const ports = await freePorts(recipe.portCount);
     const spec = recipe.launch({ modelRef, ports, apiKey, gpuUuids, gpuIndices });
     const mark = `${nodeId}/${id}/${randomUUID()}`;
     const { file, args } = spec;
-    const env = { ...spec.env, [PORTS_VARIABLE]: ports.join(',') };
+    const own = { [PORTS_VARIABLE]: ports.join(','), [BUILD_VARIABLE]: buildOf(recipe, prepared, spec) };
+    const env = { ...spec.env, ...own };
     const process = spawnEngineProcess({ file, args, env, cwd, logFile, mark });
     return new Instance(recipe, modelRef, facts, { process, spec, ports, apiKey, mark, adopted: false });
   }
 
   /** Takes over a running process; null when it is gone, or not what would be launched now. */
-  static adopt(recipe: Recipe, modelRef: string, facts: InstanceFacts, inherited: Inherited): Instance | null {
+  static adopt(recipe: Recipe, prepared: Prepared, facts: InstanceFacts, inherited: Inherited): Instance | null {
     const { pid, mark } = inherited;
+    const { modelRef } = prepared;
     const ports = (readEnvironment(pid, PORTS_VARIABLE) ?? '').split(',').map(Number);
     const apiKey = recipe.apiKeyVariable === null ? '' : readEnvironment(pid, recipe.apiKeyVariable);
     if (ports.length !== recipe.portCount || ports.includes(0) || apiKey === null) return null;
     const { gpuUuids, gpuIndices, logFile } = facts;
     const spec = recipe.launch({ modelRef, ports, apiKey, gpuUuids, gpuIndices });
+    if (readEnvironment(pid, BUILD_VARIABLE) !== buildOf(recipe, prepared, spec)) return null;
     // Interpreters put words of their own before the arguments, never after them.
     const running = readCmdline(pid).slice(-spec.args.length);
     if (running.length !== spec.args.length || running.some((arg, at) => arg !== spec.args[at])) return null;
@@ -125,6 +138,12 @@ export class Instance {
     await this.adapter.close().catch(() => {});
     await this.own?.process.stop({ graceMs: Math.min(graceMs, this.own.spec.stop.drainWindowMs) });
   }
+}
+
+/** A digest, since a variable is read back byte by byte: of the program, of what it was when it was made ready, and of the model. */
+function buildOf(recipe: Recipe, { modelRef, engineDigest }: Prepared, { file }: LaunchSpec): string {
+  const build = JSON.stringify([file, engineDigest, recipe.modelDigest(modelRef)]);
+  return createHash('sha256').update(build).digest('hex');
 }
 
 function engineLog(file: string, own: ProcessFacts | null): EngineLog {

@@ -1,6 +1,6 @@
 /** How the replicas of a pool are made: which process (if any), and which dialect speaks to it. No effects. */
 import { isAbsolute } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { pathOfFileUrl } from '../../config/fileUrl.js';
 import type { PoolConfig } from '../../config/schema.js';
 import type { Reason } from '../../core/pool.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
@@ -258,9 +258,8 @@ export function filesObstacle(pool: PoolConfig, env: FilesEnvironment, modelRef:
 /** Of a program that the operator put there; what we bring here ourselves need not be there yet. */
 function binaryObstacle({ provisioning }: PoolConfig, env: FilesEnvironment): Reason | null {
   const { mode, binary } = provisioning;
-  if (mode !== 'binary' || binary?.url.startsWith('file:') !== true) return null;
-  const path = fileURLToPath(binary.url);
-  if (env.fileExists(path)) return null;
+  const path = mode === 'binary' && binary !== undefined ? pathOfFileUrl(binary.url) : null;
+  if (path === null || env.fileExists(path)) return null;
   return {
     code: 'ENGINE_MISSING',
     message: `the engine binary ${path} does not exist`,
@@ -273,8 +272,8 @@ function modelObstacle(pool: PoolConfig, env: FilesEnvironment, modelRef: string
   if (model === null) {
     return {
       code: 'MODEL_REF_INVALID',
-      message: `the model reference ${modelRef} is no file URL`,
-      fix: 'Write file:///absolute/path, or file:path relative to the configuration file.',
+      message: `the model reference ${modelRef} is neither a file URL nor a name`,
+      fix: 'Write file:///absolute/path, file:path relative to the configuration file, or a name that does not begin with a dash.',
     };
   }
   if (!isAbsolute(model)) return null;

@@ -41,6 +41,8 @@ export class Replica {
   #state: ReplicaState = 'ABSENT';
   #ask: Ask = 'keep';
   #asked = new AbortController();
+  /** Ends a backoff before its time. */
+  #hurry = new AbortController();
   #life: Promise<void> | null = null;
   #engine: EngineLife | null = null;
   /** Taken by the first engine. */
@@ -152,11 +154,12 @@ export class Replica {
     );
   }
 
-  /** An operator gives a replica that was given up another chance. */
+  /** An operator gives it another chance, now: where it was given up, and where it is backing off. */
   retry(): void {
+    this.#deps.vram.forgive(this.facts.id);
+    this.#hurry.abort();
     if (!GIVEN_UP.has(this.#state)) return;
     this.#failures = 0;
-    this.#deps.vram.forgive(this.facts.id);
     this.#move('retry', 'resumed by an operator');
     this.#life = this.#live();
   }
@@ -334,7 +337,9 @@ export class Replica {
       this.#ask = 'keep';
       this.#asked = new AbortController();
     }
-    await delay(delayMs, this.#asked.signal);
+    this.#hurry = new AbortController();
+    using over = within(null, this.#asked.signal, this.#hurry.signal);
+    await delay(delayMs, over.signal);
     this.#backoffUntilMs = null;
     this.#move(this.#ask === 'stop' ? 'stop' : 'retry', 'backoff is over');
     return true;

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -110,6 +111,17 @@ describe('a program', () => {
     controller.abort(new Error('done'));
     await expect(other).rejects.toThrow('done');
   });
+
+  it('of an earlier life is asked to go before it is killed', async () => {
+    const mark = `test/asked/${process.pid}`;
+    const ours = runForExitCode(
+      spec("trap 'echo cleaned > end; exit 0' TERM; sleep 600 & echo $! > pid; wait", { mark }),
+    );
+    await expect.poll(helperPid).toBeGreaterThan(1);
+    await endLeftovers(mark);
+    expect(await ours).toBe(0);
+    expect(await readFile(join(folder, 'end'), 'utf8')).toBe('cleaned\n');
+  });
 });
 
 describe('tools', () => {
@@ -122,26 +134,47 @@ describe('tools', () => {
 });
 
 describe('submodules', () => {
-  const check = async (url: string, hosts: readonly string[] = ['github.com']) => {
-    const file = join(folder, '.gitmodules');
-    await writeFile(file, `[submodule "x"]\n\tpath = x\n\turl = ${url}\n`);
-    return checkSubmodules({ file, repo: 'https://github.com/a/b' }, hosts);
-  };
+  const git = (...args: string[]) => execFileSync('git', args, { cwd: folder, stdio: 'ignore' });
+  const signal = new AbortController().signal;
 
-  it('come from hosts that policy allows, or from beside the repository', async () => {
-    await check('https://github.com/c/d.git');
-    await check('../c.git');
+  /** In a clone that has this list of submodules, set up as a plan does it. */
+  async function check(list: string, repo = 'https://github.com/a/b', hosts: readonly string[] = ['github.com']) {
+    git('init', '--quiet', '.');
+    git('config', 'remote.origin.url', repo);
+    await writeFile(join(folder, '.gitmodules'), list);
+    git('update-index', '--add', '--cacheinfo', `160000,${'1'.repeat(40)},x`);
+    git('submodule', 'init');
+    return checkSubmodules({ git: 'git', at: folder, repo }, hosts, signal);
+  }
+  const listed = (url: string) => `[submodule "x"]\n\tpath = x\n\turl = ${url}\n`;
+
+  it('come from hosts that policy allows', () => check(listed('https://github.com/c/d.git')));
+  it('come from beside the repository', () => check(listed('../c.git')));
+  it('come from this machine where the repository does', () => check(listed('../c.git'), 'file:///srv/a'));
+  it('may be none', async () => {
+    git('init', '--quiet', '.');
+    await checkSubmodules({ git: 'git', at: folder, repo: 'https://github.com/a/b' }, [], signal);
   });
 
+  const far = `${'# a long list\n'.repeat(25_000)}${listed('https://evil.test/x')}`;
   it.each([
-    'https://evil.test/x',
-    'git@github.com:c/d.git',
-    'ext::sh -c id',
-    'file:///etc',
-    'ssh://github.com/x',
-    '/abs',
-  ])('%s is refused', async (url) => {
-    const failure = await check(url).catch((error) => error);
+    ['another host', listed('https://evil.test/x')],
+    ['ssh', listed('git@github.com:c/d.git')],
+    ['a helper program', listed('ext::sh -c id')],
+    ['a file', listed('file:///etc')],
+    ['an ssh URL', listed('ssh://github.com/x')],
+    ['a path', listed('/abs')],
+    ['another host, all on one line', '[submodule "x"] path = x\n[submodule "x"] url = https://evil.test/x\n'],
+    ['a host above the repository', listed('../../../evil.test/y')],
+    ['another host, far down', far],
+  ])('are refused from %s', async (_what, list) => {
+    const failure = await check(list).catch((error) => error);
     expect(failure.reason).toMatchObject({ code: 'POLICY_REFUSED' });
+  });
+
+  it('that cannot be listed are not taken for none', async () => {
+    const clone = { git: 'git', at: join(folder, 'none'), repo: 'https://github.com/a/b' };
+    const failure = await checkSubmodules(clone, [], signal).catch((error) => error);
+    expect(failure.reason).toMatchObject({ code: 'PROGRAM_FAILED' });
   });
 });
