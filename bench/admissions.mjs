@@ -37,7 +37,11 @@ export async function measureAdmissions({ scope, postgres, quick, nodeArgs, say 
   const viaRest = () => post(`${server.url}/v1/tasks`, taskBody({ max_tokens: 900 }), { agent });
   await viaRest(); // takes the one slot, for as long as we measure
   const insert = await equalRow(raw, viaRest);
-  const ways = { insert, service: () => admission.submit(submission(), randomUUID()), rest: viaRest };
+  const ways = {
+    insert,
+    service: () => admission.submit(submission(), { correlationId: randomUUID(), identity: 'localhost' }),
+    rest: viaRest,
+  };
   for (const call of Object.values(ways)) await rate(call, 500);
   const rates = { insert: [], service: [], rest: [] };
   for (let round = 1; round <= rounds; round += 1) {
@@ -62,9 +66,16 @@ function admissionOn(db) {
   const startBasis = { slotsTotal: 1, slotsFree: 0, serviceMs: 0 };
   return new Admission({
     db,
-    fleet: { candidates: () => [pool], ready: () => [] },
-    dispatcher: { startBasis: () => startBasis, slotsFree: () => 0, queueDepth: () => 0, wake: () => {} },
+    fleet: { candidates: () => [pool], ready: () => [], limits: () => ({ fullPolicy: 'reject' }) },
+    dispatcher: {
+      startBasis: () => startBasis,
+      slotsFree: () => 0,
+      queueDepth: () => 0,
+      retryAfterMs: () => 0,
+      wake: () => {},
+    },
     hub: { announce: () => {} },
+    rateLimits: { take: () => null },
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
     sessionTtlMs: 600_000,

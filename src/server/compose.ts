@@ -31,6 +31,7 @@ import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
+import { RateLimits } from '../services/rateLimits.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
@@ -284,6 +285,7 @@ async function furnish(
     dispatcher,
     hub,
     telemetry,
+    rateLimits: new RateLimits(clock, config.pools),
     sessionTtlMs: config.sessions.ttl_ms,
   });
   const verification = new Verification({ db, admission, telemetry });

@@ -3,18 +3,20 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkDeadline, checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation } from '../core/placement.js';
-import { backoffMs, predictStartMs, type StartBasis } from '../core/queue.js';
+import { displacedFailure, leastStartMs, predictStartMs, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
-import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/tasks.js';
+import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
+import { getTask } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
+import type { RateLimits } from './rateLimits.js';
 import type { StreamHub } from './streams/hub.js';
 
 /** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
@@ -31,18 +33,31 @@ export interface Receipt {
   readonly backoffMs: number;
 }
 
+/** Who submits, and in which request. */
+export interface Submitter {
+  readonly correlationId: string;
+  /** `localhost` or `token:<fingerprint>`. */
+  readonly identity: string;
+}
+
 export interface AdmissionDeps {
   readonly db: Database;
   readonly fleet: Fleet;
   readonly dispatcher: Dispatcher;
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
+  readonly rateLimits: RateLimits;
   readonly sessionTtlMs: number;
+}
+
+interface Written extends SubmitResult {
+  /** Admitted, and displaced by a later task of the same batch: it has its terminal event already. */
+  readonly endedAtOnce: boolean;
 }
 
 export class Admission {
   readonly #deps: AdmissionDeps;
-  readonly #writers = new Map<string, Batcher<NewTask, SubmitResult>>();
+  readonly #writers = new Map<string, Batcher<NewTask, Written>>();
 
   constructor(deps: AdmissionDeps) {
     this.#deps = deps;
@@ -52,7 +67,7 @@ export class Admission {
    * Admits a task, or says why not. The same task_id with the same body gives the same receipt, however often.
    * @throws RefusalError with one refusal of the taxonomy; nothing is written then.
    */
-  async submit(submission: TaskSubmission, correlationId: string): Promise<Receipt> {
+  async submit(submission: TaskSubmission, submitter: Submitter): Promise<Receipt> {
     const task = {
       ...submission,
       taskId: submission.taskId.toLowerCase(),
@@ -60,22 +75,30 @@ export class Admission {
     };
     const requestHash = hashOf(task);
     try {
-      return await this.#admit(task, correlationId, requestHash);
+      return await this.#admit(task, submitter, requestHash);
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error;
       const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
       if (known !== null) return known;
-      this.#deps.telemetry.rejected({ engine: task.engine, correlationId }, error.refusal);
+      const { engine, priority } = task;
+      this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
       throw error;
     }
   }
 
-  async #admit(task: TaskSubmission, correlationId: string, requestHash: string): Promise<Receipt> {
+  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
     const { poolId, explanation } = this.#place(task);
+    const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
+    if (limited !== null) throw new RefusalError(limited);
+    const { dispatcher } = this.#deps;
+    const least = leastStartMs(dispatcher.queueDepth(poolId, task.priority), dispatcher.startBasis(poolId));
+    const late = checkDeadline(task.deadlineMs, least);
+    if (late !== null) throw new RefusalError(late);
     await this.#checkTokens(poolId, task);
-    const startBasis = this.#deps.dispatcher.startBasis(poolId);
+    const startBasis = dispatcher.startBasis(poolId);
+    const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -89,8 +112,8 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      this.#deps.hub.announce(row.taskId);
-      this.#deps.dispatcher.wake();
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
+      dispatcher.wake();
     }
     return receipt;
   }
@@ -150,7 +173,7 @@ export class Admission {
     }
   }
 
-  #writer(poolId: string): Batcher<NewTask, SubmitResult> {
+  #writer(poolId: string): Batcher<NewTask, Written> {
     let writer = this.#writers.get(poolId);
     if (writer === undefined) {
       writer = new Batcher({
@@ -165,26 +188,42 @@ export class Admission {
   }
 
   /** One id twice in one batch would be one row with two receipts: repeats are written after their first. */
-  async #write(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
-    const { db, sessionTtlMs } = this.#deps;
+  async #write(poolId: string, tasks: readonly NewTask[]): Promise<Written[]> {
     const firstOf = new Map<string, number>();
     tasks.forEach((task, index) => {
       if (!firstOf.has(task.taskId)) firstOf.set(task.taskId, index);
     });
     const isFirst = (task: NewTask, index: number) => firstOf.get(task.taskId) === index;
-    const written = await submitTasks(db, poolId, tasks.filter(isFirst), sessionTtlMs);
+    const written = await this.#submit(poolId, tasks.filter(isFirst));
     const results: SubmitResult[] = [];
     for (const [index, task] of tasks.entries()) {
-      const [result] = isFirst(task, index)
-        ? written.splice(0, 1)
-        : await submitTasks(db, poolId, [task], sessionTtlMs);
+      const [result] = isFirst(task, index) ? written.splice(0, 1) : await this.#submit(poolId, [task]);
       if (result === undefined) throw new Error('a submission got no result');
       results.push(result);
+    }
+    const ended = new Set(results.flatMap((result) => result.displaced?.taskId ?? []));
+    return results.map((result, index) => ({ ...result, endedAtOnce: ended.has(tasks[index]?.taskId ?? '') }));
+  }
+
+  async #submit(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
+    const { db, dispatcher, fleet, sessionTtlMs } = this.#deps;
+    const policy = fleet.limits(poolId).fullPolicy;
+    const displaced = displacedFailure(poolId, policy, dispatcher.retryAfterMs(poolId));
+    const results = await submitTasks(db, poolId, tasks, { sessionTtlMs, displaced });
+    for (const result of results) {
+      if (result.displaced !== null) this.#tellDisplaced(poolId, result.displaced);
     }
     return results;
   }
 
-  #receiptOf(task: TaskSubmission, poolId: string, result: SubmitResult): Receipt {
+  /** Its ending is durable: its readers look at once. */
+  #tellDisplaced(poolId: string, task: DisplacedTask): void {
+    const { hub, fleet, telemetry } = this.#deps;
+    hub.changed(task.taskId);
+    telemetry.displaced({ ...task, poolId }, fleet.limits(poolId).fullPolicy);
+  }
+
+  #receiptOf(task: TaskSubmission, poolId: string, result: Written): Receipt {
     switch (result.outcome) {
       case 'admitted':
       case 'known':
@@ -199,19 +238,14 @@ export class Admission {
   }
 
   #full(poolId: string): Refusal {
-    return {
-      family: 'backpressure',
-      code: 'ADMISSION_REJECT',
-      message: `the queue of pool ${poolId} is full`,
-      retriable: true,
-      retryAfterMs: backoffMs(this.#deps.dispatcher.startBasis(poolId)),
-      policyLabel: 'reject',
-    };
+    const { dispatcher, fleet } = this.#deps;
+    return refusedByFullQueue(poolId, fleet.limits(poolId).fullPolicy, dispatcher.sendAway(poolId));
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
   async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
-    if (refused.refusal.family === 'invalid' || refused.refusal.family === 'conflict') return null;
+    const { family, code } = refused.refusal;
+    if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
     return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);

@@ -25,6 +25,10 @@ export function desiredPool(
     fullPolicy: config.queue.full_policy,
     simulated: facts.simulatedEngine || simulatedGpu,
     configHash: facts.hash(JSON.stringify(config)),
-    capacity: { interactive: capacityOf('interactive'), batch: capacityOf('batch') },
+    capacity: {
+      interactive: capacityOf('interactive'),
+      batch: capacityOf('batch'),
+      total: config.queue.capacity,
+    },
   };
 }
