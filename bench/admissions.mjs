@@ -59,14 +59,22 @@ function admissionOn(db) {
     ...{ id: 'bench', engine: 'llamacpp', modelRef: MODEL, contextLength: CTX },
     ...{ deviceMask: '', draining: false, ready: true, recoverable: true },
   };
+  const NO_FORECAST = { startMs: null, endMs: null };
   const startBasis = { slotsTotal: 1, slotsFree: 0, serviceMs: 0 };
   return new Admission({
     db,
     fleet: { candidates: () => [pool], ready: () => [] },
-    dispatcher: { startBasis: () => startBasis, slotsFree: () => 0, queueDepth: () => 0, wake: () => {} },
+    dispatcher: {
+      startBasis: () => startBasis,
+      slotsFree: () => 0,
+      queueDepth: () => 0,
+      forecast: () => NO_FORECAST,
+      wake: () => {},
+    },
     hub: { announce: () => {} },
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
+    places: { lastReplica: async () => null },
     sessionTtlMs: 600_000,
   });
 }

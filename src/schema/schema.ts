@@ -12,6 +12,7 @@ import './gpu.js';
 import './registry.js';
 import './task.js';
 import './submitTask.js';
+import './quote.js';
 import './taskEvents.js';
 import './poolEvents.js';
 import './lease.js';

@@ -6,8 +6,10 @@ import { createHash } from 'node:crypto';
 import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
-import { choosePool, type PlacementExplanation } from '../core/placement.js';
-import { backoffMs, predictStartMs, type StartBasis } from '../core/queue.js';
+import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
+import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
+import { backoffMs, type StartBasis } from '../core/queue.js';
+import type { Priority } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
@@ -15,6 +17,7 @@ import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
+import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
 
 /** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
@@ -29,6 +32,7 @@ export interface Receipt {
   readonly queuePosition: number;
   readonly predictedStartMs: number;
   readonly backoffMs: number;
+  readonly quote: QuoteOutcome;
 }
 
 export interface AdmissionDeps {
@@ -37,6 +41,7 @@ export interface AdmissionDeps {
   readonly dispatcher: Dispatcher;
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
+  readonly places: SessionPlaces;
   readonly sessionTtlMs: number;
 }
 
@@ -73,9 +78,9 @@ export class Admission {
   async #admit(task: TaskSubmission, correlationId: string, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = this.#place(task);
+    const { poolId, explanation } = await this.#place(task);
     await this.#checkTokens(poolId, task);
-    const startBasis = this.#deps.dispatcher.startBasis(poolId);
+    const startBasis = this.#deps.dispatcher.startBasis(poolId, task.priority);
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -96,21 +101,44 @@ export class Admission {
   }
 
   /** What-if: where this task would go now, and why; nothing is written. */
-  explain(task: Pick<TaskSubmission, 'engine' | 'modelRef' | 'ctx' | 'placement'>): PlacementExplanation {
-    return choosePool(task, this.#candidates()).explanation;
+  async explain(task: TaskSubmission): Promise<PlacementExplanation> {
+    return choosePool(task, await this.#candidates(task)).explanation;
   }
 
-  #candidates() {
+  /** The start of a task of that priority if it were sent now. */
+  quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
-    return fleet.candidates().map((pool) => ({
-      ...pool,
-      slotsFree: dispatcher.slotsFree(pool.id),
-      queueDepth: dispatcher.queueDepth(pool.id),
-    }));
+    // A pool that the configuration no longer names has lanes still.
+    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    return dispatcher.quote(poolId, priority);
   }
 
-  #place(task: TaskSubmission): { poolId: string; explanation: PlacementExplanation } {
-    const outcome = choosePool(task, this.#candidates());
+  async #candidates(task: TaskSubmission): Promise<PoolCandidate[]> {
+    const { fleet, dispatcher } = this.#deps;
+    const pools = fleet.candidates();
+    const lastReplica = await this.#lastReplica(task, pools);
+    return pools.map((pool) => {
+      const ready = fleet.ready(pool.id);
+      return {
+        ...pool,
+        slotsFree: dispatcher.slotsFree(pool.id),
+        queueDepth: dispatcher.queueDepth(pool.id),
+        vramFreeBytes: Math.max(0, ...ready.map((replica) => replica.vramFreeBytes)),
+        sessionHere: ready.some((replica) => replica.id === lastReplica),
+        forecast: dispatcher.forecast(pool.id, task),
+      };
+    });
+  }
+
+  /** Asked for only where it can make a difference: most tasks have one pool to go to, or a session of their own. */
+  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef'>[]) {
+    const fitting = pools.filter((pool) => pool.engine === task.engine && pool.modelRef === task.modelRef);
+    if (fitting.length < 2 || task.kvHint === 'cold' || task.placement.mode === 'pin') return null;
+    return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
+  }
+
+  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
+    const outcome = choosePool(task, await this.#candidates(task));
     this.#deps.telemetry.placed(task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
@@ -152,7 +180,7 @@ export class Admission {
         maxItems: MAX_BATCH,
         maxWaiting: MAX_WAITING,
         write: (tasks) => this.#write(poolId, tasks),
-        overflow: () => new RefusalError(this.#full(poolId)),
+        overflow: () => new RefusalError(this.#full(poolId, 'interactive')),
       });
       this.#writers.set(poolId, writer);
     }
@@ -189,24 +217,25 @@ export class Admission {
       case 'draining':
         throw new RefusalError(unavailable('POOL_UNAVAILABLE', `pool ${poolId} is draining`, 1000));
       case 'full':
-        throw new RefusalError(this.#full(poolId));
+        throw new RefusalError(this.#full(poolId, task.priority));
     }
   }
 
-  #full(poolId: string): Refusal {
+  #full(poolId: string, priority: Priority): Refusal {
     return {
       family: 'backpressure',
       code: 'ADMISSION_REJECT',
       message: `the queue of pool ${poolId} is full`,
       retriable: true,
-      retryAfterMs: backoffMs(this.#deps.dispatcher.startBasis(poolId)),
+      retryAfterMs: backoffMs(this.#deps.dispatcher.startBasis(poolId, priority)),
       policyLabel: 'reject',
     };
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
   async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
-    if (refused.refusal.family === 'invalid' || refused.refusal.family === 'conflict') return null;
+    const { family, code } = refused.refusal;
+    if ((family === 'invalid' && code !== 'DEADLINE_UNMET') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
     return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
@@ -214,7 +243,8 @@ export class Admission {
 }
 
 function receipt(taskId: string, poolId: string, queuePosition: number, basis: StartBasis): Receipt {
-  return { taskId, poolId, queuePosition, predictedStartMs: predictStartMs(queuePosition, basis), backoffMs: 0 };
+  const predictedStartMs = predictStartMs(queuePosition, basis);
+  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote: quoteStart(queuePosition, basis) };
 }
 
 /** Of everything that makes two submissions the same task. */

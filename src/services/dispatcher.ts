@@ -3,8 +3,10 @@
  * task that took one. It takes no input; whatever might have changed something only wakes it.
  */
 import { LEASE_TTL_MS } from '../core/lease.js';
-import { slotOrder } from '../core/placement.js';
-import { type StartBasis, updateServiceMs } from '../core/queue.js';
+import { type Forecast, slotOrder } from '../core/placement.js';
+import { type QuoteOutcome, quoteStart } from '../core/prediction.js';
+import type { StartBasis } from '../core/queue.js';
+import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import { claimTasks, type LaneDepth, laneDepths } from '../store/tasks.js';
 import { Attempt, type AttemptDeps } from './attempt.js';
@@ -17,7 +19,6 @@ const MAX_CLAIM = 64;
 export class Dispatcher {
   readonly #deps: AttemptDeps;
   readonly #attempts = new Map<string, Attempt>();
-  readonly #serviceMs = new Map<string, number>();
   readonly #loop: Reconciler;
   readonly #laneLoop: Reconciler;
   #lanes: readonly LaneDepth[] = [];
@@ -78,13 +79,35 @@ export class Dispatcher {
       .reduce((sum, replica) => sum + replica.slots - this.#deps.leases.takenSlots(replica.id).size, 0);
   }
 
-  /** What is known about a pool's speed now; the basis of a start prediction. */
-  startBasis(poolId: string): StartBasis {
-    return {
-      slotsTotal: this.#deps.fleet.limits(poolId).slotsTotal,
-      slotsFree: Math.max(0, this.slotsFree(poolId) - this.queueDepth(poolId)),
-      serviceMs: Math.round(this.#serviceMs.get(poolId) ?? 0),
-    };
+  /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
+  startBasis(poolId: string, priority: Priority): StartBasis {
+    const { fleet, quotes } = this.#deps;
+    return quotes.basis(poolId, priority, {
+      slotsTotal: fleet.limits(poolId).slotsTotal,
+      slotsReady: fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0),
+      slotsFree: this.slotsFree(poolId),
+      running: this.attemptsOf(poolId).map(({ task, heldMs }) => ({ priority: task.priority, heldMs })),
+      waiting: this.#lanesAhead(poolId, priority),
+    });
+  }
+
+  /** The start of a task of that priority if it were sent now. */
+  quote(poolId: string, priority: Priority): QuoteOutcome {
+    const ahead = this.#lanesAhead(poolId, priority).reduce((sum, lane) => sum + lane.depth, 0);
+    return quoteStart(ahead, this.startBasis(poolId, priority));
+  }
+
+  /** Start and end of such a task if it were sent now, as far as they can be told. */
+  forecast(poolId: string, task: { readonly priority: Priority; readonly maxTokens: number }): Forecast {
+    const startMs = this.quote(poolId, task.priority).quote?.p50Ms ?? null;
+    const replicaIds = this.#deps.fleet.ready(poolId).map(({ id }) => id);
+    const runMs = this.#deps.quotes.runMs(replicaIds, task.maxTokens);
+    return { startMs, endMs: startMs === null || runMs === null ? null : Math.round(startMs + runMs) };
+  }
+
+  #lanesAhead(poolId: string, priority: Priority): LaneDepth[] {
+    const isAhead = (lane: LaneDepth) => lane.priority === 'interactive' || priority === 'batch';
+    return this.#lanes.filter((lane) => lane.poolId === poolId && isAhead(lane));
   }
 
   async #dispatch(): Promise<void> {
@@ -109,6 +132,7 @@ export class Dispatcher {
       leases.hold(lease, claimStartedMs);
       this.#attempts.set(task.id, attempt);
       attempt.start();
+      this.#deps.quotes.started(task);
     }
   }
 
@@ -119,9 +143,10 @@ export class Dispatcher {
   }
 
   #settled(attempt: Attempt, heldMs: number): void {
-    const { id, poolId } = attempt.task;
+    const { id, poolId, priority } = attempt.task;
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
-    this.#serviceMs.set(poolId, updateServiceMs(this.#serviceMs.get(poolId) ?? 0, heldMs));
+    // A run that was broken off says nothing about how long one takes.
+    if (attempt.claimableInMs === null) this.#deps.quotes.served(poolId, priority, heldMs);
     this.wake();
     if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
   }

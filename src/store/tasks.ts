@@ -4,6 +4,7 @@ import type { Engine, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation } from '../core/placement.js';
 import type { StartBasis } from '../core/queue.js';
 import type { Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
+import { PAIRS } from './affinity.js';
 import type { Database, Statement } from './database.js';
 
 /** A submission with what admission added; ready to be written. */
@@ -35,6 +36,7 @@ export interface TaskRow {
   readonly seed: bigint;
   readonly determinism: Determinism;
   readonly samplerProfileVersion: string | null;
+  readonly kvHint: 'reuse' | 'cold' | null;
   readonly correlationId: string;
   readonly requestHash: string;
   readonly status: TaskStatus;
@@ -97,7 +99,7 @@ export interface Finish extends Append {
 
 const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId", t.workload, t.priority, t.engine,
   t.model_ref AS "modelRef", t.ctx, t.prompt, t.max_tokens AS "maxTokens", t.seed, t.determinism,
-  t.sampler_profile_version AS "samplerProfileVersion", t.correlation_id AS "correlationId",
+  t.sampler_profile_version AS "samplerProfileVersion", t.kv_hint AS "kvHint", t.correlation_id AS "correlationId",
   t.request_hash AS "requestHash", t.status,
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
@@ -160,7 +162,8 @@ export async function submitTasks(
   }));
 }
 
-// The dispatcher offers free slots, best first; each takes the next task in the order of service. A slot that another
+// The dispatcher offers free slots, best first; each takes the next task in the order of service, and within that a
+// session the slot it had (affinity). One past its deadline is left to expire. A slot that another
 // node took meanwhile is refused by the unique index, and its task stays queued.
 const CLAIM: Statement = {
   name: 'task_claim',
@@ -170,14 +173,13 @@ WITH slots AS (
 ), next AS (
   SELECT q.id, row_number() OVER (ORDER BY q.priority, q.queue_seq) AS n FROM (
     SELECT t.id, t.priority, t.queue_seq FROM tasks t
-    WHERE t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now()
+    WHERE t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now() AND t.deadline_at > now()
       AND EXISTS (SELECT 1 FROM pools p WHERE p.id = $1 AND NOT p.draining)
     ORDER BY t.priority, t.queue_seq LIMIT cardinality($3::text[]) FOR NO KEY UPDATE OF t SKIP LOCKED
   ) q
-), lease AS (
+), ${PAIRS}, lease AS (
   INSERT INTO leases (task_id, replica_id, slot, holder, expires_at)
-  SELECT next.id, slots.replica_id, slots.slot, $2::uuid, now() + $5 * interval '1 millisecond'
-  FROM next JOIN slots USING (n)
+  SELECT pairs.id, pairs.replica_id, pairs.slot, $2::uuid, now() + $5 * interval '1 millisecond' FROM pairs
   ON CONFLICT DO NOTHING
   RETURNING id, task_id, replica_id, slot
 )
