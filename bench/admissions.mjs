@@ -37,7 +37,11 @@ export async function measureAdmissions({ scope, postgres, quick, nodeArgs, say 
   const viaRest = () => post(`${server.url}/v1/tasks`, taskBody({ max_tokens: 900 }), { agent });
   await viaRest(); // takes the one slot, for as long as we measure
   const insert = await equalRow(raw, viaRest);
-  const ways = { insert, service: () => admission.submit(submission(), randomUUID()), rest: viaRest };
+  const ways = {
+    insert,
+    service: () => admission.submit(submission(), { correlationId: randomUUID(), identity: 'localhost' }),
+    rest: viaRest,
+  };
   for (const call of Object.values(ways)) await rate(call, 500);
   const rates = { insert: [], service: [], rest: [] };
   for (let round = 1; round <= rounds; round += 1) {
@@ -59,19 +63,21 @@ function admissionOn(db) {
     ...{ id: 'bench', engine: 'llamacpp', modelRef: MODEL, contextLength: CTX },
     ...{ deviceMask: '', draining: false, ready: true, recoverable: true },
   };
-  const NO_FORECAST = { startMs: null, endMs: null };
+  const NO_FORECAST = { earliestMs: null, startMs: null, endMs: null };
   const startBasis = { slotsTotal: 1, slotsFree: 0, serviceMs: 0 };
   return new Admission({
     db,
-    fleet: { candidates: () => [pool], ready: () => [] },
+    fleet: { candidates: () => [pool], ready: () => [], limits: () => ({ fullPolicy: 'reject' }) },
     dispatcher: {
       startBasis: () => startBasis,
       slotsFree: () => 0,
       queueDepth: () => 0,
       forecast: () => NO_FORECAST,
+      retryAfterMs: () => 0,
       wake: () => {},
     },
     hub: { announce: () => {} },
+    rateLimits: { take: () => null },
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
     places: { lastReplica: async () => null },

@@ -4,13 +4,9 @@ import type { Config, PoolConfig } from './schema.js';
 function ofPool(pool: PoolConfig): string[] {
   const notes: string[] = [];
   const path = `pools.${pool.id}`;
-  if (pool.queue.full_policy !== 'reject') {
-    notes.push(`${path}.queue.full_policy: ${pool.queue.full_policy} is not built yet; a full queue refuses`);
-  }
   for (const priority of pool.admission.priorities ?? []) {
-    if (priority.rate_limit_rps !== undefined || priority.weight !== undefined) {
-      notes.push(`${path}.admission.priorities.${priority.name}: rate limits and weights are not built yet`);
-    }
+    if (priority.weight === undefined) continue;
+    notes.push(`${path}.admission.priorities.${priority.name}.weight: is not built yet; interactive goes before batch`);
   }
   const { mode, model } = pool.provisioning;
   if (mode === 'external' && model?.checksum !== undefined) {

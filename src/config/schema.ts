@@ -22,7 +22,7 @@ const TrustPolicySchema = z.strictObject({
 });
 
 const QueueSchema = z.strictObject({
-  /** Waiting tasks over both priorities. */
+  /** Waiting tasks over both priorities; a priority may have a lower bound of its own. */
   capacity: z.int().min(1).max(100_000).default(256),
   full_policy: z.enum(['reject', 'drop-lru', 'shed-low-priority']).default('reject'),
   /** How long a task is taken to hold a slot while fewer than five have been measured. */
@@ -31,8 +31,9 @@ const QueueSchema = z.strictObject({
 
 const PriorityAdmissionSchema = z.strictObject({
   name: z.enum(['interactive', 'batch']),
+  /** Of this priority alone, within what `queue.capacity` allows both together. */
   queue_capacity: z.int().min(1).max(100_000).optional(),
-  /** Requests per second. */
+  /** Requests per second of one caller; a second's worth may come at once. */
   rate_limit_rps: z.number().positive().optional(),
   weight: z.number().positive().optional(),
 });
@@ -126,6 +127,13 @@ function checkPool(pool: PoolConfig, found: Found): void {
   const names = pool.admission.priorities?.map((priority) => priority.name) ?? [];
   for (const index of repeats(names))
     found(['admission', 'priorities', index, 'name'], 'repeats a priority — keep one entry per priority');
+  for (const [index, { queue_capacity: own }] of (pool.admission.priorities ?? []).entries()) {
+    if (own === undefined || own <= pool.queue.capacity) continue;
+    found(
+      ['admission', 'priorities', index, 'queue_capacity'],
+      `is above queue.capacity (${pool.queue.capacity}), which bounds both priorities together — lower it, or raise that`,
+    );
+  }
 }
 
 const PoolSchema = PoolFields.superRefine((pool, context) => {

@@ -43,12 +43,15 @@ export interface PoolCandidate {
 
 /** What would become of the task there, counted from now, ms; null: too little has been measured. */
 export interface Forecast {
+  /** The whole rounds of all slots that the tasks ahead fill: hardly any start is earlier. */
+  readonly earliestMs: number | null;
+  /** As likely earlier as later. */
   readonly startMs: number | null;
   /** Start, first token and all tokens that the task may have. */
   readonly endMs: number | null;
 }
 
-const NO_FORECAST: Forecast = { startMs: null, endMs: null };
+const NO_FORECAST: Forecast = { earliestMs: null, startMs: null, endMs: null };
 
 export interface PlacementRequest {
   readonly engine: Engine;
@@ -124,8 +127,8 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
   DRAINING: (pool) => (pool.draining ? 'draining' : null),
   UNREADY: (pool) => (pool.recoverable ? null : 'unready, and no replica will come back by itself'),
   DEADLINE: ({ forecast = NO_FORECAST }, { deadlineMs }) =>
-    forecast.startMs !== null && forecast.startMs >= deadlineMs
-      ? `would start in ${forecast.startMs} ms, after the deadline of ${deadlineMs} ms`
+    forecast.earliestMs !== null && forecast.earliestMs > deadlineMs
+      ? `would not start within ${forecast.earliestMs} ms, and the deadline is ${deadlineMs} ms`
       : null,
 };
 
@@ -220,8 +223,8 @@ function whyNoneNow(verdicts: readonly CandidateVerdict[], deadlineMs: number): 
   const breaking = (rule: PlacementRule) => waiting.filter(({ broken }) => broken.some((one) => one.rule === rule));
   const late = breaking('DEADLINE').filter(({ broken }) => broken.length === 1);
   if (late.length > 0) {
-    const startMs = Math.min(...late.map(({ forecast }) => forecast.startMs ?? 0));
-    return deadlineUnmet(startMs, deadlineMs);
+    const earliestMs = Math.min(...late.map(({ forecast }) => forecast.earliestMs ?? 0));
+    return deadlineUnmet(earliestMs, deadlineMs);
   }
   if (breaking('DRAINING').length > 0) {
     return unavailable('POOL_UNAVAILABLE', `no pool takes this task now (${only})`, 1000);
@@ -234,14 +237,14 @@ function whyNoneNow(verdicts: readonly CandidateVerdict[], deadlineMs: number): 
 }
 
 /** Refused as input, and yet worth another try: the queue gets shorter. */
-function deadlineUnmet(startMs: number, deadlineMs: number): Refusal {
+function deadlineUnmet(earliestMs: number, deadlineMs: number): Refusal {
   return {
     family: 'invalid',
     code: 'DEADLINE_UNMET',
     field: 'deadline_ms',
-    message: `the task would start in ${startMs} ms, after its deadline of ${deadlineMs} ms`,
+    message: `of ${deadlineMs} ms is over before the tasks ahead are served, which takes about ${earliestMs} ms`,
     retriable: true,
-    retryAfterMs: Math.max(250, Math.min(30_000, startMs - deadlineMs)),
+    retryAfterMs: Math.max(250, Math.min(30_000, earliestMs - deadlineMs)),
   };
 }
 

@@ -23,7 +23,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'POST',
       path: '/v1/tasks',
       handler: async (call) => {
-        const receipt = await services.admission.submit(parseTaskRequest(await call.body()), call.correlationId);
+        const receipt = await services.admission.submit(parseTaskRequest(await call.body()), call);
         sendJson(call.res, 202, {
           task_id: receipt.taskId,
           queue_position: receipt.queuePosition,

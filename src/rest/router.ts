@@ -9,6 +9,8 @@ export interface Call {
   readonly params: Readonly<Record<string, string>>;
   readonly query: URLSearchParams;
   readonly correlationId: string;
+  /** Who asks: `localhost` or `token:<fingerprint>`. */
+  readonly identity: string;
   /** Reads and parses the JSON body. int64 values beyond 2^53 come as bigint. @throws RefusalError on anything else. */
   body(): Promise<unknown>;
 }

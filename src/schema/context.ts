@@ -6,5 +6,7 @@ export interface GraphQLContext {
   readonly services: Services;
   readonly prisma: PrismaClient;
   readonly correlationId: string;
+  /** Who asks: `localhost` or `token:<fingerprint>`. */
+  readonly identity: string;
   nowMs(): number;
 }

@@ -67,7 +67,7 @@ export const PlacementMode = builder.enumType('PlacementMode', {
 export const ErrorCode = builder.enumType('ErrorCode', {
   description: 'What went wrong, from the closed set that every face of the system uses.',
   values: {
-    ADMISSION_REJECT: { description: 'The queue is full; try again later.' },
+    ADMISSION_REJECT: { description: 'The queue is full, or the caller comes too often; try again later.' },
     QUEUE_FULL_DROP_LRU: { description: 'Dropped from a full queue for a newer task.' },
     INVALID_PARAMS: { description: 'The request is wrong; sending it again does not help.' },
     POOL_UNREADY: { description: 'The pool has no replica that serves.' },

@@ -123,7 +123,7 @@ const UNKNOWN = {
   broken: [],
   rank: null,
   sessionHere: false,
-  forecast: { startMs: null, endMs: null },
+  forecast: { earliestMs: null, startMs: null, endMs: null },
   vramFreeBytes: 0,
 };
 

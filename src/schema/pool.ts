@@ -10,6 +10,7 @@ import { activeLeases, lanes } from './shared.js';
 interface QueueShape {
   readonly poolId: string;
   readonly policy: FullPolicyValue;
+  readonly capacity: number;
 }
 
 export const QueueLane = builder.objectRef<Lane>('QueueLane').implement({
@@ -28,11 +29,7 @@ export const QueueLane = builder.objectRef<Lane>('QueueLane').implement({
 const Queue = builder.objectRef<QueueShape>('Queue').implement({
   description: 'The bounded queue of a pool.',
   fields: (t) => ({
-    capacity: t.int({
-      description: 'How many tasks may wait, in all lanes.',
-      resolve: async (queue, _args, context) =>
-        sum(await lanesOf(queue.poolId, lanes(context)), (lane) => lane.capacity),
-    }),
+    capacity: t.exposeInt('capacity', { description: 'How many tasks may wait, in all lanes together.' }),
     policy: t.field({
       type: FullPolicy,
       description: 'What happens to one more task when a lane is full.',
@@ -120,8 +117,8 @@ builder.prismaNode('Pool', {
     queue: t.field({
       type: Queue,
       description: 'Its waiting tasks.',
-      select: { fullPolicy: true },
-      resolve: (pool) => ({ poolId: pool.id, policy: pool.fullPolicy }),
+      select: { fullPolicy: true, queueCapacity: true },
+      resolve: (pool) => ({ poolId: pool.id, policy: pool.fullPolicy, capacity: pool.queueCapacity }),
     }),
     replicas: t.relation('replicas', {
       description: 'Its replicas, in the order of their numbers.',

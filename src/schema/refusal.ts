@@ -29,7 +29,7 @@ const Refusal = builder.interfaceRef<RefusalError>('Refusal').implement({
     }),
     policyLabel: t.string({
       nullable: true,
-      description: 'The queue policy that refused, if one did.',
+      description: 'The policy that refused, if one did: that of a full queue, or `rate-limit`.',
       resolve: (error) => error.refusal.policyLabel ?? null,
     }),
     field: t.string({
@@ -57,7 +57,7 @@ const OF_FAMILY: Readonly<Record<RefusalFamily, typeof RefusalError>> = {
 
 builder.objectType(InvalidParams, {
   name: 'InvalidParams',
-  description: 'The request can never succeed as it was sent.',
+  description: 'The request cannot succeed as it was sent; `retriable` says whether it may later.',
   interfaces: [Refusal],
 });
 builder.objectType(Backpressure, {

@@ -167,8 +167,8 @@ builder.mutationField('submitTask', (t) =>
     type: SubmitTaskResult,
     description: 'Admits a task. The same task id with the same body gives the same receipt, however often.',
     args: { input: t.arg({ type: SubmitTaskInput, required: true, description: 'The task.' }) },
-    resolve: (_root, { input }, { services, prisma, correlationId }) =>
-      asData(submissionOf(input, prisma).then((task) => services.admission.submit(task, correlationId))),
+    resolve: (_root, { input }, { services, prisma, correlationId, identity }) =>
+      asData(submissionOf(input, prisma).then((task) => services.admission.submit(task, { correlationId, identity }))),
   }),
 );
 

@@ -32,6 +32,7 @@ import { Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
+import { RateLimits } from '../services/rateLimits.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
@@ -292,6 +293,7 @@ async function furnish(
       hub,
       telemetry,
       places,
+      rateLimits: new RateLimits(clock, config.pools),
       sessionTtlMs: config.sessions.ttl_ms,
     }),
     cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),

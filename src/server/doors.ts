@@ -12,7 +12,7 @@ import type { Telemetry } from '../telemetry/events.js';
 import { createGraphiQL } from './graphiql.js';
 import { createGraphQLDoor } from './graphql.js';
 import type { Doors } from './http.js';
-import { bearerOf, checkToken, type IdentityRules } from './identity.js';
+import { bearerOf, checkToken, type IdentityRules, identityOf } from './identity.js';
 
 export interface DoorsOptions {
   readonly services: Services;
@@ -33,19 +33,24 @@ function socketToken(params: Readonly<Record<string, unknown>>, request: Incomin
 export function createDoors(options: DoorsOptions): Doors & { close(): Promise<void> } {
   const { services, telemetry, rules, db, supervisor } = options;
   const correlation = new WeakMap<IncomingMessage, string>();
+  /** Of sockets: their token may come after their request. */
+  const identities = new WeakMap<IncomingMessage, string>();
   const graphql = createGraphQLDoor({
     schema: buildSchema(),
     makeContext: (request) => ({
       services,
       prisma: db.prisma,
       correlationId: correlation.get(request) ?? '',
+      identity: identities.get(request) ?? identityOf(bearerOf(request.headers), rules),
       nowMs: () => Date.now(),
     }),
     onInternalError: (error, correlationId) =>
       telemetry.log.error({ correlation_id: correlationId, err: error }, 'GraphQL operation failed'),
     authorize: (params, request) => {
       const peer = { remoteAddress: request.socket.remoteAddress ?? '' };
-      return checkToken(socketToken(params, request), peer, rules) === null;
+      const token = socketToken(params, request);
+      identities.set(request, identityOf(token, rules));
+      return checkToken(token, peer, rules) === null;
     },
   });
   const graphiql = createGraphiQL({ title: 'llama-orch' });

@@ -15,7 +15,15 @@ import {
 } from '../rest/router.js';
 import { backpressureHeaders, envelopeOf, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
-import { bearerOf, type Caller, checkBrowser, checkToken, type Denial, type IdentityRules } from './identity.js';
+import {
+  bearerOf,
+  type Caller,
+  checkBrowser,
+  checkToken,
+  type Denial,
+  type IdentityRules,
+  identityOf,
+} from './identity.js';
 import { VERSION } from './version.js';
 
 const MAX_HEADER_BYTES = 16 * 1024;
@@ -130,6 +138,7 @@ export class HttpServer {
       params: match.params,
       query,
       correlationId,
+      identity: identityOf(bearerOf(req.headers), this.#options.rules),
       body: () => readJson(req),
     };
     await match.handler(call);

@@ -61,6 +61,15 @@ function sameToken(given: string, wanted: string): boolean {
   return timingSafeEqual(digest(given), digest(wanted));
 }
 
+/**
+ * Who asks, as limits and logs know them. Only a token that was found valid makes a name: where none is asked for, anything
+ * may be sent, and a caller could be as many as it likes.
+ */
+export function identityOf(given: string | null, rules: IdentityRules): string {
+  if (rules.token === null || given === null) return 'localhost';
+  return `token:${createHash('sha256').update(given).digest('hex').slice(0, 6)}`;
+}
+
 export function checkToken(
   given: string | null,
   caller: Pick<Caller, 'remoteAddress'>,

@@ -8,15 +8,17 @@ import { conflict, type Refusal, RefusalError, unavailable } from '../core/error
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
-import { backoffMs, type StartBasis } from '../core/queue.js';
+import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
-import { getTask, type NewTask, type SubmitResult, submitTasks } from '../store/tasks.js';
+import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
+import { getTask } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
+import type { RateLimits } from './rateLimits.js';
 import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
 
@@ -35,6 +37,13 @@ export interface Receipt {
   readonly quote: QuoteOutcome;
 }
 
+/** Who submits, and in which request. */
+export interface Submitter {
+  readonly correlationId: string;
+  /** `localhost` or `token:<fingerprint>`. */
+  readonly identity: string;
+}
+
 export interface AdmissionDeps {
   readonly db: Database;
   readonly fleet: Fleet;
@@ -42,12 +51,18 @@ export interface AdmissionDeps {
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
   readonly places: SessionPlaces;
+  readonly rateLimits: RateLimits;
   readonly sessionTtlMs: number;
+}
+
+interface Written extends SubmitResult {
+  /** Admitted, and displaced by a later task of the same batch: it has its terminal event already. */
+  readonly endedAtOnce: boolean;
 }
 
 export class Admission {
   readonly #deps: AdmissionDeps;
-  readonly #writers = new Map<string, Batcher<NewTask, SubmitResult>>();
+  readonly #writers = new Map<string, Batcher<NewTask, Written>>();
 
   constructor(deps: AdmissionDeps) {
     this.#deps = deps;
@@ -57,7 +72,7 @@ export class Admission {
    * Admits a task, or says why not. The same task_id with the same body gives the same receipt, however often.
    * @throws RefusalError with one refusal of the taxonomy; nothing is written then.
    */
-  async submit(submission: TaskSubmission, correlationId: string): Promise<Receipt> {
+  async submit(submission: TaskSubmission, submitter: Submitter): Promise<Receipt> {
     const task = {
       ...submission,
       taskId: submission.taskId.toLowerCase(),
@@ -65,22 +80,27 @@ export class Admission {
     };
     const requestHash = hashOf(task);
     try {
-      return await this.#admit(task, correlationId, requestHash);
+      return await this.#admit(task, submitter, requestHash);
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error;
       const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
       if (known !== null) return known;
-      this.#deps.telemetry.rejected({ engine: task.engine, correlationId }, error.refusal);
+      const { engine, priority } = task;
+      this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
       throw error;
     }
   }
 
-  async #admit(task: TaskSubmission, correlationId: string, requestHash: string): Promise<Receipt> {
+  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
     const { poolId, explanation } = await this.#place(task);
+    const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
+    if (limited !== null) throw new RefusalError(limited);
     await this.#checkTokens(poolId, task);
-    const startBasis = this.#deps.dispatcher.startBasis(poolId, task.priority);
+    const { dispatcher } = this.#deps;
+    const startBasis = dispatcher.startBasis(poolId, task.priority);
+    const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -94,8 +114,8 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      this.#deps.hub.announce(row.taskId);
-      this.#deps.dispatcher.wake();
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
+      dispatcher.wake();
     }
     return receipt;
   }
@@ -173,14 +193,14 @@ export class Admission {
     }
   }
 
-  #writer(poolId: string): Batcher<NewTask, SubmitResult> {
+  #writer(poolId: string): Batcher<NewTask, Written> {
     let writer = this.#writers.get(poolId);
     if (writer === undefined) {
       writer = new Batcher({
         maxItems: MAX_BATCH,
         maxWaiting: MAX_WAITING,
         write: (tasks) => this.#write(poolId, tasks),
-        overflow: () => new RefusalError(this.#full(poolId, 'interactive')),
+        overflow: () => new RefusalError(this.#full(poolId)),
       });
       this.#writers.set(poolId, writer);
     }
@@ -188,26 +208,42 @@ export class Admission {
   }
 
   /** One id twice in one batch would be one row with two receipts: repeats are written after their first. */
-  async #write(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
-    const { db, sessionTtlMs } = this.#deps;
+  async #write(poolId: string, tasks: readonly NewTask[]): Promise<Written[]> {
     const firstOf = new Map<string, number>();
     tasks.forEach((task, index) => {
       if (!firstOf.has(task.taskId)) firstOf.set(task.taskId, index);
     });
     const isFirst = (task: NewTask, index: number) => firstOf.get(task.taskId) === index;
-    const written = await submitTasks(db, poolId, tasks.filter(isFirst), sessionTtlMs);
+    const written = await this.#submit(poolId, tasks.filter(isFirst));
     const results: SubmitResult[] = [];
     for (const [index, task] of tasks.entries()) {
-      const [result] = isFirst(task, index)
-        ? written.splice(0, 1)
-        : await submitTasks(db, poolId, [task], sessionTtlMs);
+      const [result] = isFirst(task, index) ? written.splice(0, 1) : await this.#submit(poolId, [task]);
       if (result === undefined) throw new Error('a submission got no result');
       results.push(result);
+    }
+    const ended = new Set(results.flatMap((result) => result.displaced?.taskId ?? []));
+    return results.map((result, index) => ({ ...result, endedAtOnce: ended.has(tasks[index]?.taskId ?? '') }));
+  }
+
+  async #submit(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
+    const { db, dispatcher, fleet, sessionTtlMs } = this.#deps;
+    const policy = fleet.limits(poolId).fullPolicy;
+    const displaced = displacedFailure(poolId, policy, dispatcher.retryAfterMs(poolId));
+    const results = await submitTasks(db, poolId, tasks, { sessionTtlMs, displaced });
+    for (const result of results) {
+      if (result.displaced !== null) this.#tellDisplaced(poolId, result.displaced);
     }
     return results;
   }
 
-  #receiptOf(task: TaskSubmission, poolId: string, result: SubmitResult): Receipt {
+  /** Its ending is durable: its readers look at once. */
+  #tellDisplaced(poolId: string, task: DisplacedTask): void {
+    const { hub, fleet, telemetry } = this.#deps;
+    hub.changed(task.taskId);
+    telemetry.displaced({ ...task, poolId }, fleet.limits(poolId).fullPolicy);
+  }
+
+  #receiptOf(task: TaskSubmission, poolId: string, result: Written): Receipt {
     switch (result.outcome) {
       case 'admitted':
       case 'known':
@@ -217,25 +253,19 @@ export class Admission {
       case 'draining':
         throw new RefusalError(unavailable('POOL_UNAVAILABLE', `pool ${poolId} is draining`, 1000));
       case 'full':
-        throw new RefusalError(this.#full(poolId, task.priority));
+        throw new RefusalError(this.#full(poolId));
     }
   }
 
-  #full(poolId: string, priority: Priority): Refusal {
-    return {
-      family: 'backpressure',
-      code: 'ADMISSION_REJECT',
-      message: `the queue of pool ${poolId} is full`,
-      retriable: true,
-      retryAfterMs: backoffMs(this.#deps.dispatcher.startBasis(poolId, priority)),
-      policyLabel: 'reject',
-    };
+  #full(poolId: string): Refusal {
+    const { dispatcher, fleet } = this.#deps;
+    return refusedByFullQueue(poolId, fleet.limits(poolId).fullPolicy, dispatcher.sendAway(poolId));
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
   async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
     const { family, code } = refused.refusal;
-    if ((family === 'invalid' && code !== 'DEADLINE_UNMET') || family === 'conflict') return null;
+    if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
     return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);

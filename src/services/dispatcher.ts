@@ -2,13 +2,15 @@
  * Gives free slots to waiting tasks: reads which slots are free, offers them best first, and starts a run for every
  * task that took one. It takes no input; whatever might have changed something only wakes it.
  */
+import { DrainRate } from '../core/drainRate.js';
 import { LEASE_TTL_MS } from '../core/lease.js';
 import { type Forecast, slotOrder } from '../core/placement.js';
 import { type QuoteOutcome, quoteStart } from '../core/prediction.js';
-import type { StartBasis } from '../core/queue.js';
+import { leastStartMs, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
-import { claimTasks, type LaneDepth, laneDepths } from '../store/tasks.js';
+import { claimTasks } from '../store/queue.js';
+import { type LaneDepth, laneDepths } from '../store/tasks.js';
 import { Attempt, type AttemptDeps } from './attempt.js';
 import type { ReadyReplica } from './fleet.js';
 
@@ -19,6 +21,7 @@ const MAX_CLAIM = 64;
 export class Dispatcher {
   readonly #deps: AttemptDeps;
   readonly #attempts = new Map<string, Attempt>();
+  readonly #drainRates = new Map<string, DrainRate>();
   readonly #loop: Reconciler;
   readonly #laneLoop: Reconciler;
   #lanes: readonly LaneDepth[] = [];
@@ -68,9 +71,10 @@ export class Dispatcher {
     return [...this.#attempts.values()].filter((attempt) => attempt.task.poolId === poolId);
   }
 
-  /** Waiting tasks of a pool, as of at most half a second ago. */
-  queueDepth(poolId: string): number {
-    return this.#lanes.reduce((sum, lane) => (lane.poolId === poolId ? sum + lane.depth : sum), 0);
+  /** Waiting tasks of a pool, as of at most half a second ago; of those, as a rule, served before a newcomer's. */
+  queueDepth(poolId: string, newcomer: Priority = 'batch'): number {
+    const counts = (lane: LaneDepth) => lane.poolId === poolId && (newcomer === 'batch' || lane.priority === newcomer);
+    return this.#lanes.reduce((sum, lane) => (counts(lane) ? sum + lane.depth : sum), 0);
   }
 
   slotsFree(poolId: string): number {
@@ -93,21 +97,46 @@ export class Dispatcher {
 
   /** The start of a task of that priority if it were sent now. */
   quote(poolId: string, priority: Priority): QuoteOutcome {
-    const ahead = this.#lanesAhead(poolId, priority).reduce((sum, lane) => sum + lane.depth, 0);
-    return quoteStart(ahead, this.startBasis(poolId, priority));
+    return quoteStart(this.queueDepth(poolId, priority), this.startBasis(poolId, priority));
   }
 
   /** Start and end of such a task if it were sent now, as far as they can be told. */
   forecast(poolId: string, task: { readonly priority: Priority; readonly maxTokens: number }): Forecast {
-    const startMs = this.quote(poolId, task.priority).quote?.p50Ms ?? null;
+    const position = this.queueDepth(poolId, task.priority);
+    const basis = this.startBasis(poolId, task.priority);
+    const startMs = quoteStart(position, basis).quote?.p50Ms ?? null;
+    const earliestMs = startMs === null ? null : leastStartMs(position, basis);
     const replicaIds = this.#deps.fleet.ready(poolId).map(({ id }) => id);
     const runMs = this.#deps.quotes.runMs(replicaIds, task.maxTokens);
-    return { startMs, endMs: startMs === null || runMs === null ? null : Math.round(startMs + runMs) };
+    return { earliestMs, startMs, endMs: startMs === null || runMs === null ? null : Math.round(startMs + runMs) };
   }
 
   #lanesAhead(poolId: string, priority: Priority): LaneDepth[] {
     const isAhead = (lane: LaneDepth) => lane.priority === 'interactive' || priority === 'batch';
     return this.#lanes.filter((lane) => lane.poolId === poolId && isAhead(lane));
+  }
+
+  /** When a caller that a full queue refuses should come back, by the measured rate at which the pool serves, ms. */
+  sendAway(poolId: string): number {
+    return this.#drainRate(poolId).sendAway(this.#deps.clock.monotonicMs());
+  }
+
+  /** The same without expecting anybody back. */
+  retryAfterMs(poolId: string): number {
+    return this.#drainRate(poolId).retryAfterMs(this.#deps.clock.monotonicMs());
+  }
+
+  #drainRate(poolId: string): DrainRate {
+    const known = this.#drainRates.get(poolId) ?? new DrainRate();
+    this.#drainRates.set(poolId, known);
+    return known;
+  }
+
+  /** As of at most half a second ago, like every depth. */
+  #hasOverdue(poolId: string): boolean {
+    return this.#lanes.some(
+      (lane) => lane.poolId === poolId && lane.priority === 'batch' && (lane.oldestAgeMs ?? 0) >= OVERDUE_AFTER_MS,
+    );
   }
 
   async #dispatch(): Promise<void> {
@@ -123,7 +152,9 @@ export class Dispatcher {
     const slots = slotOrder([...ready.values()].map((replica) => this.#slotsOf(replica))).slice(0, MAX_CLAIM);
     if (slots.length === 0) return;
     const claimStartedMs = clock.monotonicMs();
-    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS });
+    const ageing = this.#hasOverdue(poolId);
+    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, ageing });
+    this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
       const replica = ready.get(task.replicaId);
       if (replica === undefined) throw new Error(`claimed a slot of ${task.replicaId}, which was not offered`);

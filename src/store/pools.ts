@@ -18,7 +18,8 @@ export interface PoolDesired {
   readonly fullPolicy: 'reject' | 'drop-lru' | 'shed-low-priority';
   readonly simulated: boolean;
   readonly configHash: string;
-  readonly capacity: { readonly interactive: number; readonly batch: number };
+  /** How many tasks may wait: in each lane, and in both together. */
+  readonly capacity: { readonly interactive: number; readonly batch: number; readonly total: number };
 }
 
 export interface PoolRow {
@@ -38,14 +39,15 @@ const UPSERT_POOL: Statement = {
   name: 'pool_upsert',
   text: `
 INSERT INTO pools AS p (id, engine, model_ref, context_length, device_mask, sampler_profile_version, slots_per_replica,
-  full_policy, simulated, config_hash)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+  full_policy, simulated, config_hash, queue_capacity)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (id) DO UPDATE SET
   engine = excluded.engine,
   model_ref = CASE WHEN p.config_hash = excluded.config_hash THEN p.model_ref ELSE excluded.model_ref END,
   context_length = excluded.context_length, device_mask = excluded.device_mask,
   sampler_profile_version = excluded.sampler_profile_version, slots_per_replica = excluded.slots_per_replica,
-  full_policy = excluded.full_policy, simulated = excluded.simulated, draining = false,
+  full_policy = excluded.full_policy, queue_capacity = excluded.queue_capacity, simulated = excluded.simulated,
+  draining = false,
   generation = p.generation + CASE WHEN p.config_hash = excluded.config_hash THEN 0 ELSE 1 END,
   config_hash = excluded.config_hash
 RETURNING model_ref AS "modelRef"`,
@@ -71,6 +73,7 @@ export async function upsertPool(db: Database, pool: PoolDesired): Promise<strin
     pool.fullPolicy,
     pool.simulated,
     pool.configHash,
+    pool.capacity.total,
   ]);
   await db.query(UPSERT_LANE, [pool.id, pool.capacity.interactive, pool.capacity.batch]);
   return rows[0]?.modelRef ?? pool.modelRef;

@@ -1,26 +1,8 @@
 /** Tasks and their event logs. Every function is one SQL statement; the story of each stands above it. */
-import type { TaskSubmission } from '../core/admission.js';
 import type { Engine, TaskFailure } from '../core/errors.js';
-import type { PlacementExplanation } from '../core/placement.js';
 import type { StartBasis } from '../core/queue.js';
 import type { Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
-import { PAIRS } from './affinity.js';
 import type { Database, Statement } from './database.js';
-
-/** A submission with what admission added; ready to be written. */
-export interface NewTask extends Omit<TaskSubmission, 'placement' | 'seed'> {
-  readonly seed: bigint;
-  readonly correlationId: string;
-  readonly requestHash: string;
-  readonly explanation: PlacementExplanation;
-  readonly startBasis: StartBasis;
-}
-
-export interface SubmitResult {
-  readonly outcome: 'admitted' | 'known' | 'conflict' | 'full' | 'draining';
-  readonly queuePosition: number;
-  readonly startBasis: StartBasis;
-}
 
 export interface TaskRow {
   readonly id: string;
@@ -97,7 +79,8 @@ export interface Finish extends Append {
   readonly releaseReason: string | null;
 }
 
-const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId", t.workload, t.priority, t.engine,
+/** Of a TaskRow, for a `tasks t`. */
+export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId", t.workload, t.priority, t.engine,
   t.model_ref AS "modelRef", t.ctx, t.prompt, t.max_tokens AS "maxTokens", t.seed, t.determinism,
   t.sampler_profile_version AS "samplerProfileVersion", t.kv_hint AS "kvHint", t.correlation_id AS "correlationId",
   t.request_hash AS "requestHash", t.status,
@@ -106,106 +89,10 @@ const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId", t.wor
   t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
-type RawTask = Omit<TaskRow, 'seed'> & { readonly seed: string };
+export type RawTask = Omit<TaskRow, 'seed'> & { readonly seed: string };
 
-function toTask<Raw extends RawTask>(raw: Raw): Omit<Raw, 'seed'> & { seed: bigint } {
+export function toTask<Raw extends RawTask>(raw: Raw): Omit<Raw, 'seed'> & { seed: bigint } {
   return { ...raw, seed: BigInt(raw.seed) };
-}
-
-const UNIQUE_VIOLATION = '23505';
-
-// Admission of a batch: the function of the first migration, which locks the pool, counts its lanes and inserts.
-const SUBMIT: Statement = { name: 'task_submit', text: 'SELECT * FROM submit_tasks($1, $2, $3) ORDER BY ord' };
-
-export async function submitTasks(
-  db: Database,
-  poolId: string,
-  tasks: readonly NewTask[],
-  sessionTtlMs: number,
-): Promise<SubmitResult[]> {
-  const rows = tasks.map((task, ord) => ({
-    ord,
-    id: task.taskId,
-    session_id: task.sessionId,
-    workload: task.workload,
-    priority: task.priority,
-    engine: task.engine,
-    model_ref: task.modelRef,
-    ctx: task.ctx,
-    prompt: task.prompt,
-    max_tokens: task.maxTokens,
-    seed: String(task.seed),
-    determinism: task.determinism,
-    kv_hint: task.kvHint,
-    sampler_profile_version: task.samplerProfileVersion,
-    correlation_id: task.correlationId,
-    request_hash: task.requestHash,
-    placement: task.explanation,
-    start_basis: task.startBasis,
-    deadline_ms: task.deadlineMs,
-  }));
-  const submit = () =>
-    db.query<{ outcome: SubmitResult['outcome']; queue_position: number; start_basis: StartBasis }>(SUBMIT, [
-      poolId,
-      JSON.stringify(rows),
-      sessionTtlMs,
-    ]);
-  // The pool's lock does not keep another pool from taking the same task_id at the same moment: looked at again, it is known.
-  const results = await submit().catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && error.code === UNIQUE_VIOLATION) return submit();
-    throw error;
-  });
-  return results.map((row) => ({
-    outcome: row.outcome,
-    queuePosition: row.queue_position,
-    startBasis: row.start_basis,
-  }));
-}
-
-// The dispatcher offers free slots, best first; each takes the next task in the order of service, and within that a
-// session the slot it had (affinity). One past its deadline is left to expire. A slot that another
-// node took meanwhile is refused by the unique index, and its task stays queued.
-const CLAIM: Statement = {
-  name: 'task_claim',
-  text: `
-WITH slots AS (
-  SELECT * FROM unnest($3::text[], $4::int[]) WITH ORDINALITY AS s(replica_id, slot, n)
-), next AS (
-  SELECT q.id, row_number() OVER (ORDER BY q.priority, q.queue_seq) AS n FROM (
-    SELECT t.id, t.priority, t.queue_seq FROM tasks t
-    WHERE t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now() AND t.deadline_at > now()
-      AND EXISTS (SELECT 1 FROM pools p WHERE p.id = $1 AND NOT p.draining)
-    ORDER BY t.priority, t.queue_seq LIMIT cardinality($3::text[]) FOR NO KEY UPDATE OF t SKIP LOCKED
-  ) q
-), ${PAIRS}, lease AS (
-  INSERT INTO leases (task_id, replica_id, slot, holder, expires_at)
-  SELECT pairs.id, pairs.replica_id, pairs.slot, $2::uuid, now() + $5 * interval '1 millisecond' FROM pairs
-  ON CONFLICT DO NOTHING
-  RETURNING id, task_id, replica_id, slot
-)
-UPDATE tasks t SET status = 'LEASED', lease_id = lease.id, replica_id = lease.replica_id, attempts = t.attempts + 1
-FROM lease WHERE t.id = lease.task_id AND t.status = 'QUEUED'
-RETURNING ${COLUMNS}, lease.slot`,
-};
-
-export async function claimTasks(
-  db: Database,
-  claim: {
-    readonly poolId: string;
-    readonly holder: string;
-    readonly slots: readonly { replicaId: string; slot: number }[];
-    readonly ttlMs: number;
-  },
-): Promise<ClaimedTask[]> {
-  type Raw = RawTask & { readonly leaseId: string; readonly replicaId: string; readonly slot: number };
-  const rows = await db.relaxedQuery<Raw>(CLAIM, [
-    claim.poolId,
-    claim.holder,
-    claim.slots.map((slot) => slot.replicaId),
-    claim.slots.map((slot) => slot.slot),
-    claim.ttlMs,
-  ]);
-  return rows.map(toTask);
 }
 
 // Appends for all tasks of a node in one write. A task takes its chunks only under the lease they were made under and

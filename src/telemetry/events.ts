@@ -2,6 +2,8 @@
 import type { Engine, Refusal, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation, PlacementOverrides } from '../core/placement.js';
 import { gradeQuote, type StartQuote } from '../core/prediction.js';
+import type { FullPolicy } from '../core/queue.js';
+import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import type { Priority } from '../core/task.js';
 import { SupervisionTelemetry } from './supervision.js';
 
@@ -77,11 +79,9 @@ export class Telemetry extends SupervisionTelemetry {
     );
   }
 
-  rejected(task: { engine: Engine; correlationId: string }, refusal: Refusal): void {
+  rejected(task: { engine: Engine; priority: Priority; correlationId: string }, refusal: Refusal): void {
     this.metrics.tasksRejected.inc({ engine: task.engine, reason: refusal.code });
-    if (refusal.family === 'backpressure' && refusal.policyLabel !== undefined) {
-      this.metrics.backpressure.inc({ engine: task.engine, policy: refusal.policyLabel });
-    }
+    this.#pushedBack(task, refusal);
     this.log.info(
       {
         correlation_id: task.correlationId,
@@ -92,6 +92,21 @@ export class Telemetry extends SupervisionTelemetry {
       },
       'task rejected',
     );
+  }
+
+  /** The policies of full queues are a closed set of labels; a rate limit is counted by itself. */
+  #pushedBack({ engine, priority }: { engine: Engine; priority: Priority }, refusal: Refusal): void {
+    if (refusal.family !== 'backpressure' || refusal.policyLabel === undefined) return;
+    if (refusal.policyLabel === RATE_LIMIT_LABEL) this.metrics.rateLimited.inc({ engine, priority });
+    else this.metrics.backpressure.inc({ engine, policy: refusal.policyLabel });
+  }
+
+  /** A waiting task ended to make room for a newer one. */
+  displaced(task: TaskFacts, policy: FullPolicy): void {
+    const { engine, poolId, priority } = task;
+    this.metrics.backpressure.inc({ engine, policy });
+    this.metrics.tasksDropped.inc({ engine, pool_id: poolId, priority, policy });
+    this.endedInQueue(task, 'DROPPED');
   }
 
   placed(placement: PlacementOverrides, explanation: PlacementExplanation): void {

@@ -47,6 +47,18 @@ export function createMetrics() {
       labelNames: ['engine', 'reason'] as const,
       registers,
     }),
+    tasksDropped: new Counter({
+      name: 'tasks_dropped_total',
+      help: 'Waiting tasks ended to make room for newer ones.',
+      labelNames: ['engine', 'pool_id', 'priority', 'policy'] as const,
+      registers,
+    }),
+    rateLimited: new Counter({
+      name: 'tasks_rate_limited_total',
+      help: 'Submissions refused because their caller came too often.',
+      labelNames: ['engine', 'priority'] as const,
+      registers,
+    }),
     queueDepth: new Gauge({ name: 'queue_depth', help: 'Tasks waiting.', labelNames: POOL_LABELS, registers }),
     firstToken: new Histogram({
       name: 'latency_first_token_ms',

@@ -215,7 +215,7 @@ describe('what GraphQL shows', () => {
       engine: 'LLAMACPP',
       ready: true,
       notReadyBecause: [],
-      queue: { capacity: 128, policy: 'REJECT', depth: 0 },
+      queue: { capacity: 64, policy: 'REJECT', depth: 0 },
     });
     expect(pool.replicas.map((replica: { state: string }) => replica.state)).toEqual(['READY', 'READY']);
     expect(answer.data.gpus.map((gpu: { memoryTotalBytes: string }) => gpu.memoryTotalBytes)).toEqual([

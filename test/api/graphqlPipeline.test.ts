@@ -86,7 +86,13 @@ function fakeContext(): GraphQLContext {
     pools: { capabilities: () => capabilities() },
     sessions: { find: () => new Promise(() => {}) },
   };
-  return { services: services as never, prisma: {} as never, correlationId: 'c-1', nowMs: () => 0 };
+  return {
+    services: services as never,
+    prisma: {} as never,
+    correlationId: 'c-1',
+    identity: 'localhost',
+    nowMs: () => 0,
+  };
 }
 
 beforeEach(async () => {

@@ -31,8 +31,12 @@ test.each([
 
 test('settings without effect are named with their path', () => {
   const config = loadConfig('docs/config.example.yaml');
-  expect(notBuiltYet(config)).toContainEqual(
-    expect.stringMatching(/^pools\..+\.queue\.full_policy: shed-low-priority is not built yet/),
+  const [pool, ...others] = config.pools;
+  if (pool === undefined) throw new Error('the example has no pool');
+  const weighed = { ...pool, admission: { priorities: [{ name: 'batch' as const, weight: 2 }] } };
+  expect(notBuiltYet({ ...config, pools: [weighed, ...others] })).toContainEqual(
+    expect.stringMatching(/^pools\..+\.admission\.priorities\.batch\.weight: is not built yet/),
   );
+  expect(notBuiltYet(config)).toEqual([]);
   expect(notBuiltYet(demoConfig())).toEqual([]);
 });

@@ -24,7 +24,7 @@ const candidate: fc.Arbitrary<PoolCandidate> = fc.record({
   queueDepth: fc.nat(3),
   vramFreeBytes: fc.nat(3),
   sessionHere: fc.boolean(),
-  forecast: fc.record({ startMs: milliseconds, endMs: milliseconds }),
+  forecast: fc.record({ earliestMs: milliseconds, startMs: milliseconds, endMs: milliseconds }),
 });
 const pools = fc.uniqueArray(candidate, { selector: ({ id }) => id });
 const names = fc.subarray([...IDS]);
@@ -132,8 +132,8 @@ describe('between feasible pools', () => {
   });
 
   it('goes by the predicted end where every one has it, and leaves it out where one has not', () => {
-    const late = pool({ id: 'a', slotsFree: 2, forecast: { startMs: 0, endMs: 900 } });
-    const soon = pool({ id: 'b', slotsFree: 0, forecast: { startMs: 100, endMs: 400 } });
+    const late = pool({ id: 'a', slotsFree: 2, forecast: { earliestMs: 0, startMs: 0, endMs: 900 } });
+    const soon = pool({ id: 'b', slotsFree: 0, forecast: { earliestMs: 0, startMs: 100, endMs: 400 } });
     expect(order(plain, [late, soon])).toEqual(['b', 'a']);
     const { explanation } = choosePool(plain, [late, soon, pool({ id: 'c', slotsFree: 1 })]);
     expect(explanation).toMatchObject({ chosen: 'a', rule: expect.not.stringContaining('predicted') });
@@ -141,7 +141,8 @@ describe('between feasible pools', () => {
 });
 
 describe('a deadline', () => {
-  const late = (id: string, startMs: number) => pool({ id, slotsFree: 0, forecast: { startMs, endMs: null } });
+  const late = (id: string, earliestMs: number) =>
+    pool({ id, slotsFree: 0, forecast: { earliestMs, startMs: 2 * earliestMs, endMs: null } });
 
   it('moves the task to a pool that meets it, and is refused with the wait where none does', () => {
     const made = { ...plain, deadlineMs: 500 };

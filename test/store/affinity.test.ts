@@ -2,13 +2,14 @@
 import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { claimTasks, type NewTask, submitTasks } from '../../src/store/queue.js';
 import { writePlaces } from '../../src/store/sessions.js';
-import { claimTasks, type NewTask, submitTasks } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, seedPool } from '../support/tasks.js';
+import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
 
 const TTL_MS = 60_000;
 const HOLDER = randomUUID();
+let ageing = false;
 let opened: Awaited<ReturnType<typeof openDatabase>>;
 
 beforeAll(async () => {
@@ -27,7 +28,7 @@ async function clear(): Promise<void> {
 beforeEach(clear);
 
 async function submit(tasks: readonly NewTask[]): Promise<void> {
-  for (const { outcome } of await submitTasks(opened.db, 'p', tasks, TTL_MS)) expect(outcome).toBe('admitted');
+  for (const { outcome } of await submitTasks(opened.db, 'p', tasks, SUBMIT)) expect(outcome).toBe('admitted');
 }
 
 async function place(sessionId: string, replicaId: string, slot: number, admittedAtMs = Date.now()): Promise<void> {
@@ -40,7 +41,10 @@ function slots(...names: readonly string[]) {
 }
 
 async function claim(...names: readonly string[]): Promise<Map<string, string>> {
-  const claimed = await claimTasks(opened.db, { poolId: 'p', holder: HOLDER, slots: slots(...names), ttlMs: TTL_MS });
+  // By turns the two forms of the claim, which differ only where batch tasks are overdue.
+  ageing = !ageing;
+  const offer = { poolId: 'p', holder: HOLDER, slots: slots(...names), ttlMs: TTL_MS, ageing };
+  const claimed = await claimTasks(opened.db, offer);
   return new Map(claimed.map((task) => [task.id, `${task.replicaId.slice(2)}${task.slot}`]));
 }
 

@@ -3,18 +3,10 @@ import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nextStatus, type TaskCommand, type TaskStatus } from '../../src/core/task.js';
-import {
-  appendChunks,
-  claimTasks,
-  endQueuedTask,
-  finishTask,
-  getTask,
-  type LogChunk,
-  requeueTask,
-  submitTasks,
-} from '../../src/store/tasks.js';
+import { claimTasks, submitTasks } from '../../src/store/queue.js';
+import { appendChunks, endQueuedTask, finishTask, getTask, type LogChunk, requeueTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, seedPool } from '../support/tasks.js';
+import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
 
 const COMMANDS: TaskCommand[] = ['claim', 'stream', 'end', 'fail', 'cancel', 'requeue', 'drop', 'expire'];
 const HOLDER = randomUUID();
@@ -52,7 +44,7 @@ async function command(id: string, leaseId: string, name: TaskCommand): Promise<
   switch (name) {
     case 'claim': {
       const slots = [{ replicaId: 'p-0', slot: 0 }];
-      const [claimed] = await claimTasks(db, { poolId: 'p', holder: HOLDER, slots, ttlMs: 60_000 });
+      const [claimed] = await claimTasks(db, { poolId: 'p', holder: HOLDER, slots, ttlMs: 60_000, ageing: false });
       return { done: claimed !== undefined, leaseId: claimed?.leaseId ?? leaseId };
     }
     case 'stream':
@@ -80,7 +72,7 @@ describe('tasks in SQL', () => {
         await opened.query('TRUNCATE stream_chunks, leases, tasks CASCADE');
         await opened.query('UPDATE queue_lanes SET depth = 0');
         const task = newTask();
-        await submitTasks(opened.db, 'p', [task], 60_000);
+        await submitTasks(opened.db, 'p', [task], SUBMIT);
         let status: TaskStatus = 'QUEUED';
         let leaseId = '0';
         for (const name of commands) {

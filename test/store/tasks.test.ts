@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { activeLeases, releaseDeadLeases, renewLeases } from '../../src/store/leases.js';
+import { claimTasks, submitTasks } from '../../src/store/queue.js';
 import {
   appendChunks,
   type ClaimedTask,
-  claimTasks,
   endQueuedTask,
   finishTask,
   getTask,
@@ -14,17 +14,15 @@ import {
   readLog,
   requestCancel,
   requeueTask,
-  submitTasks,
   tasksAhead,
 } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, seedPool } from '../support/tasks.js';
+import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
 
 type Opened = Awaited<ReturnType<typeof openDatabase>>;
 
 const HOLDER = randomUUID();
 const TTL_MS = 15_000;
-const SESSION_TTL_MS = 600_000;
 let opened: Opened;
 
 beforeAll(async () => {
@@ -61,6 +59,7 @@ async function claimOne(slot = 0): Promise<ClaimedTask> {
     holder: HOLDER,
     slots: [{ replicaId: 'p-0', slot }],
     ttlMs: TTL_MS,
+    ageing: false,
   });
   if (claimed === undefined) throw new Error('nothing was claimed');
   return claimed;
@@ -87,11 +86,11 @@ describe('submit', () => {
   it('gives the same receipt for the same task and refuses another body', async () => {
     await seedPool(opened.db);
     const task = newTask();
-    const [first] = await submitTasks(opened.db, 'p', [task], SESSION_TTL_MS);
-    await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
+    const [first] = await submitTasks(opened.db, 'p', [task], SUBMIT);
+    await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
     const [again, other] = [
-      await submitTasks(opened.db, 'p', [task], SESSION_TTL_MS),
-      await submitTasks(opened.db, 'p', [{ ...task, requestHash: 'different' }], SESSION_TTL_MS),
+      await submitTasks(opened.db, 'p', [task], SUBMIT),
+      await submitTasks(opened.db, 'p', [{ ...task, requestHash: 'different' }], SUBMIT),
     ];
     expect(first).toMatchObject({ outcome: 'admitted', queuePosition: 0 });
     expect(again[0]).toEqual({ ...first, outcome: 'known' });
@@ -101,9 +100,7 @@ describe('submit', () => {
   it('keeps the bound of a lane exact under concurrent batches', async () => {
     await seedPool(opened.db, { capacity: 10 });
     const batches = Array.from({ length: 8 }, () => [newTask(), newTask(), newTask()]);
-    const results = (
-      await Promise.all(batches.map((batch) => submitTasks(opened.db, 'p', batch, SESSION_TTL_MS)))
-    ).flat();
+    const results = (await Promise.all(batches.map((batch) => submitTasks(opened.db, 'p', batch, SUBMIT)))).flat();
     expect(results.filter((result) => result.outcome === 'admitted')).toHaveLength(10);
     expect(results.filter((result) => result.outcome === 'full')).toHaveLength(14);
     const positions = results.filter((result) => result.outcome === 'admitted').map((result) => result.queuePosition);
@@ -113,12 +110,12 @@ describe('submit', () => {
   it('puts batch tasks behind all interactive ones, and refuses while draining', async () => {
     await seedPool(opened.db);
     const batch = newTask({ priority: 'batch' });
-    const results = await submitTasks(opened.db, 'p', [newTask(), newTask()], SESSION_TTL_MS);
+    const results = await submitTasks(opened.db, 'p', [newTask(), newTask()], SUBMIT);
     expect(results.map((result) => result.queuePosition)).toEqual([0, 1]);
-    expect((await submitTasks(opened.db, 'p', [batch], SESSION_TTL_MS))[0]?.queuePosition).toBe(2);
+    expect((await submitTasks(opened.db, 'p', [batch], SUBMIT))[0]?.queuePosition).toBe(2);
     expect(await tasksAhead(opened.db, batch.taskId)).toBe(2);
     await opened.query(`UPDATE pools SET draining = true`);
-    expect((await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS))[0]?.outcome).toBe('draining');
+    expect((await submitTasks(opened.db, 'p', [newTask()], SUBMIT))[0]?.outcome).toBe('draining');
   });
 });
 
@@ -126,9 +123,9 @@ describe('claim', () => {
   it('serves interactive before batch, first come first served', async () => {
     await seedPool(opened.db);
     const [late, early, batch] = [newTask(), newTask(), newTask({ priority: 'batch' })];
-    await submitTasks(opened.db, 'p', [batch], SESSION_TTL_MS);
-    await submitTasks(opened.db, 'p', [early], SESSION_TTL_MS);
-    await submitTasks(opened.db, 'p', [late], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [batch], SUBMIT);
+    await submitTasks(opened.db, 'p', [early], SUBMIT);
+    await submitTasks(opened.db, 'p', [late], SUBMIT);
     const order = [await claimOne(0), await claimOne(1), await claimOne(2)].map((task) => task.id);
     expect(order).toEqual([early.taskId, late.taskId, batch.taskId]);
   });
@@ -139,12 +136,12 @@ describe('claim', () => {
       opened.db,
       'p',
       Array.from({ length: 6 }, () => newTask()),
-      SESSION_TTL_MS,
+      SUBMIT,
     );
     const slots = [0, 1, 2, 3].map((slot) => ({ replicaId: 'p-0', slot }));
     const claims = await Promise.all(
       Array.from({ length: 5 }, () =>
-        claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: TTL_MS }),
+        claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: TTL_MS, ageing: false }),
       ),
     );
     const taken = claims.flat();
@@ -159,7 +156,7 @@ describe('claim', () => {
 describe('the log', () => {
   it('takes chunks only under the lease and only where they continue it', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
     const task = await claimOne();
     const append = {
       taskId: task.id,
@@ -179,7 +176,7 @@ describe('the log', () => {
 
   it('is closed for ever by finish: one ending, lease released, nothing after', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
     const task = await claimOne();
     const endings = await Promise.all([
       finishTask(opened.db, finishOf(task, [ended(1)])),
@@ -196,7 +193,7 @@ describe('the log', () => {
 
   it('fences a holder whose task was given to somebody else', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
     const old = await claimOne(0);
     await opened.query(`UPDATE leases SET expires_at = now() - interval '1 s'`);
     const [lost] = await lostTasks(opened.db, []);
@@ -214,7 +211,7 @@ describe('cancel and expiry', () => {
   it('ends a queued task exactly once, against a concurrent claim', async () => {
     await seedPool(opened.db);
     for (let round = 0; round < 20; round += 1) {
-      await submitTasks(opened.db, 'p', [newTask()], SESSION_TTL_MS);
+      await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
       const [row] = await opened.query<{ id: string }>(`SELECT id FROM tasks WHERE status = 'QUEUED'`);
       const id = row?.id ?? '';
       const end = endQueuedTask(opened.db, {
@@ -230,6 +227,7 @@ describe('cancel and expiry', () => {
         holder: HOLDER,
         slots: [{ replicaId: 'p-0', slot: 0 }],
         ttlMs: TTL_MS,
+        ageing: false,
       });
       const [canceled, claimed] = await Promise.all([end, claim]);
       expect(Number(canceled) + claimed.length).toBe(1);
@@ -244,7 +242,7 @@ describe('cancel and expiry', () => {
   it('finds waiting tasks past their deadline', async () => {
     await seedPool(opened.db);
     const task = newTask({ deadlineMs: 1 });
-    await submitTasks(opened.db, 'p', [task], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [task], SUBMIT);
     await expect.poll(async () => (await overdueQueuedTasks(opened.db)).map((row) => row.id)).toEqual([task.taskId]);
   });
 });
@@ -252,7 +250,7 @@ describe('cancel and expiry', () => {
 describe('leases', () => {
   it('renews what is ours and not expired, nothing else', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', [newTask(), newTask()], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [newTask(), newTask()], SUBMIT);
     const [a, b] = [await claimOne(0), await claimOne(1)];
     await opened.query(`UPDATE leases SET expires_at = now() - interval '1 s' WHERE id = $1`, [b.leaseId]);
     const renewal = { ids: [a.leaseId, b.leaseId, '424242'], holder: HOLDER, ttlMs: TTL_MS };
@@ -262,7 +260,7 @@ describe('leases', () => {
 
   it('releases expired leases whose task has ended, and leaves those of live tasks to recovery', async () => {
     await seedPool(opened.db);
-    await submitTasks(opened.db, 'p', [newTask(), newTask()], SESSION_TTL_MS);
+    await submitTasks(opened.db, 'p', [newTask(), newTask()], SUBMIT);
     const [a] = [await claimOne(0), await claimOne(1)];
     expect(await finishTask(opened.db, { ...finishOf(a, [ended(1)]), releaseReason: null })).toBe(true);
     await releaseDeadLeases(opened.db, [HOLDER]);

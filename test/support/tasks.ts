@@ -1,14 +1,23 @@
 /** Rows for tests of the store and the services. */
 import { randomUUID } from 'node:crypto';
+import { displacedFailure, type FullPolicy } from '../../src/core/queue.js';
 import type { Database } from '../../src/store/database.js';
 import { upsertPool, writeReplica } from '../../src/store/pools.js';
-import type { NewTask } from '../../src/store/tasks.js';
+import type { NewTask } from '../../src/store/queue.js';
 
 export async function seedPool(
   db: Database,
-  options: { id?: string; capacity?: number; replicas?: number; slots?: number } = {},
+  options: {
+    id?: string;
+    capacity?: number;
+    lanes?: { interactive: number; batch: number };
+    policy?: FullPolicy;
+    replicas?: number;
+    slots?: number;
+  } = {},
 ): Promise<{ poolId: string; replicaIds: string[] }> {
-  const { id = 'p', capacity = 100, replicas = 1, slots = 4 } = options;
+  const { id = 'p', capacity = 100, policy = 'reject', replicas = 1, slots = 4 } = options;
+  const lanes = options.lanes ?? { interactive: capacity, batch: capacity };
   await upsertPool(db, {
     id,
     engine: 'llamacpp',
@@ -17,10 +26,10 @@ export async function seedPool(
     deviceMask: '0',
     samplerProfileVersion: null,
     slotsPerReplica: slots,
-    fullPolicy: 'reject',
+    fullPolicy: policy,
     simulated: true,
     configHash: 'h',
-    capacity: { interactive: capacity, batch: capacity },
+    capacity: { ...lanes, total: capacity },
   });
   const replicaIds = Array.from({ length: replicas }, (_, ordinal) => `${id}-${ordinal}`);
   for (const [ordinal, replicaId] of replicaIds.entries()) {
@@ -55,6 +64,8 @@ export async function seedPool(
   }
   return { poolId: id, replicaIds };
 }
+
+export const SUBMIT = { sessionTtlMs: 600_000, displaced: displacedFailure('p', 'drop-lru', 500) };
 
 export function newTask(overrides: Partial<NewTask> = {}): NewTask {
   return {

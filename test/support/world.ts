@@ -34,12 +34,15 @@ export function simConfig(
     replicas?: number;
     slots?: number;
     capacity?: number;
+    fullPolicy?: string;
+    /** Of `admission.priorities`. */
+    priorities?: readonly object[];
     flags?: string[];
     idleMs?: number;
   } = {},
 ): string {
   const { engine = 'llamacpp', tokensPerSecond = 0, replicas = 2, slots = 2, capacity = 64 } = options;
-  const { flags = [], idleMs = 5000 } = options;
+  const { flags = [], idleMs = 5000, fullPolicy = 'reject', priorities = [] } = options;
   return `
 gpu:
   mode: simulated
@@ -52,7 +55,8 @@ pools:
     devices: [0, 1]
     replicas: ${replicas}
     slots: ${slots}
-    queue: { capacity: ${capacity}, full_policy: reject }
+    queue: { capacity: ${capacity}, full_policy: ${fullPolicy} }
+    admission: { priorities: ${JSON.stringify(priorities)} }
     timeouts: { wall_ms: 60000, idle_ms: ${idleMs} }
     provisioning:
       mode: simulated

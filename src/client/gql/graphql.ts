@@ -30,7 +30,7 @@ export type Engine =
 
 /** What went wrong, from the closed set that every face of the system uses. */
 export type ErrorCode =
-  /** The queue is full; try again later. */
+  /** The queue is full, or the caller comes too often; try again later. */
   | 'ADMISSION_REJECT'
   /** There is not enough time left. */
   | 'DEADLINE_UNMET'

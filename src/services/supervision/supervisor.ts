@@ -342,6 +342,10 @@ function desiredPool(
     fullPolicy: config.queue.full_policy,
     simulated: recipe.simulated || simulatedGpu,
     configHash: hash(JSON.stringify(config)),
-    capacity: { interactive: capacityOf('interactive'), batch: capacityOf('batch') },
+    capacity: {
+      interactive: capacityOf('interactive'),
+      batch: capacityOf('batch'),
+      total: config.queue.capacity,
+    },
   };
 }
