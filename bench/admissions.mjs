@@ -63,6 +63,7 @@ function admissionOn(db) {
     ...{ id: 'bench', engine: 'llamacpp', modelRef: MODEL, contextLength: CTX },
     ...{ deviceMask: '', draining: false, ready: true, recoverable: true },
   };
+  const NO_FORECAST = { earliestMs: null, startMs: null, endMs: null };
   const startBasis = { slotsTotal: 1, slotsFree: 0, serviceMs: 0 };
   return new Admission({
     db,
@@ -71,6 +72,7 @@ function admissionOn(db) {
       startBasis: () => startBasis,
       slotsFree: () => 0,
       queueDepth: () => 0,
+      forecast: () => NO_FORECAST,
       retryAfterMs: () => 0,
       wake: () => {},
     },
@@ -78,6 +80,7 @@ function admissionOn(db) {
     rateLimits: { take: () => null },
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
+    places: { lastReplica: async () => null },
     sessionTtlMs: 600_000,
   });
 }

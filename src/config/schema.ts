@@ -25,6 +25,8 @@ const QueueSchema = z.strictObject({
   /** Waiting tasks over both priorities; a priority may have a lower bound of its own. */
   capacity: z.int().min(1).max(100_000).default(256),
   full_policy: z.enum(['reject', 'drop-lru', 'shed-low-priority']).default('reject'),
+  /** How long a task is taken to hold a slot while fewer than five have been measured. */
+  assumed_service_ms: durationMs.default(1_000),
 });
 
 const PriorityAdmissionSchema = z.strictObject({

@@ -73,16 +73,3 @@ export function checkPromptTokens(
   }
   return null;
 }
-
-/** A task that would be worth nothing before its turn comes is not worth queueing. @param leastMs see leastStartMs */
-export function checkDeadline(deadlineMs: number, leastMs: number): Refusal | null {
-  if (leastMs <= deadlineMs) return null;
-  return {
-    family: 'invalid',
-    code: 'DEADLINE_UNMET',
-    message: `of ${deadlineMs} ms is over before the tasks ahead are served, which takes about ${leastMs} ms`,
-    field: 'deadline_ms',
-    retriable: true,
-    retryAfterMs: leastMs - deadlineMs,
-  };
-}

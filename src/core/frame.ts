@@ -32,7 +32,10 @@ export interface MetricsEvent {
   readonly seq: number;
   readonly atMs: number;
   readonly queueDepth: number;
+  /** It runs where its session ran last, on the same engine process: a part of its prompt may still be in the cache. */
   readonly kvWarmth: boolean;
+  /** Of ending before the deadline, 0 … 1; null or left out: nothing to judge by. */
+  readonly onTimeProbability?: number | null;
 }
 /** The run moved to another engine; the tokens before it were produced again and are the same. */
 export interface SeamEvent {

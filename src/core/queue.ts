@@ -4,22 +4,24 @@ import type { Priority } from './task.js';
 
 /** What was known about a pool when a task was admitted; kept with the task so that its receipt can be given again. */
 export interface StartBasis {
+  /** That can be expected to serve: of the replicas that are ready, or of all while none is. */
   readonly slotsTotal: number;
   readonly slotsFree: number;
-  /** Mean time one task holds a slot, ms; 0 while nothing has been measured. */
+  /** Mean time one task holds a slot, ms; the configured default where too little has been measured. */
   readonly serviceMs: number;
-}
-
-/** Expected wait until the task with `position` others ahead of it gets a slot, ms. */
-export function predictStartMs(position: number, basis: StartBasis): number {
-  if (position < basis.slotsFree) return 0;
-  const rounds = Math.ceil((position - basis.slotsFree + 1) / Math.max(1, basis.slotsTotal));
-  return Math.round(rounds * basis.serviceMs);
+  /** Standard deviation of that time, ms. What follows is left out where it is not known. */
+  readonly deviationMs?: number;
+  /** Services measured; the default counts as none. */
+  readonly samples?: number;
+  /** Slots of replicas that are ready; 0: nobody knows when there will be one. */
+  readonly slotsReady?: number;
+  /** How long each slot that is held has been, ms. */
+  readonly heldMs?: readonly number[];
 }
 
 /**
  * The wait that `position` others ahead make certain as far as anything measured can, ms: the whole rounds of all slots that
- * they fill. Less than the prediction, which may be wrong either way; 0 while nothing has been measured.
+ * they fill. Less than the prediction, which may be wrong either way; worth as much as the service time it rests on.
  */
 export function leastStartMs(position: number, basis: StartBasis): number {
   const rounds = Math.floor(Math.max(0, position - basis.slotsFree) / Math.max(1, basis.slotsTotal));

@@ -55,7 +55,8 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       handler: async (call) => {
         const session = await services.sessions.get(parseUuidParam('id', call.params.id));
         const ttlMs = Math.max(0, Math.round(session.ttlMsRemaining));
-        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, kv_bytes: 0, kv_warmth: false });
+        const kvWarmth = services.sessions.isWarm(session.id);
+        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, kv_bytes: 0, kv_warmth: kvWarmth });
       },
     },
     {

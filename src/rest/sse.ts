@@ -1,6 +1,6 @@
 /** A task's stream as Server-Sent Events. `id:` lines carry the resume index; everything a reader missed goes in one write. */
 import type { ServerResponse } from 'node:http';
-import type { StreamEvent, TokensEvent } from '../core/frame.js';
+import type { MetricsEvent, StreamEvent, TokensEvent } from '../core/frame.js';
 import type { TaskReader } from '../services/streams/hub.js';
 import { failureOf } from './wire.js';
 
@@ -25,6 +25,15 @@ function tokenFrames(event: TokensEvent, microbatch: boolean): string {
   return text;
 }
 
+/** SSEMetrics; a member that nothing is known for is left out. */
+function metricsOf({ queueDepth, kvWarmth, onTimeProbability = null }: MetricsEvent): Record<string, unknown> {
+  return {
+    queue_depth: queueDepth,
+    kv_warmth: kvWarmth,
+    ...(onTimeProbability !== null && { on_time_probability: onTimeProbability }),
+  };
+}
+
 export function sseFrames(event: StreamEvent, microbatch: boolean): string {
   switch (event.kind) {
     case 'started':
@@ -32,7 +41,7 @@ export function sseFrames(event: StreamEvent, microbatch: boolean): string {
     case 'tokens':
       return tokenFrames(event, microbatch);
     case 'metrics':
-      return frame('metrics', { queue_depth: event.queueDepth, kv_warmth: event.kvWarmth }, null);
+      return frame('metrics', metricsOf(event), null);
     case 'seam':
       // The old contract has no name for it; a comment harms nobody.
       return `: seam index=${event.index} attempt=${event.attempt} cause=${event.cause}\n\n`;

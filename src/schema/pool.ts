@@ -13,7 +13,7 @@ interface QueueShape {
   readonly capacity: number;
 }
 
-const QueueLane = builder.objectRef<Lane>('QueueLane').implement({
+export const QueueLane = builder.objectRef<Lane>('QueueLane').implement({
   description: 'The waiting tasks of one priority.',
   fields: (t) => ({
     priority: t.field({ type: Priority, description: 'Of the tasks in it.', resolve: (lane) => lane.priority }),

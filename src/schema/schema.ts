@@ -13,6 +13,7 @@ import './host.js';
 import './registry.js';
 import './task.js';
 import './submitTask.js';
+import './quote.js';
 import './taskEvents.js';
 import './receipt.js';
 import './verification.js';

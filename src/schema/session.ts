@@ -1,6 +1,7 @@
 /** Sessions: short-lived groups of tasks that may share a cache. */
 import { builder } from './builder.js';
 import { asData, NotFound, Unavailable } from './refusal.js';
+import { findReplica } from './shared.js';
 
 const Session = builder.prismaNode('Session', {
   id: { field: 'id' },
@@ -13,6 +14,18 @@ const Session = builder.prismaNode('Session', {
     turns: t.exposeInt('turns', { description: 'How many tasks it has had.' }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When its first task was admitted.' }),
     expiresAt: t.expose('expiresAt', { type: 'DateTime', description: 'When it ends unless another task comes.' }),
+    kvWarmth: t.boolean({
+      description: 'Whether the engine process that ran its last task still serves, so that its cache may be reused.',
+      resolve: (session, _args, { services }) => services.sessions.isWarm(session.id),
+    }),
+    lastReplica: t.prismaField({
+      type: 'Replica',
+      nullable: true,
+      description: 'Where its last task ran, and its next one goes when it can; null when it has been too long.',
+      select: { lastReplicaId: true, kvUntil: true },
+      resolve: (query, { lastReplicaId, kvUntil }, _args, { prisma, nowMs }) =>
+        findReplica(prisma, { ...query }, kvUntil !== null && kvUntil.getTime() > nowMs() ? lastReplicaId : null),
+    }),
     ttlMsRemaining: t.int({
       description: 'Time left until then, ms.',
       resolve: (session, _args, context) => Math.max(0, session.expiresAt.getTime() - context.nowMs()),

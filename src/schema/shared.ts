@@ -25,6 +25,9 @@ export const activeLeases = shared(async ({ prisma }) => {
   return new Map(rows.map((row) => [row.replicaId, row._count]));
 });
 
+/** How quotes did, of every lane. */
+export const calibrations = shared(({ services }) => services.quotes.calibration());
+
 export const lanes = shared(({ services }) => services.pools.lanes());
 
 /** All GPUs; there are as many as the hosts have. */

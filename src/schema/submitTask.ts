@@ -150,7 +150,7 @@ async function submissionOf(
   };
 }
 
-const TaskAccepted = builder.objectRef<Receipt>('TaskAccepted').implement({
+export const TaskAccepted = builder.objectRef<Receipt>('TaskAccepted').implement({
   description: 'The task is durable; it will run, or end with a reason.',
   fields: (t) => ({
     taskId: t.expose('taskId', { type: 'UUID', description: 'Its id; costs nothing to read.' }),

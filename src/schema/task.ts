@@ -1,6 +1,7 @@
 /** Tasks: what was asked for, where it stands, and what came of it. */
 import { notReadyBecause, type Reason as ReasonShape } from '../core/pool.js';
-import { predictStartMs, type StartBasis } from '../core/queue.js';
+import { predictStartMs } from '../core/prediction.js';
+import type { StartBasis } from '../core/queue.js';
 import { builder, pageCost } from './builder.js';
 import { Determinism, Engine, Priority, TaskStatus, Workload } from './enums.js';
 import { PlacementExplanation, storedExplanation } from './placement.js';

@@ -63,7 +63,16 @@ builder.objectRef<MetricsEvent>('TaskMetrics').implement({
   interfaces: [TaskEvent],
   fields: (t) => ({
     queueDepth: t.exposeInt('queueDepth', { description: 'How many tasks wait for the same pool.' }),
-    kvWarmth: t.exposeBoolean('kvWarmth', { description: 'Whether the engine had a part of the prompt cached.' }),
+    kvWarmth: t.exposeBoolean('kvWarmth', {
+      description:
+        'Whether it runs where its session ran last, on the same engine process, whose cache may still hold a part of the prompt.',
+    }),
+    onTimeProbability: t.float({
+      nullable: true,
+      description:
+        'Chance of ending before the deadline if it uses all tokens it may, 0 to 1; null: no speed has been measured yet.',
+      resolve: (event) => event.onTimeProbability ?? null,
+    }),
   }),
 });
 

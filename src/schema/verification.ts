@@ -115,8 +115,8 @@ builder.mutationField('verifyTask', (t) =>
     description:
       'Runs an ended task again, in the batch lane, with the same seed and parameters, and compares what both say.',
     args: { input: t.arg({ type: VerifyTaskInput, required: true, description: 'Which task.' }) },
-    resolve: async (_root, { input }, { services, correlationId }) => ({
-      verificationId: await asData(services.verification.verify(input.taskId, correlationId)),
+    resolve: async (_root, { input }, { services, correlationId, identity }) => ({
+      verificationId: await asData(services.verification.verify(input.taskId, { correlationId, identity })),
     }),
   }),
 );

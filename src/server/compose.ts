@@ -23,6 +23,7 @@ import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
 import { Dispatcher } from '../services/dispatcher.js';
+import { Expiry } from '../services/expiry.js';
 import { Gpus } from '../services/gpus.js';
 import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
@@ -31,10 +32,12 @@ import { PoolEvents } from '../services/poolEvents.js';
 import { Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
+import { Quotes } from '../services/quotes.js';
 import { RateLimits } from '../services/rateLimits.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
+import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
@@ -248,9 +251,13 @@ async function furnish(
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
   const leases = new LeaseKeeper(db, clock, holder, onError);
-  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet: supervisor, telemetry });
+  const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
+  const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
+  const fleet = supervisor;
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
+  const expiry = new Expiry({ db, clock, hub, telemetry });
   const pools = new Pools({ db, clock, dispatcher, supervisor, gpus, events: poolEvents, telemetry });
 
   await abandonOperations(db);
@@ -267,9 +274,13 @@ async function furnish(
   recovery.start();
   scope.defer('stream recorder', () => recorder.stop());
   hub.start();
+  await quotes.start();
+  scope.defer('quote grades', () => quotes.stop());
   dispatcher.start();
   scope.defer('dispatcher', () => dispatcher.stop());
   scope.defer('recovery', () => recovery.stop());
+  expiry.start();
+  scope.defer('expiry', () => expiry.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
   const replicaLogs = new ReplicaLogs({
@@ -285,6 +296,7 @@ async function furnish(
     dispatcher,
     hub,
     telemetry,
+    places,
     rateLimits: new RateLimits(clock, config.pools),
     sessionTtlMs: config.sessions.ttl_ms,
   });
@@ -300,12 +312,18 @@ async function furnish(
     pools,
     poolEvents,
     provisioning,
+    quotes,
     gpus,
     host,
     replicaLogs,
-    sessions: new Sessions(db),
+    sessions: new Sessions(db, places, supervisor),
   };
   return { services, supervisor };
+}
+
+function assumedServiceTimes({ pools }: Config): (poolId: string) => number {
+  const assumed = new Map(pools.map(({ id, queue }) => [id, queue.assumed_service_ms]));
+  return (poolId) => assumed.get(poolId) ?? 0;
 }
 
 /** Where relative paths of a configuration file start. */

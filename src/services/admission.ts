@@ -3,11 +3,13 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkDeadline, checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
-import { choosePool, type PlacementExplanation } from '../core/placement.js';
-import { displacedFailure, leastStartMs, predictStartMs, refusedByFullQueue, type StartBasis } from '../core/queue.js';
+import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
+import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
+import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
+import type { Priority } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
@@ -17,6 +19,7 @@ import type { Telemetry } from '../telemetry/events.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
+import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
 
 /** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
@@ -31,6 +34,7 @@ export interface Receipt {
   readonly queuePosition: number;
   readonly predictedStartMs: number;
   readonly backoffMs: number;
+  readonly quote: QuoteOutcome;
 }
 
 /** Who submits, and in which request. */
@@ -46,6 +50,7 @@ export interface AdmissionDeps {
   readonly dispatcher: Dispatcher;
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
+  readonly places: SessionPlaces;
   readonly rateLimits: RateLimits;
   readonly sessionTtlMs: number;
 }
@@ -89,15 +94,12 @@ export class Admission {
   async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = this.#place(task);
+    const { poolId, explanation } = await this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    const { dispatcher } = this.#deps;
-    const least = leastStartMs(dispatcher.queueDepth(poolId, task.priority), dispatcher.startBasis(poolId));
-    const late = checkDeadline(task.deadlineMs, least);
-    if (late !== null) throw new RefusalError(late);
     await this.#checkTokens(poolId, task);
-    const startBasis = dispatcher.startBasis(poolId);
+    const { dispatcher } = this.#deps;
+    const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
@@ -124,21 +126,44 @@ export class Admission {
   }
 
   /** What-if: where this task would go now, and why; nothing is written. */
-  explain(task: Pick<TaskSubmission, 'engine' | 'modelRef' | 'ctx' | 'placement'>): PlacementExplanation {
-    return choosePool(task, this.#candidates()).explanation;
+  async explain(task: TaskSubmission): Promise<PlacementExplanation> {
+    return choosePool(task, await this.#candidates(task)).explanation;
   }
 
-  #candidates() {
+  /** The start of a task of that priority if it were sent now. */
+  quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
-    return fleet.candidates().map((pool) => ({
-      ...pool,
-      slotsFree: dispatcher.slotsFree(pool.id),
-      queueDepth: dispatcher.queueDepth(pool.id),
-    }));
+    // A pool that the configuration no longer names has lanes still.
+    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    return dispatcher.quote(poolId, priority);
   }
 
-  #place(task: TaskSubmission): { poolId: string; explanation: PlacementExplanation } {
-    const outcome = choosePool(task, this.#candidates());
+  async #candidates(task: TaskSubmission): Promise<PoolCandidate[]> {
+    const { fleet, dispatcher } = this.#deps;
+    const pools = fleet.candidates();
+    const lastReplica = await this.#lastReplica(task, pools);
+    return pools.map((pool) => {
+      const ready = fleet.ready(pool.id);
+      return {
+        ...pool,
+        slotsFree: dispatcher.slotsFree(pool.id),
+        queueDepth: dispatcher.queueDepth(pool.id),
+        vramFreeBytes: Math.max(0, ...ready.map((replica) => replica.vramFreeBytes)),
+        sessionHere: ready.some((replica) => replica.id === lastReplica),
+        forecast: dispatcher.forecast(pool.id, task),
+      };
+    });
+  }
+
+  /** Asked for only where it can make a difference: most tasks have one pool to go to, or a session of their own. */
+  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef'>[]) {
+    const fitting = pools.filter((pool) => pool.engine === task.engine && pool.modelRef === task.modelRef);
+    if (fitting.length < 2 || task.kvHint === 'cold' || task.placement.mode === 'pin') return null;
+    return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
+  }
+
+  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
+    const outcome = choosePool(task, await this.#candidates(task));
     this.#deps.telemetry.placed(task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
@@ -253,7 +278,8 @@ export class Admission {
 }
 
 function receipt(taskId: string, poolId: string, queuePosition: number, basis: StartBasis): Receipt {
-  return { taskId, poolId, queuePosition, predictedStartMs: predictStartMs(queuePosition, basis), backoffMs: 0 };
+  const predictedStartMs = predictStartMs(queuePosition, basis);
+  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote: quoteStart(queuePosition, basis) };
 }
 
 /** Of everything that makes two submissions the same task. */

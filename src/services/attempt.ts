@@ -6,7 +6,7 @@
  */
 import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
-import { predictStartMs } from '../core/queue.js';
+import { predictStartMs } from '../core/prediction.js';
 import { Replay } from '../core/replay.js';
 import { afterLoss } from '../core/task.js';
 import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
@@ -19,6 +19,9 @@ import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDe
 import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
+import type { Quotes } from './quotes.js';
+import { RunReport } from './runReport.js';
+import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
 import { StreamLog } from './streams/log.js';
 import type { Recording, StreamRecorder } from './streams/recorder.js';
@@ -32,6 +35,8 @@ export interface AttemptDeps {
   readonly leases: LeaseKeeper;
   readonly fleet: Fleet;
   readonly telemetry: Telemetry;
+  readonly quotes: Quotes;
+  readonly places: SessionPlaces;
   readonly queueDepth: (poolId: string) => number;
   /** A slot is free again, or the task waits again. */
   readonly onSettled: (attempt: Attempt, heldMs: number) => void;
@@ -49,6 +54,7 @@ export class Attempt {
   readonly #recording: Recording;
   readonly #abort = new AbortController();
   readonly #facts: RunFacts;
+  readonly #report: RunReport;
   readonly #leasedAtMs: number;
   #stop: StopReason = 'running';
   #interruption = '';
@@ -68,6 +74,8 @@ export class Attempt {
     this.requestId = `${task.id}-${task.attempts}`;
     this.#log = new StreamLog(task.id);
     this.#leasedAtMs = deps.clock.monotonicMs();
+    const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
+    this.#report = new RunReport({ ...deps, onError }, task, replica);
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
     const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
     this.#facts = {
@@ -82,6 +90,11 @@ export class Attempt {
       replicaId: replica.id,
       engineVersion: replica.engineVersion,
     };
+  }
+
+  /** How long it has held its slot, ms. */
+  get heldMs(): number {
+    return this.#deps.clock.monotonicMs() - this.#leasedAtMs;
   }
 
   start(): void {
@@ -152,7 +165,7 @@ export class Attempt {
       await this.#settling.catch((cause: unknown) => this.#giveUp(cause));
       this.#deps.hub.detach(this.#log);
       this.#deps.leases.forget(this.task.leaseId);
-      this.#deps.onSettled(this, this.#deps.clock.monotonicMs() - this.#leasedAtMs);
+      this.#deps.onSettled(this, this.heldMs);
     }
   }
 
@@ -185,7 +198,12 @@ export class Attempt {
   #begin(): void {
     const { task, replica } = this;
     const atMs = this.#deps.clock.nowMs();
-    this.#deps.telemetry.started(this.#facts, task.attempts, atMs - task.createdAt.getTime());
+    const predictedStartMs = predictStartMs(task.queuePosition, task.startBasis);
+    const { kvWarmth } = this.#report;
+    const { attempts, queuePosition } = task;
+    const queueTimeMs = atMs - task.createdAt.getTime();
+    const start = { attempt: attempts, queueTimeMs, queuePosition, predictedStartMs, kvWarmth };
+    this.#deps.telemetry.started(this.#facts, start);
     if (!this.#log.hasStarted) {
       this.#log.start({
         kind: 'started',
@@ -194,15 +212,9 @@ export class Attempt {
         queuePosition: task.queuePosition,
         replicaId: replica.id,
         seed: String(task.seed),
-        predictedStartMs: predictStartMs(task.queuePosition, task.startBasis),
+        predictedStartMs,
       });
-      this.#log.mark({
-        kind: 'metrics',
-        seq: 0,
-        atMs,
-        queueDepth: this.#deps.queueDepth(task.poolId),
-        kvWarmth: false,
-      });
+      this.#log.mark(this.#report.frame(0));
     } else if (this.#replay.done) {
       this.#seam();
     }
@@ -227,11 +239,13 @@ export class Attempt {
     const fresh = this.#replay.done ? texts : this.#compare(texts);
     const room = this.task.maxTokens - this.#log.tokens.length;
     if (fresh.length > 0 && room > 0) {
-      this.#noteFirstToken();
+      this.#noteFirstToken(fresh.length);
       // An engine that runs past its limit is cut there: readers were promised no more.
       if (this.#log.append(fresh.length > room ? fresh.slice(0, room) : fresh, this.#deps.clock.nowMs())) {
         this.#deps.recorder.touch(this.#recording);
       }
+      const frame = this.#report.frameDue(this.#log.tokens.length);
+      if (frame !== null) this.#log.mark(frame);
     }
     if (end !== null && !this.#replay.finish()) throw new DivergedError(this.#replay.index);
     return end;
@@ -245,12 +259,12 @@ export class Attempt {
     return replayed.fresh;
   }
 
-  #noteFirstToken(): void {
+  #noteFirstToken(fresh: number): void {
     if (this.#firstTokenAtMs !== null) return;
     this.#firstTokenAtMs = this.#deps.clock.monotonicMs();
     const sinceLeaseMs = this.#firstTokenAtMs - this.#leasedAtMs;
     this.#deps.telemetry.firstToken(this.#facts, sinceLeaseMs);
-    this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: sinceLeaseMs, tokensPerSecond: null });
+    this.#report.firstTokenCame(sinceLeaseMs, this.#log.tokens.length + fresh);
   }
 
   #measuredDecodeMs(): number {
@@ -262,8 +276,7 @@ export class Attempt {
     if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
     const decodeMs = Math.round(end.decodeMs);
     const event: EndEvent = { ...this.#endEvent(end.finishReason, false, decodeMs), tokensOut: end.tokensOut };
-    const perSecond = end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null;
-    this.#deps.fleet.progressed(this.replica.id, { firstTokenMs: null, tokensPerSecond: perSecond });
+    this.#report.ended(end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null);
     await this.#finish({
       status: 'SUCCEEDED',
       event,
@@ -361,6 +374,8 @@ export class Attempt {
 
   /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
   async #finish(ending: Ending): Promise<boolean> {
+    // Whoever sees the end may send the session's next task: its place is known by then.
+    await this.#report.placed;
     const append = await this.#deps.recorder.release(this.#recording);
     const { tokens, chainHash } = this.#log;
     if (append === null || !(await writeEnding(this.#deps, this, { append, tokens, chainHash }, ending))) {

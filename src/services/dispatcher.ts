@@ -4,8 +4,9 @@
  */
 import { DrainRate } from '../core/drainRate.js';
 import { LEASE_TTL_MS } from '../core/lease.js';
-import { slotOrder } from '../core/placement.js';
-import { OVERDUE_AFTER_MS, type StartBasis, updateServiceMs } from '../core/queue.js';
+import { type Forecast, slotOrder } from '../core/placement.js';
+import { type QuoteOutcome, quoteStart } from '../core/prediction.js';
+import { leastStartMs, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import { claimTasks } from '../store/queue.js';
@@ -20,7 +21,6 @@ const MAX_CLAIM = 64;
 export class Dispatcher {
   readonly #deps: AttemptDeps;
   readonly #attempts = new Map<string, Attempt>();
-  readonly #serviceMs = new Map<string, number>();
   readonly #drainRates = new Map<string, DrainRate>();
   readonly #loop: Reconciler;
   readonly #laneLoop: Reconciler;
@@ -93,13 +93,37 @@ export class Dispatcher {
       .reduce((sum, replica) => sum + replica.slots - this.#deps.leases.takenSlots(replica.id).size, 0);
   }
 
-  /** What is known about a pool's speed now; the basis of a start prediction. */
-  startBasis(poolId: string): StartBasis {
-    return {
-      slotsTotal: this.#deps.fleet.limits(poolId).slotsTotal,
-      slotsFree: Math.max(0, this.slotsFree(poolId) - this.queueDepth(poolId)),
-      serviceMs: Math.round(this.#serviceMs.get(poolId) ?? 0),
-    };
+  /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
+  startBasis(poolId: string, priority: Priority): StartBasis {
+    const { fleet, quotes } = this.#deps;
+    return quotes.basis(poolId, priority, {
+      slotsTotal: fleet.limits(poolId).slotsTotal,
+      slotsReady: fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0),
+      slotsFree: this.slotsFree(poolId),
+      running: this.attemptsOf(poolId).map(({ task, heldMs }) => ({ priority: task.priority, heldMs })),
+      waiting: this.#lanesAhead(poolId, priority),
+    });
+  }
+
+  /** The start of a task of that priority if it were sent now. */
+  quote(poolId: string, priority: Priority): QuoteOutcome {
+    return quoteStart(this.queueDepth(poolId, priority), this.startBasis(poolId, priority));
+  }
+
+  /** Start and end of such a task if it were sent now, as far as they can be told. */
+  forecast(poolId: string, task: { readonly priority: Priority; readonly maxTokens: number }): Forecast {
+    const position = this.queueDepth(poolId, task.priority);
+    const basis = this.startBasis(poolId, task.priority);
+    const startMs = quoteStart(position, basis).quote?.p50Ms ?? null;
+    const earliestMs = startMs === null ? null : leastStartMs(position, basis);
+    const replicaIds = this.#deps.fleet.ready(poolId).map(({ id }) => id);
+    const runMs = this.#deps.quotes.runMs(replicaIds, task.maxTokens);
+    return { earliestMs, startMs, endMs: startMs === null || runMs === null ? null : Math.round(startMs + runMs) };
+  }
+
+  #lanesAhead(poolId: string, priority: Priority): LaneDepth[] {
+    const isAhead = (lane: LaneDepth) => lane.priority === 'interactive' || priority === 'batch';
+    return this.#lanes.filter((lane) => lane.poolId === poolId && isAhead(lane));
   }
 
   /** When a caller that a full queue refuses should come back, by the measured rate at which the pool serves, ms. */
@@ -149,6 +173,7 @@ export class Dispatcher {
       leases.hold(lease, claimStartedMs);
       this.#attempts.set(task.id, attempt);
       attempt.start();
+      this.#deps.quotes.started(task);
     }
   }
 
@@ -159,9 +184,10 @@ export class Dispatcher {
   }
 
   #settled(attempt: Attempt, heldMs: number): void {
-    const { id, poolId } = attempt.task;
+    const { id, poolId, priority } = attempt.task;
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
-    this.#serviceMs.set(poolId, updateServiceMs(this.#serviceMs.get(poolId) ?? 0, heldMs));
+    // A run that was broken off says nothing about how long one takes.
+    if (attempt.claimableInMs === null) this.#deps.quotes.served(poolId, priority, heldMs);
     this.wake();
     if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
   }

@@ -1,7 +1,4 @@
-/**
- * Mends what a death left behind: tasks whose lease ran out or whose holder is known to be gone run again or end, and
- * waiting tasks past their deadline end with it.
- */
+/** Mends what a death left behind: tasks whose lease ran out or whose holder is known to be gone run again or end. */
 import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { LEASE_SWEEP_EVERY_MS } from '../core/lease.js';
@@ -10,9 +7,8 @@ import type { Clock } from '../runtime/clock.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import type { Database } from '../store/database.js';
 import { releaseDeadLeases } from '../store/leases.js';
-import { finishTask, lostTasks, overdueQueuedTasks, requeueTask, type TaskRow } from '../store/tasks.js';
+import { finishTask, lostTasks, requeueTask, type TaskRow } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
-import { endQueued } from './ending.js';
 import type { StreamHub } from './streams/hub.js';
 import { terminalChunk } from './streams/log.js';
 import { loggedText } from './streams/stored.js';
@@ -54,7 +50,6 @@ export class Recovery {
     const { db, deadHolders } = this.#deps;
     for (const task of await lostTasks(db, deadHolders)) await this.#recover(task);
     await releaseDeadLeases(db, deadHolders);
-    for (const task of await overdueQueuedTasks(db)) await this.#expire(task);
   }
 
   async #recover(task: TaskRow): Promise<void> {
@@ -118,15 +113,5 @@ export class Recovery {
     });
     // Its holder may have come to end it after all.
     if (finished) this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
-  }
-
-  async #expire(task: TaskRow): Promise<void> {
-    const error: TaskFailure = {
-      code: 'DEADLINE_UNMET',
-      message: 'the deadline passed while the task was waiting',
-      retriable: true,
-    };
-    const event: ErrorEvent = { kind: 'error', seq: task.tokensOut + 1, atMs: this.#deps.clock.nowMs(), error };
-    await endQueued(this.#deps, task, { status: 'EXPIRED', event, finishReason: 'deadline', error });
   }
 }

@@ -6,6 +6,7 @@ import type { Host } from './host.js';
 import type { PoolEvents } from './poolEvents.js';
 import type { Pools } from './pools.js';
 import type { Provisioning } from './provisioning/provisioning.js';
+import type { Quotes } from './quotes.js';
 import type { ReplicaLogs } from './replicaLogs.js';
 import type { Sessions } from './sessions.js';
 import type { StreamHub } from './streams/hub.js';
@@ -21,6 +22,7 @@ export interface Services {
   readonly pools: Pools;
   readonly poolEvents: PoolEvents;
   readonly provisioning: Provisioning;
+  readonly quotes: Quotes;
   readonly gpus: Gpus;
   readonly host: Host;
   readonly replicaLogs: ReplicaLogs;

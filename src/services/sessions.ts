@@ -1,13 +1,26 @@
-/** Sessions: created and prolonged by admission, read and ended here. */
+/** Sessions: created and prolonged by admission, read and ended here. Warm: the engine that ran its last task serves still. */
 import { notFound, RefusalError } from '../core/errors.js';
 import type { Database } from '../store/database.js';
 import { deleteSession, getSession, type SessionRow } from '../store/sessions.js';
+import type { Fleet } from './fleet.js';
+import type { SessionPlaces } from './sessionPlaces.js';
 
 export class Sessions {
   readonly #db: Database;
+  readonly #places: SessionPlaces;
+  readonly #fleet: Fleet;
 
-  constructor(db: Database) {
+  constructor(db: Database, places: SessionPlaces, fleet: Fleet) {
     this.#db = db;
+    this.#places = places;
+    this.#fleet = fleet;
+  }
+
+  /** Whether its next task can find what they have in common in a cache; known on the node whose engine that is. */
+  isWarm(sessionId: string): boolean {
+    const place = this.#places.known(sessionId.toLowerCase());
+    if (place === null || !this.#fleet.poolIds().includes(place.poolId)) return false;
+    return this.#fleet.ready(place.poolId).some((replica) => replica.adapter === place.adapter);
   }
 
   /** null: there is none, or it has expired. */
@@ -24,6 +37,7 @@ export class Sessions {
 
   /** @throws RefusalError not_found */
   async delete(sessionId: string): Promise<void> {
+    this.#places.forget(sessionId.toLowerCase());
     if (await deleteSession(this.#db, sessionId.toLowerCase())) return;
     throw new RefusalError(notFound('session_id', `session ${sessionId} not found`));
   }

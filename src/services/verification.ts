@@ -21,7 +21,7 @@ import {
   settleVerification,
 } from '../store/verifications.js';
 import type { Telemetry } from '../telemetry/events.js';
-import type { Admission } from './admission.js';
+import type { Admission, Submitter } from './admission.js';
 import { chainOf } from './streams/log.js';
 import { loggedTokens } from './streams/stored.js';
 import { OTHER_AT_EVERY_START } from './supervision/crashes.js';
@@ -72,7 +72,7 @@ export class Verification {
    * @returns the id of the verification, whose verdict comes when that run has ended; at once where none is possible.
    * @throws RefusalError not_found; conflict while the task runs; whatever admission says that may change by waiting.
    */
-  async verify(taskId: string, correlationId: string): Promise<string> {
+  async verify(taskId: string, submitter: Submitter): Promise<string> {
     const { db } = this.#deps;
     const task = await getTask(db, taskId.toLowerCase());
     if (task === null) throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
@@ -82,16 +82,16 @@ export class Verification {
       );
     }
     const id = randomUUID();
-    const obstacle = saidNothing(task) ?? (await this.#runAgain(id, task, correlationId));
+    const obstacle = saidNothing(task) ?? (await this.#runAgain(id, task, submitter));
     if (obstacle !== null) await insertVerification(db, id, task.id, { findings: notComparable(obstacle) });
     return id;
   }
 
   /** @returns what will stand in the way however long one waits; null when it is admitted. */
-  async #runAgain(id: string, task: TaskRow, correlationId: string): Promise<Reason | null> {
+  async #runAgain(id: string, task: TaskRow, submitter: Submitter): Promise<Reason | null> {
     const again = submissionOf(task);
     try {
-      await this.#deps.admission.submit(again, correlationId);
+      await this.#deps.admission.submit(again, submitter);
     } catch (error) {
       if (!(error instanceof RefusalError) || error.refusal.retriable) throw error;
       const message = `The task is not admitted any more: ${error.refusal.message}.`;

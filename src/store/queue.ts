@@ -4,6 +4,7 @@ import type { Engine, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation } from '../core/placement.js';
 import { AGEING_TURN, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
+import { PAIRS } from './affinity.js';
 import type { Database, Statement } from './database.js';
 import { jsonbText } from './jsonb.js';
 import { type ClaimedTask, COLUMNS, type RawTask, toTask } from './tasks.js';
@@ -107,18 +108,18 @@ function rowOf(task: NewTask, ord: number) {
 }
 
 const SLOTS = 'SELECT * FROM unnest($3::text[], $4::int[]) WITH ORDINALITY AS s(replica_id, slot, n)';
-const CLAIMABLE = `t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now()
+const CLAIMABLE = `t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now() AND t.deadline_at > now()
       AND EXISTS (SELECT 1 FROM pools p WHERE p.id = $1 AND NOT p.draining)`;
 const AT_MOST = 'LIMIT cardinality($3::text[]) FOR NO KEY UPDATE OF t SKIP LOCKED';
 
 /**
- * Leases the tasks of `next`, the n-th on the n-th slot. Their rows are locked, so nothing more is asked of them: a plan made
- * while few tasks wait would answer `status = 'QUEUED'` by reading the whole queue.
+ * Leases the tasks of `next` on the slots, each of which gets one of the first; which one, affinity may say. Their rows are
+ * locked, so nothing more is asked of them: a plan made while few tasks wait would answer `status = 'QUEUED'` by reading the
+ * whole queue.
  */
-const LEASE = `lease AS (
+const LEASE = `${PAIRS}, lease AS (
   INSERT INTO leases (task_id, replica_id, slot, holder, expires_at)
-  SELECT next.id, slots.replica_id, slots.slot, $2::uuid, now() + $5 * interval '1 millisecond'
-  FROM next JOIN slots USING (n)
+  SELECT pairs.id, pairs.replica_id, pairs.slot, $2::uuid, now() + $5 * interval '1 millisecond' FROM pairs
   ON CONFLICT DO NOTHING
   RETURNING id, task_id, replica_id, slot
 )
@@ -126,7 +127,8 @@ UPDATE tasks t SET status = 'LEASED', lease_id = lease.id, replica_id = lease.re
 FROM lease WHERE t.id = lease.task_id
 RETURNING ${COLUMNS}, lease.slot`;
 
-// The dispatcher offers free slots, best first; each takes the next task in the order of service. A slot that another
+// The dispatcher offers free slots, best first; each takes the next task in the order of service, and within that a
+// session the slot it had (affinity). One past its deadline is left to expire. A slot that another
 // node took meanwhile is refused by the unique index, and its task stays queued.
 const CLAIM: Statement = {
   name: 'queue_claim',

@@ -1,6 +1,7 @@
 /** One function per business event: each feeds the log line (with `human`, one plain sentence) and the counters. */
 import type { Engine, Refusal, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation, PlacementOverrides } from '../core/placement.js';
+import { gradeQuote, type StartQuote } from '../core/prediction.js';
 import type { FullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import type { Priority } from '../core/task.js';
@@ -22,9 +23,23 @@ export interface RunFacts extends TaskFacts {
   readonly engineVersion: string;
 }
 
+/** Of a run, when it begins. */
+export interface StartFacts {
+  readonly attempt: number;
+  readonly queueTimeMs: number;
+  /** As its receipt told it. */
+  readonly queuePosition: number;
+  readonly predictedStartMs: number;
+  readonly kvWarmth: boolean;
+}
+
 export interface PoolFacts {
   readonly engine: Engine;
   readonly poolId: string;
+}
+
+export interface LaneFacts extends PoolFacts {
+  readonly priority: Priority;
 }
 
 /** A task that ends elsewhere is never struck off; the oldest of too many is forgotten. */
@@ -104,7 +119,7 @@ export class Telemetry extends SupervisionTelemetry {
     this.metrics.placementCandidates.set(explanation.candidates.length);
   }
 
-  started(run: RunFacts, attempt: number, queueTimeMs: number): void {
+  started(run: RunFacts, start: StartFacts): void {
     const { engine, engineVersion, poolId, replicaId, priority } = run;
     this.metrics.tasksStarted.inc({
       engine,
@@ -118,12 +133,27 @@ export class Telemetry extends SupervisionTelemetry {
         ...fields(run),
         engine_version: engineVersion,
         replica_id: replicaId,
-        queue_time_ms: Math.round(queueTimeMs),
-        attempt,
-        human: `A task started on an engine after waiting ${Math.round(queueTimeMs)} ms.`,
+        queue_position: start.queuePosition,
+        predicted_start_ms: start.predictedStartMs,
+        queue_time_ms: Math.round(start.queueTimeMs),
+        kv_warmth: start.kvWarmth,
+        attempt: start.attempt,
+        human: `A task started on an engine after waiting ${Math.round(start.queueTimeMs)} ms.`,
       },
       'stream started',
     );
+  }
+
+  /** A task that had been quoted a start got its slot after so long. */
+  quoteGraded({ engine, poolId, priority }: LaneFacts, quote: StartQuote, actualMs: number): void {
+    const lane = { engine, pool_id: poolId, priority };
+    this.metrics.startQuoteError.observe(lane, Math.abs(actualMs - quote.p50Ms));
+    this.metrics.startQuotes.inc({ ...lane, verdict: gradeQuote(quote, actualMs) });
+  }
+
+  /** A task started that had been given no quote. */
+  quoteWithheld({ engine, poolId, priority }: LaneFacts): void {
+    this.metrics.startQuotes.inc({ engine, pool_id: poolId, priority, verdict: 'withheld' });
   }
 
   firstToken(run: RunFacts, sinceLeaseMs: number): void {

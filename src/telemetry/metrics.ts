@@ -1,5 +1,6 @@
 /** The Prometheus registry. Names, types and labels are a contract with dashboards; labels come from closed sets only. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { createQuoteMetrics } from './quoteMetrics.js';
 import { createSupervisionMetrics } from './supervisionMetrics.js';
 
 const REPLICA_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
@@ -21,6 +22,7 @@ export function createMetrics() {
   return {
     registry,
     ...createSupervisionMetrics(registry),
+    ...createQuoteMetrics(registry),
     tasksEnqueued: new Counter({
       name: 'tasks_enqueued_total',
       help: 'Tasks admitted to a queue.',

@@ -185,7 +185,7 @@ describe('shed-low-priority', () => {
 });
 
 describe('reject', () => {
-  it('tells a refused caller when to come back by the measured rate of the pool, and who cannot make it in time', async () => {
+  it('tells a refused caller when to come back by the measured rate of the pool', async () => {
     const config = simConfig({ replicas: 1, slots: 1, tokensPerSecond: 20, capacity: 4 });
     await using world = await startWorld({ config });
     const send = (max_tokens: number, overrides = {}) => {
@@ -203,12 +203,6 @@ describe('reject', () => {
     await expectPushedBack(response, 'ADMISSION_REJECT', 'reject');
     // While nothing is measured the first caller is told a second.
     expect(waitMs).toBeGreaterThan(1200);
-
-    const hurried = () => send(1, { deadline_ms: 500 });
-    await expect.poll(async () => (await hurried()).response.status).toBe(400);
-    const late = await hurried();
-    expect(await late.response.json()).toMatchObject({ code: 'DEADLINE_UNMET', field: 'deadline_ms', retriable: true });
-    expect(await world.database.query('SELECT 1 FROM tasks WHERE id = $1', [late.id])).toEqual([]);
   });
 });
 

@@ -60,7 +60,7 @@ describe('a good file', () => {
       require_same_engine_version: true,
       replicas: 1,
       slots: 1,
-      queue: { capacity: 256, full_policy: 'reject' },
+      queue: { capacity: 256, full_policy: 'reject', assumed_service_ms: 1000 },
       admission: {},
       timeouts: { wall_ms: 600_000, idle_ms: 30_000 },
       health: { canary_every_ms: 30_000 },
@@ -104,7 +104,7 @@ describe('a refusal names line, key and fix', () => {
     [
       'unknown key, nothing near',
       pool('queue:', '  zzz: 1'),
-      'orch.yaml:8:7  pools[0].queue.zzz  is not a known key — remove it; the keys here are capacity, full_policy',
+      'orch.yaml:8:7  pools[0].queue.zzz  is not a known key — remove it; the keys here are capacity, full_policy, assumed_service_ms',
     ],
     [
       'unknown top key',

@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { checkDeadline } from '../../src/core/admission.js';
 import { DrainRate } from '../../src/core/drainRate.js';
 import {
   AGEING_TURN,
@@ -215,13 +214,11 @@ describe('a queue', () => {
 });
 
 describe('a deadline', () => {
-  it('is refused only when the whole rounds ahead take longer, never on a guess', () => {
+  it('is held against the whole rounds that are ahead', () => {
     const basis = { slotsTotal: 2, slotsFree: 0, serviceMs: 100 };
     expect([0, 1, 2, 3, 4].map((position) => leastStartMs(position, basis))).toEqual([0, 0, 100, 100, 200]);
     expect(leastStartMs(50, { ...basis, serviceMs: 0 })).toBe(0);
     expect(leastStartMs(3, { ...basis, slotsFree: 2 })).toBe(0);
-    expect(checkDeadline(200, 200)).toBeNull();
-    expect(checkDeadline(150, 200)).toMatchObject({ code: 'DEADLINE_UNMET', field: 'deadline_ms', retryAfterMs: 50 });
   });
 });
 

@@ -6,7 +6,7 @@ import { isUuid, seedFromTaskId } from '../../src/core/ids.js';
 import { LEASE_TTL_MS, trustedUntilMs } from '../../src/core/lease.js';
 import { AUTO_PLACEMENT, choosePool, type PoolCandidate, slotOrder } from '../../src/core/placement.js';
 import { notReadyBecause } from '../../src/core/pool.js';
-import { predictStartMs, updateServiceMs } from '../../src/core/queue.js';
+import { predictStartMs } from '../../src/core/prediction.js';
 import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
 import {
   afterLoss,
@@ -105,7 +105,13 @@ function pool(overrides: Partial<PoolCandidate>): PoolCandidate {
 }
 
 describe('placement', () => {
-  const request = { engine: 'llamacpp' as const, modelRef: 'm', ctx: 1024, placement: AUTO_PLACEMENT };
+  const request = {
+    engine: 'llamacpp' as const,
+    modelRef: 'm',
+    ctx: 1024,
+    deadlineMs: 60_000,
+    placement: AUTO_PLACEMENT,
+  };
 
   it('is the same for every order of the candidates', () => {
     const candidate = fc.record({
@@ -212,8 +218,6 @@ describe('small rules', () => {
   it('predicts a start from position, slots and service time', () => {
     const basis = { slotsTotal: 2, slotsFree: 1, serviceMs: 100 };
     expect([0, 1, 2, 3, 4].map((position) => predictStartMs(position, basis))).toEqual([0, 100, 100, 200, 200]);
-    expect(updateServiceMs(0, 50)).toBe(50);
-    expect(updateServiceMs(100, 200)).toBe(120);
   });
 
   it('trusts a lease for less than Postgres does', () => {

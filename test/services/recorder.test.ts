@@ -3,9 +3,10 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { StreamLog } from '../../src/services/streams/log.js';
 import { type Recording, StreamRecorder } from '../../src/services/streams/recorder.js';
-import { type ClaimedTask, claimTasks, submitTasks } from '../../src/store/tasks.js';
+import { claimTasks, submitTasks } from '../../src/store/queue.js';
+import type { ClaimedTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, seedPool } from '../support/tasks.js';
+import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
 
 let opened: Awaited<ReturnType<typeof openDatabase>>;
 beforeAll(async () => {
@@ -15,10 +16,10 @@ beforeAll(async () => {
 afterAll(() => opened[Symbol.asyncDispose]());
 
 async function claimed(slot: number): Promise<ClaimedTask> {
-  await submitTasks(opened.db, 'p', [newTask()], 60_000);
+  await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
   const slots = [{ replicaId: 'p-0', slot }];
   const holder = '00000000-0000-4000-8000-000000000001';
-  const [task] = await claimTasks(opened.db, { poolId: 'p', holder, slots, ttlMs: 60_000 });
+  const [task] = await claimTasks(opened.db, { poolId: 'p', holder, slots, ageing: false, ttlMs: 60_000 });
   if (task === undefined) throw new Error('nothing was claimed');
   return task;
 }
