@@ -22,6 +22,11 @@ import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
+import { ClusterFleet } from '../services/cluster/clusterFleet.js';
+import { Elsewhere } from '../services/cluster/elsewhere.js';
+import { Membership } from '../services/cluster/membership.js';
+import { SharedDrain } from '../services/cluster/sharedDrain.js';
+import { StopRequests } from '../services/cluster/stopRequests.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Gpus } from '../services/gpus.js';
 import { Host } from '../services/host.js';
@@ -41,7 +46,6 @@ import { Supervisor } from '../services/supervision/supervisor.js';
 import { VramLedger } from '../services/supervision/vram.js';
 import { Tasks } from '../services/tasks.js';
 import type { Database } from '../store/database.js';
-import { abandonOperations } from '../store/operations.js';
 import { Telemetry } from '../telemetry/events.js';
 import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -104,7 +108,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
 
   const { db, databaseIsEmbedded } = await openDatabase(options, telemetry, dataDir, scope);
   onStep('starting the control plane');
-  const house = await furnish(options, telemetry, dataDir, db, scope);
+  const house = await furnish(options, telemetry, dataDir, { db, url }, scope);
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
   server.open(doors);
@@ -174,7 +178,7 @@ async function furnish(
   options: ControlPlaneOptions,
   telemetry: Telemetry,
   dataDir: DataDir,
-  db: Database,
+  { db, url }: { readonly db: Database; readonly url: string },
   scope: Scope,
 ): Promise<House> {
   const { config } = options;
@@ -182,6 +186,7 @@ async function furnish(
   const onError = (name: string, error: unknown) => telemetry.backgroundFailure(name, error);
   const { holder, deadHolders } = takeHolderId(dataDir);
   const poolEvents = new PoolEvents(db, telemetry);
+  const membership = new Membership({ db, nodeId: dataDir.nodeId, url, events: poolEvents, telemetry });
   const provisionEnv: ProvisionEnvironment = {
     homeDir: dataDir.path,
     configDir: resolve(options.configDir),
@@ -218,6 +223,7 @@ async function furnish(
     gpuNow: (uuid) => gpus.now(uuid),
     vram,
     nodeId: dataDir.nodeId,
+    membership,
     homeDir: dataDir.path,
     recipeEnv: {
       ...provisionEnv,
@@ -243,12 +249,19 @@ async function furnish(
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
   const leases = new LeaseKeeper(db, clock, holder, onError);
-  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet: supervisor, telemetry });
+  const drains = new SharedDrain(supervisor);
+  const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
+  const fleet = new ClusterFleet(supervisor, elsewhere);
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry });
+  const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
-  const pools = new Pools({ db, clock, dispatcher, supervisor, gpus, events: poolEvents, telemetry });
+  const nodes = { nodeId, membership, elsewhere, fleet };
+  const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
 
-  await abandonOperations(db);
+  scope.defer('membership', () => membership.stop());
+  await membership.start();
+  await elsewhere.look();
   await recovery.sweep();
   crashes.start();
   scope.defer('crash records', () => crashes.stop());
@@ -263,6 +276,10 @@ async function furnish(
   scope.defer('stream recorder', () => recorder.stop());
   hub.start();
   dispatcher.start();
+  elsewhere.start();
+  scope.defer('other nodes', () => elsewhere.stop());
+  stopRequests.start();
+  scope.defer('stop requests', () => stopRequests.stop());
   scope.defer('dispatcher', () => dispatcher.stop());
   scope.defer('recovery', () => recovery.stop());
   scope.defer('operations', () => pools.stop());
@@ -277,7 +294,7 @@ async function furnish(
   const services: Services = {
     admission: new Admission({
       db,
-      fleet: supervisor,
+      fleet,
       dispatcher,
       hub,
       telemetry,

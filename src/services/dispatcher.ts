@@ -83,9 +83,10 @@ export class Dispatcher {
   }
 
   slotsFree(poolId: string): number {
-    return this.#deps.fleet
+    const { fleet, leases } = this.#deps;
+    return fleet
       .ready(poolId)
-      .reduce((sum, replica) => sum + replica.slots - this.#deps.leases.takenSlots(replica.id).size, 0);
+      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsFreeElsewhere(poolId));
   }
 
   /** What is known about a pool's speed now; the basis of a start prediction. */

@@ -94,7 +94,7 @@ export class Recovery {
     const status = error === null ? 'CANCELED' : 'FAILED';
     const finishReason = error === null ? 'canceled' : 'error';
     const text = await loggedText(this.#deps.db, task);
-    await finishTask(this.#deps.db, {
+    const written = await finishTask(this.#deps.db, {
       taskId: task.id,
       leaseId,
       firstOrd: task.chunks,
@@ -116,7 +116,8 @@ export class Recovery {
         engine: null,
       }),
     });
-    this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
+    // Another node may have been first.
+    if (written) this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
   }
 
   async #expire(task: TaskRow): Promise<void> {
