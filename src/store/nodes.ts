@@ -2,7 +2,7 @@
 import type { Engine } from '../core/errors.js';
 import { NODE_FORGOTTEN_AFTER_MS, NODE_LOST, NODE_TTL_MS } from '../core/node.js';
 import type { Database, Statement } from './database.js';
-import { RETIRE_REPLICAS } from './pools.js';
+import { RETIRE_POOLS, RETIRE_REPLICAS } from './pools.js';
 
 /** Of a row `n`: it stopped without saying so, or in order. */
 export const IS_GONE = `(n.stopped_at IS NOT NULL OR n.seen_at <= now() - interval '${NODE_TTL_MS} milliseconds')`;
@@ -60,11 +60,13 @@ WITH old AS (
   SELECT id FROM nodes WHERE id <> $1 AND seen_at <= now() - interval '${NODE_FORGOTTEN_AFTER_MS} milliseconds'
 ), over AS (
   SELECT r.id FROM replicas r JOIN old ON old.id = r.node_id
-), gone AS (${RETIRE_REPLICAS}
+), gone AS (${RETIRE_REPLICAS}, given_up AS (
+  SELECT m.pool_id, m.node_id FROM pool_members m JOIN old ON old.id = m.node_id
+), nobodys AS (${RETIRE_POOLS}
 DELETE FROM nodes n USING old WHERE n.id = old.id`,
 };
 
-/** Nodes that have been away for a day; their pools lose them as members. */
+/** Nodes that have been away for a day, with their replicas, and the pools that only they had. */
 export async function forgetNodes(db: Database, ownId: string): Promise<void> {
   await db.query(FORGET, [ownId]);
 }

@@ -241,22 +241,29 @@ export async function retireReplicas(db: Database, ids: readonly string[]): Prom
   await db.query(RETIRE, [ids]);
 }
 
-// What the file of this node no longer names, and what a reload that a crash cut short left behind. Pools and replicas of
-// other nodes are theirs.
+// Pools that no node has in its configuration any more; those with tasks stay, as history, and take no new ones.
+export const RETIRE_POOLS = `
+  SELECT p.id, EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id) AS used FROM pools p
+  WHERE p.id IN (SELECT pool_id FROM given_up)
+    AND NOT EXISTS (SELECT 1 FROM pool_members m WHERE (m.pool_id, m.node_id) NOT IN (SELECT pool_id, node_id FROM given_up)
+      AND m.pool_id = p.id)
+), empty AS (
+  DELETE FROM pools p USING nobodys n WHERE p.id = n.id AND NOT n.used
+), closed AS (
+  UPDATE pools p SET draining = true FROM nobodys n WHERE p.id = n.id AND n.used
+)`;
+
+// What the file of this node no longer names, and what a reload that a crash cut short left behind. Pools that it never
+// had are not its concern: another node may be about to make one.
 const RETIRE_OTHERS: Statement = {
   name: 'pool_retire',
   text: `
 WITH over AS (
   SELECT id FROM replicas WHERE (node_id = $3 OR node_id IS NULL) AND NOT (id = ANY($2::text[]))
-), gone AS (${RETIRE_REPLICAS}, left_by_us AS (
-  DELETE FROM pool_members WHERE node_id = $3 AND NOT (pool_id = ANY($1::text[]))
-), nobodys AS (
-  SELECT p.id, EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id) AS used FROM pools p
-  WHERE NOT (p.id = ANY($1::text[])) AND NOT EXISTS (SELECT 1 FROM pool_members m WHERE m.pool_id = p.id AND m.node_id <> $3)
-), empty AS (
-  DELETE FROM pools p USING nobodys n WHERE p.id = n.id AND NOT n.used
-)
-UPDATE pools p SET draining = true FROM nobodys n WHERE p.id = n.id AND n.used`,
+), gone AS (${RETIRE_REPLICAS}, given_up AS (
+  DELETE FROM pool_members WHERE node_id = $3 AND NOT (pool_id = ANY($1::text[])) RETURNING pool_id, node_id
+), nobodys AS (${RETIRE_POOLS}
+SELECT 1`,
 };
 
 export async function retireOthers(

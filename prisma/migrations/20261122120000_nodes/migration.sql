@@ -49,3 +49,7 @@ INSERT INTO "nodes" ("id", "number", "url", "started_at", "seen_at")
 SELECT r."node_id", row_number() OVER (ORDER BY max(r."last_heartbeat_at") DESC NULLS LAST, r."node_id") - 1, '',
   to_timestamp(0), to_timestamp(0)
 FROM "replicas" r WHERE r."node_id" IS NOT NULL AND NOT r."retired" GROUP BY r."node_id";
+INSERT INTO "pool_members" ("pool_id", "node_id", "engine", "model_ref", "context_length", "wall_ms")
+SELECT p."id", r."node_id", p."engine", p."model_ref", p."context_length", 600000
+FROM "replicas" r JOIN "pools" p ON p."id" = r."pool_id" WHERE r."node_id" IS NOT NULL AND NOT r."retired"
+GROUP BY p."id", r."node_id";

@@ -22,6 +22,9 @@ import { listPools, type PoolDesired, type ReplicaRow, upsertPool } from '../../
 import type { Telemetry } from '../../telemetry/events.js';
 import type { PoolEvents } from '../poolEvents.js';
 
+/** So many other nodes may give a pool up while this one comes to it. */
+const ENTER_ATTEMPTS = 5;
+
 export interface MembershipDeps {
   readonly db: Database;
   /** Of this node. */
@@ -77,6 +80,17 @@ export class Membership {
    * @throws StartupError when they do not agree, or while the pool is given another model.
    */
   async enter(pool: PoolDesired, wallMs: number): Promise<string> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#enter(pool, wallMs);
+      } catch (error) {
+        // The last node that had it has given it up, and its row has gone between two of our writes.
+        if (!isForeignKeyError(error) || attempt === ENTER_ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  async #enter(pool: PoolDesired, wallMs: number): Promise<string> {
     const { db, nodeId } = this.#deps;
     const others = await otherMembers(db, pool.id, nodeId);
     checkAgreement(pool, others);
@@ -151,6 +165,10 @@ export class Membership {
 
 function nameOf({ nodeNumber, url }: Pick<Member, 'nodeNumber' | 'url'>): string {
   return `node ${nodeNumber} (${url})`;
+}
+
+function isForeignKeyError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '23503';
 }
 
 function checkAgreement(pool: PoolDesired, others: readonly Member[]): void {
