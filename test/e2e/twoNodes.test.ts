@@ -96,6 +96,13 @@ describe('two nodes', () => {
     await allReady();
     const numbers = await Promise.all([a, b].map(numberOf));
     expect([...numbers].sort()).toEqual([0, 1]);
+    const known = (await gql(b.url, '{ controlPlanes { number url stoppedAt pools } }')).data.controlPlanes;
+    expect(known).toEqual(
+      [
+        { number: numbers[0], url: a.url, stoppedAt: null, pools: ['alpha', 'shared'] },
+        { number: numbers[1], url: b.url, stoppedAt: null, pools: ['beta', 'shared'] },
+      ].sort((one, other) => Number(one.number) - Number(other.number)),
+    );
     for (const { url } of [a, b]) {
       const pools = await poolsAt(url);
       expect([...pools.keys()]).toEqual(['alpha', 'beta', 'shared']);
@@ -166,20 +173,20 @@ describe('two nodes', () => {
   });
 
   it('drain a pool of both as one, and resume it from either', async () => {
-    const tasks = Array.from({ length: 4 }, () => taskFor('shared', { max_tokens: 60 }));
+    const tasks = Array.from({ length: 4 }, () => taskFor('shared', { max_tokens: 100 }));
     for (const task of tasks) await submit(a.url, task);
     // Two slots each: all four run, two on either node.
-    const nodes = async () =>
-      new Set(await Promise.all(tasks.map(async ({ task_id }) => (await rowOf(task_id)).nodeId)));
-    await expect.poll(async () => [...(await nodes())].filter((id) => id !== null)).toHaveLength(2);
+    const rows = () => Promise.all(tasks.map(({ task_id }) => rowOf(task_id)));
+    const streaming = async () => (await rows()).every(({ tokensOut }) => tokensOut > 0);
+    await expect.poll(streaming).toBe(true);
+    expect(new Set((await rows()).map(({ nodeId }) => nodeId)).size).toBe(2);
     const id = await beginOperation(a.url, 'drainPool(input: { pool: "shared", deadlineMs: 200 })');
     const drained = await endOf(b.url, id);
     expect(drained).toMatchObject({
       state: 'SUCCEEDED',
       outcome: expect.stringMatching(/[12] stopped on other nodes$/),
     });
-    const statuses = async () => Promise.all(tasks.map(async ({ task_id }) => (await rowOf(task_id)).status));
-    expect(new Set(await statuses())).toEqual(new Set(['QUEUED']));
+    expect(new Set((await rows()).map(({ status }) => status))).toEqual(new Set(['QUEUED']));
     const states = async () => (await poolAt(a.url, 'shared')).replicas.map(({ state }) => state);
     await expect.poll(states).toEqual(['DRAINING', 'DRAINING']);
     const refused = await post(b.url, '/v1/tasks', taskFor('shared'));
@@ -187,7 +194,7 @@ describe('two nodes', () => {
     await endOf(b.url, await beginOperation(b.url, 'resumePool(input: { pool: "shared" })'));
     for (const { task_id } of tasks) {
       const frames = await readStream(b.url, task_id);
-      expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 60 } });
+      expect(frames.at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 100 } });
       expect(await seamsOf(task_id)).toBe(1);
     }
     await expect.poll(states).toEqual(['READY', 'READY']);
