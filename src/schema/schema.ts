@@ -10,6 +10,7 @@ import './replicaLogs.js';
 import './crash.js';
 import './gpu.js';
 import './host.js';
+import './controlPlane.js';
 import './registry.js';
 import './task.js';
 import './submitTask.js';

@@ -22,6 +22,11 @@ import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
 import { Cancellation } from '../services/cancellation.js';
+import { ClusterFleet } from '../services/cluster/clusterFleet.js';
+import { Elsewhere } from '../services/cluster/elsewhere.js';
+import { Membership } from '../services/cluster/membership.js';
+import { SharedDrain } from '../services/cluster/sharedDrain.js';
+import { StopRequests } from '../services/cluster/stopRequests.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Expiry } from '../services/expiry.js';
 import { Gpus } from '../services/gpus.js';
@@ -47,7 +52,6 @@ import { VramLedger } from '../services/supervision/vram.js';
 import { Tasks } from '../services/tasks.js';
 import { Verification } from '../services/verification.js';
 import type { Database } from '../store/database.js';
-import { abandonOperations } from '../store/operations.js';
 import { Telemetry } from '../telemetry/events.js';
 import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -110,7 +114,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
 
   const { db, databaseIsEmbedded } = await openDatabase(options, telemetry, dataDir, scope);
   onStep('starting the control plane');
-  const house = await furnish(options, telemetry, dataDir, db, scope);
+  const house = await furnish(options, telemetry, dataDir, { db, url }, scope);
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
   server.open(doors);
@@ -180,7 +184,7 @@ async function furnish(
   options: ControlPlaneOptions,
   telemetry: Telemetry,
   dataDir: DataDir,
-  db: Database,
+  { db, url }: { readonly db: Database; readonly url: string },
   scope: Scope,
 ): Promise<House> {
   const { config } = options;
@@ -188,6 +192,7 @@ async function furnish(
   const onError = (name: string, error: unknown) => telemetry.backgroundFailure(name, error);
   const { holder, deadHolders } = takeHolderId(dataDir);
   const poolEvents = new PoolEvents(db, telemetry);
+  const membership = new Membership({ db, nodeId: dataDir.nodeId, url, events: poolEvents, telemetry });
   const provisionEnv: ProvisionEnvironment = {
     homeDir: dataDir.path,
     configDir: resolve(options.configDir),
@@ -226,6 +231,7 @@ async function furnish(
     gpuNow: (uuid) => gpus.now(uuid),
     vram,
     nodeId: dataDir.nodeId,
+    membership,
     homeDir: dataDir.path,
     recipeEnv: {
       ...provisionEnv,
@@ -251,16 +257,22 @@ async function furnish(
   const hub = new StreamHub(db, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
   const leases = new LeaseKeeper(db, clock, holder, onError);
+  const drains = new SharedDrain(supervisor);
+  const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
+  const fleet = new ClusterFleet(supervisor, elsewhere);
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
-  const fleet = supervisor;
   const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
+  const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
-  const pools = new Pools({ db, clock, dispatcher, supervisor, gpus, events: poolEvents, telemetry });
+  const nodes = { nodeId, membership, elsewhere, fleet };
+  const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
 
-  await abandonOperations(db);
+  scope.defer('membership', () => membership.stop());
+  await membership.start();
+  await elsewhere.look();
   await recovery.sweep();
   outbox.start();
   scope.defer('outbox', () => outbox.stop());
@@ -277,6 +289,10 @@ async function furnish(
   await quotes.start();
   scope.defer('quote grades', () => quotes.stop());
   dispatcher.start();
+  elsewhere.start();
+  scope.defer('other nodes', () => elsewhere.stop());
+  stopRequests.start();
+  scope.defer('stop requests', () => stopRequests.stop());
   scope.defer('dispatcher', () => dispatcher.stop());
   scope.defer('recovery', () => recovery.stop());
   expiry.start();
@@ -292,7 +308,7 @@ async function furnish(
   scope.defer('log readers', () => replicaLogs.stop());
   const admission = new Admission({
     db,
-    fleet: supervisor,
+    fleet,
     dispatcher,
     hub,
     telemetry,
@@ -316,7 +332,7 @@ async function furnish(
     gpus,
     host,
     replicaLogs,
-    sessions: new Sessions(db, places, supervisor),
+    sessions: new Sessions(db, places, fleet),
   };
   return { services, supervisor };
 }

@@ -188,6 +188,8 @@ export class Attempt {
       slot: task.slot,
     };
     for await (const frames of replica.adapter.stream(request, this.#abort.signal)) {
+      // After a pause of this whole process, what the socket held comes before the timer that would have noticed.
+      if (!this.#deps.leases.isTrusted(task.leaseId)) this.fence();
       if (this.#abort.signal.aborted) throw new Error('stopped');
       const end = this.#accept(frames);
       if (end !== null) return await this.#succeed(end);

@@ -3,7 +3,7 @@ import { notFound, RefusalError, unavailable } from '../core/errors.js';
 import type { EndEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
-import { delay } from '../runtime/wait.js';
+import { delay, pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
 import { getTask, requestCancel, type TaskRow } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
@@ -13,6 +13,8 @@ import type { StreamHub } from './streams/hub.js';
 
 const LOOK_AGAIN_MS = 50;
 const DEADLINE_MS = 10_000;
+/** As long as its holder gives the engine. */
+const SLOT_FREE_DEADLINE_MS = 5_000;
 
 export interface CancelOutcome {
   /** False: the task had ended already, by itself or by an earlier cancel. */
@@ -47,7 +49,10 @@ export class Cancellation {
     while (this.#deps.clock.monotonicMs() < deadlineMs) {
       const task = await getTask(this.#deps.db, id);
       if (task === null) throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
-      if (isTerminal(task.status)) return { canceled: requested && task.status === 'CANCELED', slotFree: true };
+      if (isTerminal(task.status)) {
+        if (!requested || task.status !== 'CANCELED') return { canceled: false, slotFree: true };
+        return { canceled: true, slotFree: task.cancelSlotFreeAt !== null || (await this.#seenFree(id)) };
+      }
       const outcome = task.status === 'QUEUED' ? await this.#cancelQueued(task) : await this.#cancelHeld(task.id);
       if (outcome !== null) return outcome;
       requested = true;
@@ -56,6 +61,15 @@ export class Cancellation {
     throw new RefusalError(
       unavailable('POOL_UNAVAILABLE', 'the cancel is recorded; the holder of the task has not confirmed it yet', 1000),
     );
+  }
+
+  /** Of a task that another node ran: its ending is durable, and its engine is told now. */
+  async #seenFree(taskId: string): Promise<boolean> {
+    const look = async () => {
+      const task = await getTask(this.#deps.db, taskId);
+      return task !== null && task.cancelSlotFreeAt !== null;
+    };
+    return pollUntil(look, { everyMs: LOOK_AGAIN_MS, deadlineMs: SLOT_FREE_DEADLINE_MS });
   }
 
   async #cancelQueued(task: TaskRow): Promise<CancelOutcome | null> {

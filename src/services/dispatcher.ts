@@ -88,9 +88,10 @@ export class Dispatcher {
   }
 
   slotsFree(poolId: string): number {
-    return this.#deps.fleet
+    const { fleet, leases } = this.#deps;
+    return fleet
       .ready(poolId)
-      .reduce((sum, replica) => sum + replica.slots - this.#deps.leases.takenSlots(replica.id).size, 0);
+      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsFreeElsewhere(poolId));
   }
 
   /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
@@ -98,11 +99,20 @@ export class Dispatcher {
     const { fleet, quotes } = this.#deps;
     return quotes.basis(poolId, priority, {
       slotsTotal: fleet.limits(poolId).slotsTotal,
-      slotsReady: fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0),
+      slotsReady: this.#slotsReady(poolId),
       slotsFree: this.slotsFree(poolId),
       running: this.attemptsOf(poolId).map(({ task, heldMs }) => ({ priority: task.priority, heldMs })),
       waiting: this.#lanesAhead(poolId, priority),
     });
+  }
+
+  /** Of the replicas here; where none is, of a pool that other nodes serve, all of its slots. */
+  #slotsReady(poolId: string): number {
+    const { fleet } = this.#deps;
+    const here = fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0);
+    if (here > 0) return here;
+    const servedElsewhere = fleet.candidates().some(({ id, ready }) => id === poolId && ready);
+    return servedElsewhere ? fleet.limits(poolId).slotsTotal : 0;
   }
 
   /** The start of a task of that priority if it were sent now. */

@@ -39,7 +39,10 @@ export interface Fleet {
   /** Pools as placement sees them; slots and queue depth are filled in by the data plane. */
   candidates(): readonly Omit<PoolCandidate, 'slotsFree' | 'queueDepth'>[];
   limits(poolId: string): PoolLimits;
+  /** Replicas of this node that take tasks now. */
   ready(poolId: string): readonly ReadyReplica[];
+  /** Slots that other nodes have free in a pool, as of a second ago. */
+  slotsFreeElsewhere(poolId: string): number;
   /**
    * The engine's process is stopped, then started anew. Resolves once the old one is gone. Nothing happens when the
    * replica has another engine than `only` by now.

@@ -1,6 +1,7 @@
 /** What an operator does to pools, and what anybody may ask about them. */
-import { conflict, type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
-import { leastCapability, registryEntry } from '../core/registry.js';
+import { type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
+import { isLive, notReadyBecause } from '../core/pool.js';
+import { leastCapability, type RegistryReplica, registryEntry } from '../core/registry.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import type { OperationRecord } from '../store/operations.js';
@@ -8,8 +9,14 @@ import { listPools, type PoolRow } from '../store/pools.js';
 import { registryReplicas } from '../store/registry.js';
 import { type LaneDepth, laneDepths } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
+import type { Elsewhere } from './cluster/elsewhere.js';
+import type { Membership } from './cluster/membership.js';
+import { recallElsewhere } from './cluster/recall.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { Fleet } from './fleet.js';
+
 import type { Gpus } from './gpus.js';
+import type { LeaseKeeper } from './leases.js';
 import { changeDraining, drain } from './operations/drain.js';
 import type { OperationReader } from './operations/feed.js';
 import { Operations } from './operations/operations.js';
@@ -28,6 +35,12 @@ export interface PoolsDeps {
   readonly clock: Clock;
   readonly dispatcher: Dispatcher;
   readonly supervisor: Supervisor;
+  /** The pools of all nodes. */
+  readonly fleet: Fleet;
+  readonly nodeId: string;
+  readonly membership: Membership;
+  readonly elsewhere: Elsewhere;
+  readonly leases: LeaseKeeper;
   readonly gpus: Gpus;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
@@ -62,13 +75,13 @@ export class Pools {
 
   capabilities(): EngineCapability[] {
     const byEngine = new Map<string, EngineCapability>();
-    for (const pool of this.#deps.supervisor.candidates()) {
+    for (const pool of this.#deps.fleet.candidates()) {
       const known = byEngine.get(pool.engine);
       byEngine.set(pool.engine, {
         engine: pool.engine,
         contextMax: Math.max(known?.contextMax ?? 0, pool.contextLength),
         workloads: ['completion'],
-        concurrency: (known?.concurrency ?? 0) + this.#deps.supervisor.limits(pool.id).slotsTotal,
+        concurrency: (known?.concurrency ?? 0) + this.#deps.fleet.limits(pool.id).slotsTotal,
       });
     }
     return [...byEngine.values()];
@@ -78,7 +91,7 @@ export class Pools {
   async health(poolId: string) {
     const pool = await this.#get(poolId);
     const replicas = await registryReplicas(this.#deps.db, poolId);
-    const now = this.#deps.supervisor.health(poolId);
+    const now = this.#healthNow(pool, replicas);
     const held = new Map(replicas.map(({ id, slotsHeld }) => [id, slotsHeld]));
     return {
       pool,
@@ -87,6 +100,22 @@ export class Pools {
       ...now,
       lastHeartbeatMs: now.lastHeartbeatMs === 0 ? null : now.lastHeartbeatMs,
       ...this.#devices(replicas.flatMap(({ gpuUuids }) => gpuUuids)),
+    };
+  }
+
+  /** Of a pool that other nodes serve, what the rows tell. */
+  #healthNow(pool: PoolRow, replicas: readonly RegistryReplica[]) {
+    const { supervisor, elsewhere } = this.#deps;
+    if (elsewhere.pool(pool.id) === null) return supervisor.health(pool.id);
+    const { draining } = pool;
+    return {
+      live: isLive(replicas),
+      ready: !draining && replicas.some(({ state }) => state === 'READY'),
+      draining,
+      reasons: notReadyBecause(pool, replicas),
+      slotsTotal: replicas.reduce((sum, { slotsTotal }) => sum + slotsTotal, 0),
+      engineVersion: replicas.find(({ engineVersion }) => engineVersion !== null)?.engineVersion ?? null,
+      lastHeartbeatMs: Math.max(0, ...replicas.map(({ lastHeartbeatMs }) => lastHeartbeatMs ?? 0)),
     };
   }
 
@@ -117,7 +146,8 @@ export class Pools {
   async drain(poolId: string, deadlineMs: number): Promise<string> {
     checkDeadline('deadline_ms', deadlineMs);
     const pool = await this.#managed(poolId);
-    const work = (run: OperationRun) => drain(this.#deps, run, { pool, deadlineMs });
+    const work = async (run: OperationRun) =>
+      recallElsewhere(this.#deps, run, await drain(this.#deps, run, { pool, deadlineMs }));
     return this.#operations.begin(poolId, 'DRAIN', { deadlineMs }, work);
   }
 
@@ -134,9 +164,12 @@ export class Pools {
   async reload(poolId: string, newModelRef: string, drainDeadlineMs: number): Promise<string> {
     checkDeadline('drain_deadline_ms', drainDeadlineMs);
     checkModelRef(newModelRef);
+    const { membership } = this.#deps;
     await this.#managed(poolId);
+    await membership.checkAlone(poolId, 'a reload');
     return this.#operations.begin(poolId, 'RELOAD', { newModelRef, drainDeadlineMs }, async (run) => {
-      // Read only now: another reload may have ended between the question and this one's beginning.
+      // Read only now: another reload may have ended, or a node come in, between the question and this one's beginning.
+      await membership.checkAlone(poolId, 'a reload');
       const pool = await this.#get(poolId);
       return reload(this.#deps, run, { pool, modelRef: newModelRef, drainDeadlineMs });
     });
@@ -146,6 +179,7 @@ export class Pools {
   async restartReplica(replicaId: string): Promise<string> {
     const replica = await findReplica(this.#deps.db, replicaId);
     if (replica === null) throw new RefusalError(notFound('replica', `replica ${replicaId} not found`));
+    if (replica.nodeId !== this.#deps.nodeId) await this.#deps.membership.refuseForeignReplica(replica);
     await this.#managed(replica.poolId);
     checkRestart(replica);
     const work = (run: OperationRun) => restart(this.#deps, run, replica);
@@ -168,7 +202,7 @@ export class Pools {
   async #managed(poolId: string): Promise<PoolRow> {
     const pool = await this.#get(poolId);
     if (this.#deps.supervisor.poolIds().includes(poolId)) return pool;
-    throw new RefusalError(conflict('pool', `pool ${poolId} is not in the configuration of this node`));
+    return this.#deps.membership.refuseForeign(poolId);
   }
 }
 

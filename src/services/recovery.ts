@@ -111,7 +111,7 @@ export class Recovery {
         engine: null,
       }),
     });
-    // Its holder may have come to end it after all.
+    // Its holder may have come to end it after all, or another node was first.
     if (finished) this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
   }
 }

@@ -60,3 +60,36 @@ export interface ActiveLease {
 export async function activeLeases(db: Database): Promise<ActiveLease[]> {
   return db.query(ACTIVE, []);
 }
+
+const RECALL: Statement = {
+  name: 'lease_recall',
+  text: `
+UPDATE leases l SET recalled_at = now() FROM replicas r
+WHERE r.id = l.replica_id AND r.pool_id = $1 AND l.holder <> $2::uuid AND l.released_at IS NULL AND l.recalled_at IS NULL
+RETURNING l.id`,
+};
+
+/** Asks the other holders of a pool's slots to stop what runs there. @returns how many were asked. */
+export async function recallLeases(db: Database, poolId: string, ownHolder: string): Promise<number> {
+  return (await db.query(RECALL, [poolId, ownHolder])).length;
+}
+
+const ASKED: Statement = {
+  name: 'lease_asked',
+  text: `
+SELECT l.task_id AS "taskId", t.cancel_requested_at IS NOT NULL AS canceled
+FROM leases l JOIN tasks t ON t.lease_id = l.id
+WHERE l.holder = $1::uuid AND l.released_at IS NULL AND t.status IN ('LEASED', 'STREAMING')
+  AND (t.cancel_requested_at IS NOT NULL OR l.recalled_at IS NOT NULL)`,
+};
+
+export interface AskedToStop {
+  readonly taskId: string;
+  /** By a caller; else its lease was recalled. */
+  readonly canceled: boolean;
+}
+
+/** What a holder was asked to stop, by whichever node. */
+export async function askedToStop(db: Database, holder: string): Promise<AskedToStop[]> {
+  return db.query(ASKED, [holder]);
+}

@@ -3,10 +3,13 @@ import type { OperationKind, OperationState, OperationStep } from '../core/opera
 import type { Reason } from '../core/pool.js';
 import type { Database, Statement } from './database.js';
 import { jsonbText } from './jsonb.js';
+import { IS_GONE } from './nodes.js';
 
 export interface OperationRecord {
   readonly id: string;
   readonly poolId: string;
+  /** The node that carries it out; null: one of a version that did not write it down. */
+  readonly nodeId: string | null;
   readonly kind: OperationKind;
   readonly state: OperationState;
   readonly progress: number;
@@ -21,25 +24,29 @@ export interface OperationRecord {
   readonly endedAt: Date | null;
 }
 
-const COLUMNS = `id, pool_id AS "poolId", kind, state, progress, steps, input, outcome, error, revision,
+const COLUMNS = `id, pool_id AS "poolId", node_id AS "nodeId", kind, state, progress, steps, input, outcome, error, revision,
   created_at AS "createdAt", started_at AS "startedAt", ended_at AS "endedAt"`;
 
 // The partial unique index makes it one at a time per pool: a second one inserts nothing.
 const INSERT: Statement = {
   name: 'operation_insert',
   text: `
-INSERT INTO operations (id, pool_id, kind, state, steps, input, created_at)
-VALUES ($1, $2, $3::operation_kind, 'PENDING', $4::jsonb, $5::jsonb, to_timestamp($6 / 1000.0))
+INSERT INTO operations (id, pool_id, kind, state, steps, input, created_at, node_id)
+VALUES ($1, $2, $3::operation_kind, 'PENDING', $4::jsonb, $5::jsonb, to_timestamp($6 / 1000.0), $7)
 ON CONFLICT DO NOTHING RETURNING id`,
 };
 
 /** @returns false when another operation on the pool is under way. */
 export async function insertOperation(
   db: Database,
-  operation: Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> & { readonly createdAtMs: number },
+  operation: Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> & {
+    readonly createdAtMs: number;
+    readonly nodeId: string;
+  },
 ): Promise<boolean> {
-  const { id, poolId, kind, steps, input, createdAtMs } = operation;
-  return (await db.query(INSERT, [id, poolId, kind, jsonbText(steps), jsonbText(input), createdAtMs])).length > 0;
+  const { id, poolId, kind, steps, input, createdAtMs, nodeId } = operation;
+  const values = [id, poolId, kind, jsonbText(steps), jsonbText(input), createdAtMs, nodeId];
+  return (await db.query(INSERT, values)).length > 0;
 }
 
 const UPDATE: Statement = {
@@ -107,10 +114,18 @@ UPDATE operations SET state = 'FAILED', progress = 1, revision = revision + 1, e
       WHEN 'PENDING' THEN s.step || '{"state": "SKIPPED"}'
       ELSE s.step END ORDER BY s.place), '[]')
     FROM jsonb_array_elements(steps) WITH ORDINALITY AS s(step, place))
-WHERE state IN ('PENDING', 'RUNNING')`,
+WHERE state IN ('PENDING', 'RUNNING') AND CASE WHEN node_id IS NULL OR node_id = $1 THEN $2
+  ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = node_id AND NOT ${IS_GONE}) END`,
 };
 
-/** At start: what an earlier life of this node left running will never be finished by anybody. */
-export async function abandonOperations(db: Database): Promise<void> {
-  await db.query(ABANDON, []);
+/**
+ * What a node that is gone left running will never be finished by anybody.
+ * @param which also, at a start, what an earlier life of this node left.
+ */
+export async function abandonOperations(
+  db: Database,
+  nodeId: string,
+  which: 'of nodes that are gone' | 'and ours',
+): Promise<void> {
+  await db.query(ABANDON, [nodeId, which === 'and ours']);
 }

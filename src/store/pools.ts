@@ -226,7 +226,7 @@ export async function writeReplica(db: Database, replica: ReplicaObserved): Prom
 
 // Rows that a lease still points to stay, as history; nothing lists them. A row that one statement deletes and updates
 // is only updated.
-const RETIRE_REPLICAS = `
+export const RETIRE_REPLICAS = `
   DELETE FROM replicas r WHERE r.id IN (SELECT id FROM over)
     AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.replica_id = r.id)
 ), parked AS (
@@ -244,24 +244,37 @@ export async function retireReplicas(db: Database, ids: readonly string[]): Prom
   await db.query(RETIRE, [ids]);
 }
 
-// What the file no longer names, and what a reload that a crash cut short left behind.
+// Pools that no node has in its configuration any more; those with tasks stay, as history, and take no new ones.
+export const RETIRE_POOLS = `
+  SELECT p.id, EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id) AS used FROM pools p
+  WHERE p.id IN (SELECT pool_id FROM given_up)
+    AND NOT EXISTS (SELECT 1 FROM pool_members m WHERE (m.pool_id, m.node_id) NOT IN (SELECT pool_id, node_id FROM given_up)
+      AND m.pool_id = p.id)
+), empty AS (
+  DELETE FROM pools p USING nobodys n WHERE p.id = n.id AND NOT n.used
+), closed AS (
+  UPDATE pools p SET draining = true FROM nobodys n WHERE p.id = n.id AND n.used
+)`;
+
+// What the file of this node no longer names, and what a reload that a crash cut short left behind. Pools that it never
+// had are not its concern: another node may be about to make one.
 const RETIRE_OTHERS: Statement = {
   name: 'pool_retire',
   text: `
 WITH over AS (
-  SELECT id FROM replicas WHERE NOT (id = ANY($2::text[]))
-), gone AS (${RETIRE_REPLICAS}, empty AS (
-  DELETE FROM pools p WHERE NOT (p.id = ANY($1::text[])) AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id)
-)
-UPDATE pools p SET draining = true
-WHERE NOT (p.id = ANY($1::text[])) AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool_id = p.id)`,
+  SELECT id FROM replicas WHERE (node_id = $3 OR node_id IS NULL) AND NOT (id = ANY($2::text[]))
+), gone AS (${RETIRE_REPLICAS}, given_up AS (
+  DELETE FROM pool_members WHERE node_id = $3 AND NOT (pool_id = ANY($1::text[])) RETURNING pool_id, node_id
+), nobodys AS (${RETIRE_POOLS}
+SELECT 1`,
 };
 
 export async function retireOthers(
   db: Database,
+  nodeId: string,
   keep: { pools: readonly string[]; replicas: readonly string[] },
 ): Promise<void> {
-  await db.query(RETIRE_OTHERS, [keep.pools, keep.replicas]);
+  await db.query(RETIRE_OTHERS, [keep.pools, keep.replicas, nodeId]);
 }
 
 export interface GpuObserved {

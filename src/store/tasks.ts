@@ -32,6 +32,8 @@ export interface TaskRow {
   readonly chunks: number;
   readonly tokensOut: number;
   readonly cancelRequestedAt: Date | null;
+  /** When its engine was seen to have let go of a cancelled task. */
+  readonly cancelSlotFreeAt: Date | null;
 }
 
 /** One row of a task's log. `payload` is the event's own fields; for tokens the array of their texts. */
@@ -86,7 +88,8 @@ export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId"
   t.request_hash AS "requestHash", t.status,
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
-  t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt"`;
+  t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt",
+  t.cancel_slot_free_at AS "cancelSlotFreeAt"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
 export type RawTask = Omit<TaskRow, 'seed'> & { readonly seed: string };

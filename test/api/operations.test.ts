@@ -247,10 +247,12 @@ describe('bad input', () => {
   });
 });
 
+const NODE_ID = randomUUID();
+
 function servicesOn(db: Database) {
   const telemetry = new Telemetry(pino({ level: 'silent' }), createMetrics());
   const events = new PoolEvents(db, telemetry);
-  return { db, clock: systemClock, telemetry, events };
+  return { db, clock: systemClock, telemetry, events, nodeId: NODE_ID };
 }
 
 describe('the row of an operation', () => {
@@ -317,8 +319,16 @@ describe('the row of an operation', () => {
     const [first, ...others] = planned('RELOAD').steps;
     if (first === undefined) throw new Error('a reload has steps');
     const steps = [{ ...first, state: 'RUNNING' as const, startedAtMs: 1_000 }, ...others];
-    await insertOperation(opened.db, { id, poolId: 'p', kind: 'RELOAD', steps, input: {}, createdAtMs: 1_000 });
-    await abandonOperations(opened.db);
+    await insertOperation(opened.db, {
+      id,
+      poolId: 'p',
+      kind: 'RELOAD',
+      steps,
+      input: {},
+      createdAtMs: 1_000,
+      nodeId: NODE_ID,
+    });
+    await abandonOperations(opened.db, NODE_ID, 'and ours');
     const row = await readOperation(opened.db, id);
     expect(row).toMatchObject({ state: 'FAILED', progress: 1, revision: 1, error: { code: 'INTERRUPTED' } });
     expect(row?.steps.map((step) => step.state)).toEqual(['FAILED', ...others.map(() => 'SKIPPED')]);
@@ -339,6 +349,10 @@ describe('the row of an operation', () => {
       supervisor: stub('supervisor', { poolIds: () => ['p'], pool: () => pool }) as never,
       dispatcher: stub('dispatcher', {}) as never,
       gpus: stub('gpus', {}) as never,
+      fleet: stub('fleet', {}) as never,
+      membership: stub('membership', { checkAlone: async () => {} }) as never,
+      elsewhere: stub('elsewhere', {}) as never,
+      leases: stub('leases', {}) as never,
     });
     const reader = await pools.followOperation(await pools.reload('p', 'gone', 1_000));
     let last: OperationRecord | undefined;

@@ -14,6 +14,8 @@ import { OperationRun, type Outcome, type RunFacts, reasonOf } from './run.js';
 export interface OperationsDeps {
   readonly db: Database;
   readonly clock: Clock;
+  /** Of this node, which carries them out. */
+  readonly nodeId: string;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
 }
@@ -43,10 +45,10 @@ export class Operations {
     input: Readonly<Record<string, unknown>>,
     work: OperationWork,
   ): Promise<string> {
-    const { db, clock } = this.#deps;
+    const { db, clock, nodeId } = this.#deps;
     const id = randomUUID();
     const course = planned(kind);
-    const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs() };
+    const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs(), nodeId };
     if (!(await insertOperation(db, row))) {
       const first = await operationUnderWay(db, poolId);
       const name = first === null ? 'another operation' : `${first.kind.toLowerCase()} ${first.id}`;

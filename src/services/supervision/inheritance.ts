@@ -1,4 +1,5 @@
 /** What an earlier life of this node left running: an engine that fits its pool keeps its seat, the others are ended. */
+import { NODE_LOST } from '../../core/node.js';
 import { type Seat, seatsAtStart } from '../../core/seats.js';
 import { reapOrphan } from '../../host/process.js';
 import { reapUnrecorded } from '../../host/unrecorded.js';
@@ -49,12 +50,17 @@ async function end(row: ReplicaRow, telemetry: Telemetry): Promise<void> {
 }
 
 function seatsOf({ id, modelRef, masks }: PoolAtStart, running: readonly ReplicaRow[]): InheritedSeat[] {
-  const own = running.filter((row) => row.poolId === id && (row.state === 'READY' || row.state === 'DRAINING'));
+  const own = running.filter((row) => row.poolId === id && served(row));
   const fitting = own.filter((row) => row.modelRef === modelRef);
   return seatsAtStart(masks, modelRef, own).map((seat) => {
     const row = fitting.find(({ ordinal, deviceMask }) => ordinal === seat.ordinal && deviceMask === masks[seat.place]);
     return { ...seat, inherited: row === undefined ? null : inheritedOf(row) };
   });
+}
+
+/** When it was last known; other nodes that miss this one write down that they do. */
+function served({ state, lastError }: ReplicaRow): boolean {
+  return state === 'READY' || state === 'DRAINING' || lastError?.code === NODE_LOST;
 }
 
 function inheritedOf({ pid, pidStartTicks, mark }: ReplicaRow): Inherited | null {

@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config, PoolConfig } from '../../config/schema.js';
+import { replicaName } from '../../core/node.js';
 import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
 import { freeMemory } from '../../core/registry.js';
@@ -11,8 +12,9 @@ import { engineLogFile } from '../../host/logFile.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
-import { listReplicas, retireOthers, retireReplicas, upsertPool, writeGpus } from '../../store/pools.js';
+import { listReplicas, retireOthers, retireReplicas, writeGpus } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
+import type { Membership } from '../cluster/membership.js';
 import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import type { EngineOnGpu, GpuNow } from '../gpus.js';
 import type { Outbox } from '../outbox.js';
@@ -47,6 +49,7 @@ export interface SupervisorDeps {
   /** What stands in the way of every pool that needs a GPU; null when there are some. */
   readonly gpuObstacle: Reason | null;
   readonly nodeId: string;
+  readonly membership: Membership;
   readonly homeDir: string;
   readonly recipeEnv: RecipeEnvironment;
   /** What brings engine and model of a pool here before a start. */
@@ -57,7 +60,7 @@ export interface SupervisorDeps {
   readonly onFleetChange: () => void;
 }
 
-export class Supervisor implements Fleet {
+export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
   readonly #deps: SupervisorDeps;
   readonly #pools = new Map<string, PoolReplicas>();
   /** Of the replicas that there are now, by their ids. */
@@ -80,7 +83,8 @@ export class Supervisor implements Fleet {
     for (const pool of config.pools) await this.#addPool(pool);
     await this.#makeReplicas();
     const replicas = this.#all();
-    await retireOthers(db, { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) });
+    const keep = { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) };
+    await retireOthers(db, nodeId, keep);
     for (const replica of replicas) replica.start();
   }
 
@@ -184,11 +188,12 @@ export class Supervisor implements Fleet {
   }
 
   async #addPool(config: PoolConfig): Promise<void> {
-    const { db, hash, recipeEnv, gpuObstacle, gpus, onFleetChange } = this.#deps;
+    const { membership, hash, recipeEnv, gpuObstacle, gpus, onFleetChange } = this.#deps;
     const made = recipeFor(config, recipeEnv);
     const needsGpu = made.spawns && !made.simulated && gpuObstacle !== null;
     const recipe = needsGpu ? { ...made, check: () => gpuObstacle } : made;
-    const modelRef = await upsertPool(db, desiredPool(config, { gpus, simulatedEngine: recipe.simulated, hash }));
+    const desired = desiredPool(config, { gpus, simulatedEngine: recipe.simulated, hash });
+    const modelRef = await membership.enter(desired, config.timeouts.wall_ms);
     const pool = new PoolReplicas(config, recipe, modelRef, {
       make: (seat, model) => this.#makeReplica({ config, recipe }, seat, model),
       devicesAt: (place) => this.#devicesAt(config, place),
@@ -224,9 +229,9 @@ export class Supervisor implements Fleet {
     { place, ordinal, inherited }: InheritedSeat,
     modelRef: string,
   ): Replica {
-    const { homeDir, nodeId, clock, chance } = this.#deps;
+    const { homeDir, nodeId, membership, clock, chance } = this.#deps;
     const gpus = this.#gpusAt(config, place);
-    const id = `${config.id}-${ordinal}`;
+    const id = replicaName(config.id, ordinal, membership.number);
     const identity = { id, poolId: config.id, engine: config.engine };
     const reports = new Reports(identity, this.#deps);
     // A simulated GPU cannot be named to a real engine; it gets none.
