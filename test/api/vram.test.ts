@@ -127,7 +127,10 @@ describe('memory of a simulated GPU', () => {
       config: simConfig({ replicas: 1, slots: 1, flags: ['--fault', 'oom-at-load'] }),
       expectNotReady: true,
     });
-    await expect.poll(async () => (await replica()).restartCount, { timeout: 25_000 }).toBeGreaterThan(2);
+    const refused = "SELECT 1 FROM pool_events WHERE kind = 'replica_preload' AND detail->>'outcome' = 'refused'";
+    await expect.poll(() => count(refused), { timeout: 25_000 }).toBeGreaterThan(2);
+    // A start that was refused is none: the engine was started anew once.
+    expect(await replica()).toMatchObject({ restartCount: 1 });
     expect((await replica()).lastError).toMatchObject({
       code: 'VRAM_OOM_LOAD',
       message: expect.stringContaining('it had when it ran out of memory (VRAM_OOM_LOAD)'),
