@@ -7,12 +7,13 @@ import { listPids, readEnvironment, readStat } from './procfs.js';
 
 /**
  * Ends, all at once, what carries a mark that begins with `owner/` and that nobody knows. Finds nothing where there is no
- * /proc. @returns the marks that were ended. Rejects when a process outlives SIGKILL.
+ * /proc. @returns the marks that were ended. @param onSurvivor told of those that outlive SIGKILL.
  */
 export async function reapUnrecorded(
   owner: string,
   isKnown: (mark: string) => boolean,
   graceMs: number,
+  onSurvivor: (mark: string, error: unknown) => void,
 ): Promise<readonly string[]> {
   const found = new Map<string, OrphanFacts>();
   for (const pid of listPids()) {
@@ -25,6 +26,13 @@ export async function reapUnrecorded(
       found.set(mark, { pid, startTimeTicks: stat.startTimeTicks, mark, graceMs });
     }
   }
-  await Promise.all([...found.values()].map(reapOrphan));
-  return [...found.keys()];
+  const ended: string[] = [];
+  const reap = async ([mark, orphan]: [string, OrphanFacts]): Promise<void> => {
+    await reapOrphan(orphan).then(
+      () => ended.push(mark),
+      (error: unknown) => onSurvivor(mark, error),
+    );
+  };
+  await Promise.all([...found].map(reap));
+  return ended;
 }

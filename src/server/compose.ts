@@ -281,13 +281,14 @@ async function furnish(
   options.onKillable(() => supervisor.kill());
   await provisioning.start();
   await supervisor.start();
+  // Before all that has to be stopped: it reads, and may fail.
+  await quotes.start();
   leases.start();
   scope.defer('leases', () => leases.stop());
   recovery.start();
   scope.defer('stream recorder', () => recorder.stop());
-  hub.start();
-  await quotes.start();
   scope.defer('quote grades', () => quotes.stop());
+  hub.start();
   dispatcher.start();
   elsewhere.start();
   scope.defer('other nodes', () => elsewhere.stop());

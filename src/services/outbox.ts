@@ -16,7 +16,8 @@ interface Pending {
   /** For the log, where it is lost. */
   readonly what: string;
   readonly write: () => Promise<void>;
-  readonly settle: () => void;
+  /** @param written false: it is lost. */
+  readonly settle: (written: boolean) => void;
   tries: number;
 }
 
@@ -26,6 +27,9 @@ export class Outbox {
   readonly #writer: Reconciler;
   #pending: Pending[] = [];
   #last: Promise<void> = Promise.resolve();
+  /** Rises with every write that is lost. */
+  #lost = 0;
+  #failedMs = Number.NEGATIVE_INFINITY;
 
   /** @param maxPending the oldest of more is lost. */
   constructor(telemetry: Telemetry, maxPending = MAX_PENDING) {
@@ -34,7 +38,7 @@ export class Outbox {
     this.#writer = new Reconciler({
       name: 'outbox',
       intervalMs: RETRY_EVERY_MS,
-      run: () => this.#flush(),
+      run: (signal) => this.#flush(signal),
       onError: (name, error) => telemetry.backgroundFailure(name, error),
     });
   }
@@ -51,12 +55,19 @@ export class Outbox {
     });
   }
 
-  /** Never throws and never waits. May run more than once, where the answer of the database is lost. */
-  push(what: string, write: () => Promise<void>): void {
-    let settle = () => {};
+  /**
+   * Never throws and never waits. The write may run more than once, where the answer of the database is lost.
+   * @param onLost it will not run any more.
+   */
+  push(what: string, write: () => Promise<void>, onLost: () => void = () => {}): void {
+    let resolveLast = () => {};
     this.#last = new Promise((resolve) => {
-      settle = resolve;
+      resolveLast = resolve;
     });
+    const settle = (written: boolean) => {
+      if (!written) onLost();
+      resolveLast();
+    };
     this.#pending.push({ what, write, settle, tries: 0 });
     if (this.#pending.length > this.#maxPending) {
       // The first may be under way.
@@ -67,25 +78,30 @@ export class Outbox {
     this.#writer.wake();
   }
 
-  /** @returns whether everything pushed so far is written, or given up, before the deadline. */
+  /** @returns whether everything pushed so far was written before the deadline, and nothing lost meanwhile. */
   async settled(deadlineMs: number): Promise<boolean> {
     const over = new AbortController();
+    const lostBefore = this.#lost;
     try {
       const late = delay(deadlineMs, over.signal).then(() => false);
-      return await Promise.race([this.#last.then(() => true), late]);
+      return await Promise.race([this.#last.then(() => this.#lost === lostBefore), late]);
     } finally {
       over.abort();
     }
   }
 
   /** Rejects when the first that waits could not be written and is to be tried again. */
-  async #flush(): Promise<void> {
+  async #flush(signal?: AbortSignal): Promise<void> {
+    // Whoever pushes wakes the writer: that is no reason to try again sooner.
+    const restMs = RETRY_EVERY_MS - (performance.now() - this.#failedMs);
+    if (signal !== undefined && restMs > 0) await delay(restMs, signal);
     for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
       const current = next;
       try {
         await current.write();
-        current.settle();
+        current.settle(true);
       } catch (error) {
+        this.#failedMs = performance.now();
         if (isAway(error)) throw error;
         current.tries += 1;
         if (current.tries < MAX_TRIES) throw error;
@@ -96,8 +112,9 @@ export class Outbox {
   }
 
   #lose({ what, settle }: Pending, error: unknown): void {
+    this.#lost += 1;
     this.#telemetry.log.error({ err: error, human: `Lost: ${what}.` }, 'write lost');
-    settle();
+    settle(false);
   }
 }
 

@@ -121,11 +121,16 @@ describe('an explanation', () => {
       for (const all of [1, 2])
         await Promise.all(Array.from({ length: 4 * all }, () => run({ ...pinned(id), max_tokens: 20 })));
     }
+    const starts = async () => {
+      const { of } = await explain({ maxTokens: 500 });
+      return ['alpha', 'beta'].map((id) => of.get(id)?.score.predictedStartMs);
+    };
+    // A task has ended for its reader a moment before its slot is free.
+    await expect.poll(starts).toEqual([0, 0]);
     const { rule, of } = await explain({ maxTokens: 500 });
     expect(rule).toContain('predicted end');
     for (const id of ['alpha', 'beta']) {
       // 500 tokens at 500 a second.
-      expect(of.get(id)?.score.predictedStartMs).toBe(0);
       expect(of.get(id)?.score.predictedEndMs).toBeGreaterThan(500);
       expect(of.get(id)?.score.predictedEndMs).toBeLessThan(5000);
     }

@@ -295,7 +295,9 @@ describe('the process', () => {
     ['cuda-error-at-token:1', 'CUDA_ERROR'],
     ['oom-at-token:1', 'VRAM_OOM_RUNTIME'],
   ])('tells everybody of %s, is unhealthy for a moment, and ends with 1', async (fault, found) => {
-    await using dying = await startEngineSim({ protocol: 'vllm', args: [...FAST, '--fault', fault] });
+    // Both requests are there before the first of them gets its token, which ends the engine.
+    const args = [...FAST, '--first-token-ms', '1000', '--fault', fault];
+    await using dying = await startEngineSim({ protocol: 'vllm', args });
     const whole = ask('/v1/completions', PROMPT, dying).then((answer) => answer.status);
     const told = await payloads({ ...PROMPT, stream: true }, dying);
     expect(told.slice(-2)[0]).toContain('{"error": {"message": "EngineCore encountered an issue.');

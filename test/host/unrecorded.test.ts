@@ -29,11 +29,14 @@ test.runIf(process.platform === 'linux')('ends what is ours and nobody wrote dow
   const foreign = await start('polite.mjs', `${randomUUID()}/a/2`);
   const members = groupMembers(family.pid);
   expect(members.length).toBeGreaterThan(1);
+  const noSurvivor = (mark: string) => {
+    throw new Error(`${mark} was not ended`);
+  };
   const isKnown = (mark: string) => mark === `${owner}/a/1`;
-  const reaped = await reapUnrecorded(owner, isKnown, GRACE_MS);
+  const reaped = await reapUnrecorded(owner, isKnown, GRACE_MS, noSurvivor);
   expect([...reaped].sort()).toEqual([`${owner}/a/2`, `${owner}/b/1`]);
   expect(await polite.exited).toEqual({ code: null, signal: 'SIGTERM' });
   expect(groupMembers(family.pid)).toEqual([]);
   for (const { pid, startTimeTicks } of [recorded, foreign]) expect(isAlive(pid, startTimeTicks)).toBe(true);
-  expect(await reapUnrecorded(owner, isKnown, GRACE_MS)).toEqual([]);
+  expect(await reapUnrecorded(owner, isKnown, GRACE_MS, noSurvivor)).toEqual([]);
 });

@@ -3,7 +3,7 @@
  * that it runs, and tells of those that have stopped doing so.
  */
 import { conflict, RefusalError } from '../../core/errors.js';
-import { disagreement, NODE_BEAT_EVERY_MS } from '../../core/node.js';
+import { disagreement, NODE_BEAT_EVERY_MS, NODE_TTL_MS } from '../../core/node.js';
 import { StartupError } from '../../host/startupError.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import type { Database } from '../../store/database.js';
@@ -39,6 +39,9 @@ export class Membership {
   readonly #beats: Reconciler;
   readonly #losses: Reconciler;
   #number: number | null = null;
+  /** Since when its own beats have come without a gap, monotonic ms; null: the last one failed. */
+  #beatingSinceMs: number | null = null;
+  #lastBeatMs = 0;
 
   constructor(deps: MembershipDeps) {
     this.#deps = deps;
@@ -145,11 +148,20 @@ export class Membership {
   }
 
   async #beat(): Promise<void> {
-    if (await beatNode(this.#deps.db, this.nodeId)) return;
-    throw new Error('this node was away for so long that the others have forgotten it; restart it');
+    const beating = await beatNode(this.#deps.db, this.nodeId).catch((error: unknown) => {
+      this.#beatingSinceMs = null;
+      throw error;
+    });
+    if (!beating) throw new Error('this node was away for so long that the others have forgotten it; restart it');
+    const nowMs = performance.now();
+    if (this.#beatingSinceMs === null || nowMs - this.#lastBeatMs > NODE_TTL_MS) this.#beatingSinceMs = nowMs;
+    this.#lastBeatMs = nowMs;
   }
 
   async #lookForLosses(): Promise<void> {
+    // Where the database was away for all, or this node stood still, the others have not been heard of either.
+    const beatingForMs = this.#beatingSinceMs === null ? 0 : performance.now() - this.#beatingSinceMs;
+    if (beatingForMs < NODE_TTL_MS || performance.now() - this.#lastBeatMs > NODE_TTL_MS) return;
     const { db, nodeId, events, telemetry } = this.#deps;
     for (const { id, poolId, nodeNumber } of await parkLostReplicas(db, nodeId)) {
       const message = `node ${nodeNumber}, which runs it, has not been heard of`;

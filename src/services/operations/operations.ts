@@ -1,6 +1,6 @@
 /** Begins operations, one at a time per pool, carries them out in the background, and lets them be followed. */
 import { randomUUID } from 'node:crypto';
-import { conflict, notFound, RefusalError } from '../../core/errors.js';
+import { conflict, notFound, type Refusal, RefusalError } from '../../core/errors.js';
 import { isUuid } from '../../core/ids.js';
 import { type OperationKind, planned } from '../../core/operation.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -26,6 +26,8 @@ export class Operations {
   readonly #deps: OperationsDeps;
   readonly #feed = new OperationFeed();
   readonly #running = new Set<Promise<void>>();
+  /** By pool: the one that is at work on it. */
+  readonly #busy = new Map<string, string>();
   readonly #stop = new AbortController();
 
   constructor(deps: OperationsDeps) {
@@ -46,19 +48,26 @@ export class Operations {
     work: OperationWork,
   ): Promise<string> {
     const { db, clock, nodeId } = this.#deps;
+    // Its row may be closed already, by a node that took this one for lost: what it does to the pool goes on.
+    const atWork = this.#busy.get(poolId);
+    if (atWork !== undefined) throw new RefusalError(underWay(poolId, atWork));
     const id = randomUUID();
     const course = planned(kind);
     const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs(), nodeId };
     if (!(await insertOperation(db, row))) {
       const first = await operationUnderWay(db, poolId);
-      const name = first === null ? 'another operation' : `${first.kind.toLowerCase()} ${first.id}`;
-      throw new RefusalError(conflict('pool', `${name} is under way on pool ${poolId}; wait for it to end`));
+      const name = first === null ? 'another operation' : nameOf(first);
+      throw new RefusalError(underWay(poolId, name));
     }
     const deps = { ...this.#deps, feed: this.#feed, signal: this.#stop.signal };
     const run = this.#carryOut(new OperationRun({ id, poolId, kind }, course, deps), work)
       .catch((error: unknown) => this.#deps.telemetry.backgroundFailure(kind.toLowerCase(), error))
-      .finally(() => this.#running.delete(run));
+      .finally(() => {
+        this.#running.delete(run);
+        this.#busy.delete(poolId);
+      });
     this.#running.add(run);
+    this.#busy.set(poolId, nameOf({ kind, id }));
     return id;
   }
 
@@ -87,6 +96,8 @@ export class Operations {
       if (reason.code === 'INTERNAL') this.#deps.telemetry.backgroundFailure(label, error);
       outcome = { end: 'fail', outcome: reason.code === 'INTERRUPTED' ? 'interrupted' : 'failed', error: reason };
     }
+    // Whoever reads its end may begin the next one; until that is written, the row stands in the way.
+    this.#busy.delete(run.facts.poolId);
     await run.end(outcome);
     const facts = { end: outcome.end, ...outcome.facts };
     await this.#record(run.facts, `${label}_ended`, `${label}: ${outcome.outcome}`, facts);
@@ -95,4 +106,12 @@ export class Operations {
   #record({ id, poolId }: RunFacts, kind: string, message: string, facts: Readonly<Record<string, unknown>>) {
     return this.#deps.events.record({ poolId, replicaId: null, kind, message, detail: { operation: id, ...facts } });
   }
+}
+
+function nameOf({ kind, id }: { readonly kind: OperationKind; readonly id: string }): string {
+  return `${kind.toLowerCase()} ${id}`;
+}
+
+function underWay(poolId: string, name: string): Refusal {
+  return conflict('pool', `${name} is under way on pool ${poolId}; wait for it to end`);
 }

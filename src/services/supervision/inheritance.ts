@@ -32,7 +32,8 @@ export async function settleInheritance(
   const kept = new Set([...seats].flatMap(([, own]) => own.map(({ inherited }) => inherited?.mark)));
   const unwanted = running.filter(({ mark }) => mark !== null && !kept.has(mark));
   await Promise.all(unwanted.map((row) => end(row, node.telemetry)));
-  for (const mark of await reapUnrecorded(node.id, (known) => kept.has(known), ORPHAN_GRACE_MS)) {
+  const survives = (mark: string, error: unknown) => tellSurvivor(node.telemetry, { mark }, error);
+  for (const mark of await reapUnrecorded(node.id, (known) => kept.has(known), ORPHAN_GRACE_MS, survives)) {
     const human = 'An engine that an earlier start could not write down was ended.';
     node.telemetry.log.info({ mark, fate: 'reaped', human }, 'orphan check');
   }
@@ -42,11 +43,22 @@ export async function settleInheritance(
 async function end(row: ReplicaRow, telemetry: Telemetry): Promise<void> {
   const orphan = inheritedOf(row);
   if (orphan === null) return;
-  const fate = await reapOrphan({ ...orphan, graceMs: ORPHAN_GRACE_MS });
+  const outcome = reapOrphan({ ...orphan, graceMs: ORPHAN_GRACE_MS });
+  const fate = await outcome.catch((error: unknown) => {
+    tellSurvivor(telemetry, { replica_id: row.id, pid: row.pid }, error);
+    return 'not to be ended';
+  });
   telemetry.log.info(
     { replica_id: row.id, pid: row.pid, fate, human: `An engine of an earlier start was ${fate}.` },
     'orphan check',
   );
+}
+
+/** The others start all the same: what it holds of its GPU is seen there. */
+function tellSurvivor(telemetry: Telemetry, engine: object, error: unknown): void {
+  const human =
+    'An engine of an earlier start cannot be ended. Look at the driver (dmesg); the host may have to be restarted.';
+  telemetry.log.error({ ...engine, err: error, human }, 'orphan check');
 }
 
 function seatsOf({ id, modelRef, masks }: PoolAtStart, running: readonly ReplicaRow[]): InheritedSeat[] {

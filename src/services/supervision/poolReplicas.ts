@@ -97,12 +97,11 @@ export class PoolReplicas {
   }
 
   /**
-   * Starts every replica anew with a model, in place of what it runs; `serves` makes it the pool's model.
+   * Starts every replica anew with a model, in place of what it runs, whatever stands in the way of that model: none goes on
+   * with another one. `serves` makes it the pool's model.
    * @returns null when all are ready, else the first thing that went wrong.
    */
   async setModel(modelRef: string, options: StartOptions): Promise<Reason | null> {
-    const obstacle = this.recipe.check(modelRef);
-    if (obstacle !== null) return obstacle;
     return firstFailure(this.replicas.map((replica) => replica.setModel(modelRef, options)));
   }
 

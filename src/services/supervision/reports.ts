@@ -61,7 +61,10 @@ export class Reports implements ReplicaReports {
 
   onChange(observed: ReplicaObserved, change: StateChange | null, offerChanged: boolean): void {
     this.#newest = observed;
-    if (!this.#rowWaits) this.#deps.outbox.push(`state of ${this.#replica.id}`, () => this.#writeRow());
+    const onLost = () => {
+      this.#rowWaits = false;
+    };
+    if (!this.#rowWaits) this.#deps.outbox.push(`state of ${this.#replica.id}`, () => this.#writeRow(), onLost);
     this.#rowWaits = true;
     if (change !== null) {
       const { message, ...states } = change;

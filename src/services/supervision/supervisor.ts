@@ -63,7 +63,6 @@ export interface SupervisorDeps {
 export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
   readonly #deps: SupervisorDeps;
   readonly #pools = new Map<string, PoolReplicas>();
-  /** Of the replicas that there are now, by their ids. */
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
