@@ -47,11 +47,21 @@ function* ofTask(task: TaskFacts, touches: readonly Struck[]): Generator<string>
   if (task.status === 'DROPPED' || task.status === 'EXPIRED') yield 'nothing explains that';
 }
 
+/**
+ * llama.cpp counts its tokens only at its end. Where it left one out and was gone before, the run that repeats it is what
+ * finds that out, at that very token; with what its readers have, the stream cannot be continued.
+ */
+function isLieFoundOut(message: string | null, touches: readonly Struck[]): boolean {
+  const [, index] = /differs from the stream at token (\d+);/.exec(message ?? '') ?? [];
+  return index !== undefined && touches.some(({ note }) => note === `missing-at-token:${index}`);
+}
+
 /** A failure is explained by a blow that may have met the task and may end it so. */
 function* unexplained({ code, message, strict, attempts }: TaskFacts, touches: readonly Struck[]): Generator<string> {
   const met = touches.map(({ blow }) => blow.kind);
   if (OUR_FAULT.test(message ?? '')) yield `it failed inside the control plane`;
-  else if (strict && code === 'WORKER_RESET' && attempts < MAX_ATTEMPTS) yield `it was not run again: "${message}"`;
+  else if (strict && code === 'WORKER_RESET' && attempts < MAX_ATTEMPTS && !isLieFoundOut(message, touches))
+    yield `it was not run again: "${message}"`;
   else if (!met.some(({ codes }) => codes.some((possible) => possible === code)))
     yield `nothing that it met explains "${message}": ${met.map(({ name }) => name).join(', ') || 'nothing'}`;
 }
