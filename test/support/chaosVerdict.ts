@@ -98,12 +98,23 @@ function* ofText(
 ): Generator<string> {
   const right = flow.textOf(question);
   const text = tokensOf(reader.frames).join('');
-  if (task.status === 'SUCCEEDED' && text !== right)
+  const unseenGap = touches.some(({ blow }) => blow.kind.name === 'missing-at-token') && lacksOnePiece(text, right);
+  if (task.status === 'SUCCEEDED' && text !== right && !unseenGap)
     yield `its text is not that of an undisturbed run: ${quote(text, right)}`;
   // What comes after a token that an engine left out is seen to be wrong one token later at the earliest.
   const mayHaveGap = touches.some(({ blow }) => blow.kind.name === 'missing-at-token');
   if (task.status !== 'SUCCEEDED' && !mayHaveGap && !right.startsWith(text))
     yield `its text is not how an undisturbed run begins: ${quote(text, right)}`;
+}
+
+/**
+ * What no count on the wire tells of llama.cpp: its last total may exceed the tokens that came, by those that end a text
+ * unseen, and a frame that is not ASCII may stand for several. So a token left out right there passes for one of these.
+ */
+function lacksOnePiece(text: string, right: string): boolean {
+  let before = 0;
+  while (before < text.length && text[before] === right[before]) before += 1;
+  return text.length < right.length && right.endsWith(text.slice(before));
 }
 
 function quote(text: string, right: string): string {
