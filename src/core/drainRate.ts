@@ -1,7 +1,8 @@
 /** How fast a pool serves its queue, measured, and when a refused caller should come back. Pure: time comes in, ms. */
-import { updateServiceMs } from './queue.js';
+import { ewma } from './ewma.js';
 
 const UNMEASURED_MS = 1_000;
+const INTERVAL_WEIGHT = 0.2;
 const SHORTEST_MS = 250;
 const LONGEST_MS = 60_000;
 
@@ -19,7 +20,8 @@ export class DrainRate {
   /** Free slots were offered to the waiting tasks, and some taken. */
   granted(offered: number, taken: number, nowMs: number): void {
     if (taken > 0 && this.#busySinceMs !== null) {
-      this.#meanMs = updateServiceMs(this.#meanMs, (nowMs - this.#busySinceMs) / taken);
+      const sampleMs = (nowMs - this.#busySinceMs) / taken;
+      this.#meanMs = ewma(this.#meanMs === 0 ? null : this.#meanMs, sampleMs, INTERVAL_WEIGHT) ?? 0;
     }
     this.#busySinceMs = taken === offered ? nowMs : null;
     this.#sentAway = taken < offered ? 0 : Math.max(0, this.#sentAway - taken);

@@ -1,4 +1,5 @@
 /** How well a replica works, judged by the tokens it gives and not by what its engine says of itself. Pure. */
+import { ewma } from './ewma.js';
 import type { ReplicaState } from './replica.js';
 
 /** What an operator reads first: is it coming, working, slow, stuck, or gone. */
@@ -68,9 +69,4 @@ function workingHealth(vitals: Vitals): ReplicaHealth {
 /** The speed after one more task. */
 export function speedAfter({ recent, usual }: Speed, tokensPerSecond: number | null): Speed {
   return { recent: ewma(recent, tokensPerSecond, RECENT_WEIGHT), usual: ewma(usual, tokensPerSecond, USUAL_WEIGHT) };
-}
-
-export function ewma(mean: number | null, sample: number | null, weight: number): number | null {
-  if (sample === null) return mean;
-  return mean === null ? sample : mean + weight * (sample - mean);
 }

@@ -28,13 +28,6 @@ export function leastStartMs(position: number, basis: StartBasis): number {
   return Math.round(rounds * basis.serviceMs);
 }
 
-const SERVICE_TIME_WEIGHT = 0.2;
-
-/** Exponentially weighted mean of service times; the first sample stands as it is. */
-export function updateServiceMs(meanMs: number, sampleMs: number): number {
-  return meanMs === 0 ? sampleMs : meanMs + SERVICE_TIME_WEIGHT * (sampleMs - meanMs);
-}
-
 export type FullPolicy = 'reject' | 'drop-lru' | 'shed-low-priority';
 
 /** A newcomer that met a full queue and may displace nobody. @param retryAfterMs when a place is expected to be free. */

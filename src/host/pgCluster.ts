@@ -4,12 +4,13 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { chmod, chown, mkdir, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { PostgresBinaries } from './pgBinaries.js';
 import { firstBarrier, type RunAs } from './reach.js';
 import { messageOf, StartupError } from './startupError.js';
+import { syncFolder } from './syncFolder.js';
 
 const run = promisify(execFile);
 const initTimeoutMs = 180_000;
@@ -189,14 +190,4 @@ async function initdb(
 function said(error: unknown): string {
   const text = error instanceof Error && 'stderr' in error && typeof error.stderr === 'string' ? error.stderr : '';
   return text.trim() === '' ? messageOf(error) : text.trim();
-}
-
-/** Makes renames in a folder survive a power loss. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,5 +1,6 @@
 /** Loopback TCP ports: free ones for what is to be started, and whether those of what has ended are free again. */
 import { createServer, type Server } from 'node:net';
+import { delay } from '../runtime/wait.js';
 
 const LOOK_EVERY_MS = 50;
 
@@ -40,7 +41,7 @@ export async function heldPorts(ports: readonly number[], deadlineMs: number): P
     const looks = await Promise.all(held.map(async (port) => ({ port, free: await isFree(port) })));
     held = looks.filter(({ free }) => !free).map(({ port }) => port);
     if (held.length === 0 || performance.now() >= deadline) return held;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    await delay(LOOK_EVERY_MS);
   }
 }
 

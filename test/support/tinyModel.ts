@@ -1,6 +1,7 @@
 // Writes a real, very small llama model: any GGUF engine loads it in milliseconds and streams readable nonsense.
 import { randomUUID } from 'node:crypto';
 import { rename, writeFile } from 'node:fs/promises';
+import { random } from './random.js';
 
 export interface TinyModelOptions {
   /** Other weights for another seed: two seeds are two models that answer differently. */
@@ -53,17 +54,6 @@ function vocabulary(): Token[] {
 
 // --- Weights ---
 
-/** mulberry32: the same numbers in [0, 1) on every machine. */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 interface Tensor {
   name: string;
   /** Row length first, as GGUF has it. */
@@ -78,7 +68,7 @@ const constantEmbedding = 4;
 const silencingWeight = -32;
 
 function tensors(tokens: readonly Token[], seed: number): Tensor[] {
-  const next = randomNumbers(seed);
+  const next = random(seed);
   const uniform = (name: string, columns: number, rows: number, deviation: number): Tensor => {
     const half = deviation * Math.sqrt(3);
     return {

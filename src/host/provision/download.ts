@@ -12,6 +12,7 @@ import { egressRefusal, hostOf, isListedAddress } from '../../core/egress.js';
 import { formatBytes } from '../../core/vram.js';
 import { delay, within } from '../../runtime/wait.js';
 import { errnoOf, messageOf } from '../startupError.js';
+import { syncFolder } from '../syncFolder.js';
 import { type Lookup, lookUp, publicLookup } from './addresses.js';
 import { hashInto } from './fileDigest.js';
 import { checksumMismatch, ProvisionError } from './provisionError.js';
@@ -281,13 +282,4 @@ function asProvisionError(error: unknown, url: string): ProvisionError {
   const why = error instanceof DOMException && error.name === 'TimeoutError' ? 'it took too long' : messageOf(error);
   const fix = 'Check the network and the URL. What was downloaded is kept and gone on with.';
   return new ProvisionError('DOWNLOAD_FAILED', `${url} could not be downloaded: ${why}`, fix, { cause: error });
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

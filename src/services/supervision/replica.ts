@@ -3,7 +3,8 @@
  * dies. Others ask (`stop`, `recycle`, `setModel`) and are told the outcome; nobody else touches the process.
  */
 import { type BreakerState, breakerOf } from '../../core/breaker.js';
-import { ewma, healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '../../core/health.js';
+import { ewma } from '../../core/ewma.js';
+import { healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '../../core/health.js';
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
