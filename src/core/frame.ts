@@ -8,7 +8,9 @@
  * 3. A reader that comes back with `after: n` gets every token with seq > n, and always the terminal event.
  * 4. The terminal event is last; appending after it is refused.
  */
+import type { BudgetLeft } from './budget.js';
 import type { TaskFailure } from './errors.js';
+import type { PromptCache } from './session.js';
 
 export interface StartedEvent {
   readonly kind: 'started';
@@ -18,6 +20,8 @@ export interface StartedEvent {
   readonly predictedStartMs: number;
   readonly replicaId: string | null;
   readonly seed: string;
+  /** Left out in older logs. */
+  readonly promptCache?: PromptCache;
 }
 /** Consecutive tokens; `seq` is that of the last one, so that it can be handed back as `after`. */
 export interface TokensEvent {
@@ -36,6 +40,8 @@ export interface MetricsEvent {
   readonly kvWarmth: boolean;
   /** Of ending before the deadline, 0 … 1; null or left out: nothing to judge by. */
   readonly onTimeProbability?: number | null;
+  /** What its session had left for other tasks; null or left out: it has no budget. */
+  readonly budget?: BudgetLeft | null;
 }
 /** The run moved to another engine; the tokens before it were produced again and are the same. */
 export interface SeamEvent {

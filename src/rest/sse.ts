@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import type { MetricsEvent, StreamEvent, TokensEvent } from '../core/frame.js';
 import type { TaskReader } from '../services/streams/hub.js';
+import { budgetMembers } from './budget.js';
 import { failureOf } from './wire.js';
 
 const KEEP_ALIVE_MS = 15_000;
@@ -26,11 +27,13 @@ function tokenFrames(event: TokensEvent, microbatch: boolean): string {
 }
 
 /** SSEMetrics; a member that nothing is known for is left out. */
-function metricsOf({ queueDepth, kvWarmth, onTimeProbability = null }: MetricsEvent): Record<string, unknown> {
+function metricsOf(event: MetricsEvent): Record<string, unknown> {
+  const { queueDepth, kvWarmth, onTimeProbability = null, budget = null } = event;
   return {
     queue_depth: queueDepth,
     kv_warmth: kvWarmth,
     ...(onTimeProbability !== null && { on_time_probability: onTimeProbability }),
+    ...budgetMembers(budget),
   };
 }
 
@@ -53,6 +56,7 @@ export function sseFrames(event: StreamEvent, microbatch: boolean): string {
           decode_ms: event.decodeMs,
           decode_time_ms: event.decodeMs,
           ...(event.canceled && { canceled: true }),
+          ...(event.finishReason === 'budget' && { finish_reason: 'budget' }),
         },
         event.seq,
       );
@@ -80,7 +84,7 @@ function drained(res: ServerResponse): Promise<void> {
 export async function pipeEvents(
   reader: TaskReader,
   res: ServerResponse,
-  options: { readonly microbatch: boolean },
+  options: { readonly microbatch: boolean; readonly headers: Readonly<Record<string, string>> },
 ): Promise<void> {
   const onClose = () => reader.close();
   res.on('close', onClose);
@@ -88,6 +92,7 @@ export async function pipeEvents(
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
+    ...options.headers,
   });
   res.flushHeaders();
   const keepAlive = setInterval(() => res.write(': ka\n\n'), KEEP_ALIVE_MS);

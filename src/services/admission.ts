@@ -4,14 +4,17 @@
  */
 import { createHash } from 'node:crypto';
 import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { type BudgetLeft, refusedByBudget } from '../core/budget.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
+import { refusedByTurns, type SessionRules } from '../core/session.js';
 import type { Priority } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
+import { leftForTask } from '../store/budgets.js';
 import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
 import { getTask } from '../store/tasks.js';
@@ -25,6 +28,8 @@ import type { StreamHub } from './streams/hub.js';
 /** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
 const TOKENIZER_EXTRAS = 8;
 const TOKENIZE_DEADLINE_MS = 10_000;
+/** Of a count that admission can do without, ms. */
+const QUICK_COUNT_MS = 1_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4096;
 
@@ -35,6 +40,8 @@ export interface Receipt {
   readonly predictedStartMs: number;
   readonly backoffMs: number;
   readonly quote: QuoteOutcome;
+  /** What its session has left for other tasks; null: that has no budget. */
+  readonly budget: BudgetLeft | null;
 }
 
 /** Who submits, and in which request. */
@@ -52,7 +59,16 @@ export interface AdmissionDeps {
   readonly telemetry: Telemetry;
   readonly places: SessionPlaces;
   readonly rateLimits: RateLimits;
-  readonly sessionTtlMs: number;
+  readonly sessions: SessionRules;
+  /** Of 1000 tokens in a pool. */
+  readonly priceMicros: (poolId: string) => number;
+}
+
+/** The most tokens that a prompt may have. */
+interface PromptBound {
+  readonly tokens: number;
+  /** Counted by the engine's tokenizer. */
+  readonly exact: boolean;
 }
 
 interface Written extends SubmitResult {
@@ -97,7 +113,7 @@ export class Admission {
     const { poolId, explanation } = await this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    await this.#checkTokens(poolId, task);
+    const prompt = await this.#checkTokens(poolId, task);
     const { dispatcher } = this.#deps;
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
@@ -109,8 +125,9 @@ export class Admission {
       requestHash,
       explanation,
       startBasis,
+      promptTokens: prompt.tokens,
     };
-    const result = await this.#writer(poolId).submit(row);
+    const result = await this.#offer(poolId, row, prompt);
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
@@ -118,6 +135,15 @@ export class Admission {
       dispatcher.wake();
     }
     return receipt;
+  }
+
+  /** A prompt that is only bounded is counted before its session is told that it cannot pay for it. */
+  async #offer(poolId: string, task: NewTask, prompt: PromptBound): Promise<Written> {
+    const result = await this.#writer(poolId).submit(task);
+    if (result.outcome !== 'budget' || prompt.exact || result.short?.kind === 'timeMs') return result;
+    const counted = await this.#boundPrompt(poolId, task, prompt.tokens);
+    if (counted.tokens >= prompt.tokens) return result;
+    return this.#writer(poolId).submit({ ...task, promptTokens: counted.tokens });
   }
 
   /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
@@ -170,12 +196,16 @@ export class Admission {
   }
 
   /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
-  async #checkTokens(poolId: string, task: TaskSubmission): Promise<void> {
-    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
-    if (most + task.maxTokens <= task.ctx) return;
+  async #checkTokens(poolId: string, task: TaskSubmission): Promise<PromptBound> {
+    const most = mostTokens(task);
+    const { tokens, costMicros } = this.#deps.sessions.limits;
+    if (most + task.maxTokens <= task.ctx) {
+      // Sessions pay for the prompt: what they are charged should be what it has.
+      return tokens === null && costMicros === null ? bound(most) : this.#boundPrompt(poolId, task, most);
+    }
     const replica = this.#deps.fleet.ready(poolId)[0];
     if (replica === undefined) {
-      if (task.maxTokens < task.ctx) return; // Nobody can count now; the engine itself will refuse what does not fit.
+      if (task.maxTokens < task.ctx) return bound(most); // Nobody can count now; the engine itself will refuse what does not fit.
       throw new RefusalError(
         checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
       );
@@ -183,9 +213,19 @@ export class Admission {
     const count = await this.#countTokens(
       replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
     );
-    if (count === null) return; // This engine has no tokenizer to ask; it refuses by itself what does not fit.
+    if (count === null) return bound(most); // This engine has no tokenizer to ask; it refuses by itself what does not fit.
     const broken = checkPromptTokens(count, task);
     if (broken !== null) throw new RefusalError(broken);
+    return { tokens: count, exact: true };
+  }
+
+  /** Counts where that is possible now, and quick; else it is the most that it can be. */
+  async #boundPrompt(poolId: string, { prompt }: Pick<TaskSubmission, 'prompt'>, most: number): Promise<PromptBound> {
+    const replica = this.#deps.fleet.ready(poolId)[0];
+    if (replica === undefined) return bound(most);
+    const counting = replica.adapter.countTokens(prompt, AbortSignal.timeout(QUICK_COUNT_MS));
+    const count = await counting.catch(() => null);
+    return count === null ? bound(most) : { tokens: count, exact: true };
   }
 
   async #countTokens(counting: Promise<number | null>): Promise<number | null> {
@@ -231,10 +271,11 @@ export class Admission {
   }
 
   async #submit(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
-    const { db, dispatcher, fleet, sessionTtlMs } = this.#deps;
+    const { db, dispatcher, fleet, sessions } = this.#deps;
     const policy = fleet.limits(poolId).fullPolicy;
     const displaced = displacedFailure(poolId, policy, dispatcher.retryAfterMs(poolId));
-    const results = await submitTasks(db, poolId, tasks, { sessionTtlMs, displaced });
+    const priceMicros = this.#deps.priceMicros(poolId);
+    const results = await submitTasks(db, poolId, tasks, { sessions, priceMicros, displaced });
     for (const result of results) {
       if (result.displaced !== null) this.#tellDisplaced(poolId, result.displaced);
     }
@@ -252,7 +293,12 @@ export class Admission {
     switch (result.outcome) {
       case 'admitted':
       case 'known':
-        return receipt(task.taskId, poolId, result.queuePosition, result.startBasis);
+        return receipt(task.taskId, poolId, result.queuePosition, result.startBasis, result.budget);
+      case 'turns':
+        throw new RefusalError(refusedByTurns(task.sessionId, this.#deps.sessions.maxTurns));
+      case 'budget':
+        if (result.short === null) throw new Error('a budget refused a task and did not say which');
+        throw new RefusalError(refusedByBudget(task.sessionId, result.short));
       case 'conflict':
         throw new RefusalError(conflict('task_id', `task ${task.taskId} exists already with another body`));
       case 'draining':
@@ -273,13 +319,31 @@ export class Admission {
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
-    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    const budget = row.hasBudget ? await leftForTask(this.#deps.db, taskId).catch(() => null) : null;
+    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis, budget);
   }
 }
 
-function receipt(taskId: string, poolId: string, queuePosition: number, basis: StartBasis): Receipt {
+function bound(tokens: number): PromptBound {
+  return { tokens, exact: false };
+}
+
+/** No tokenizer makes more of a text than it has bytes, but for what it adds to each. */
+function mostTokens({ prompt, inputs }: Pick<TaskSubmission, 'prompt' | 'inputs'>): number {
+  const most = (text: string) => Buffer.byteLength(text) + TOKENIZER_EXTRAS;
+  return inputs.reduce((sum, text) => sum + most(text), most(prompt));
+}
+
+function receipt(
+  taskId: string,
+  poolId: string,
+  queuePosition: number,
+  basis: StartBasis,
+  budget: BudgetLeft | null,
+): Receipt {
   const predictedStartMs = predictStartMs(queuePosition, basis);
-  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote: quoteStart(queuePosition, basis) };
+  const quote = quoteStart(queuePosition, basis);
+  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote, budget };
 }
 
 /** Of everything that makes two submissions the same task. The model of one that follows its pool was not its caller's word. */

@@ -8,6 +8,7 @@ import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/prediction.js';
 import { Replay } from '../core/replay.js';
+import { promptCache } from '../core/session.js';
 import { afterLoss } from '../core/task.js';
 import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { EngineError } from '../engines/failure.js';
@@ -16,6 +17,7 @@ import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
+import { BudgetMeter } from './budgetMeter.js';
 import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
@@ -55,6 +57,7 @@ export class Attempt {
   readonly #abort = new AbortController();
   readonly #facts: RunFacts;
   readonly #report: RunReport;
+  readonly #budget: BudgetMeter;
   readonly #leasedAtMs: number;
   #stop: StopReason = 'running';
   #interruption = '';
@@ -75,7 +78,8 @@ export class Attempt {
     this.#log = new StreamLog(task.id);
     this.#leasedAtMs = deps.clock.monotonicMs();
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
-    this.#report = new RunReport({ ...deps, onError }, task, replica);
+    this.#budget = new BudgetMeter({ ...deps, onError }, task);
+    this.#report = new RunReport({ ...deps, onError, budgetLeft: () => this.#budget.left }, task, replica);
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
     const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
     this.#facts = {
@@ -173,6 +177,7 @@ export class Attempt {
   async #restore(): Promise<void> {
     for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
     this.#replay = new Replay(this.#log.tokens);
+    await this.#budget.read();
     this.#deps.hub.attach(this.#log);
   }
 
@@ -185,15 +190,20 @@ export class Attempt {
       maxTokens: task.maxTokens,
       seed: task.seed,
       strict: task.determinism === 'strict',
+      reusesCache: promptCache(task).used,
       slot: task.slot,
     };
+    let cutOff = false;
     for await (const frames of replica.adapter.stream(request, this.#abort.signal)) {
       // After a pause of this whole process, what the socket held comes before the timer that would have noticed.
       if (!this.#deps.leases.isTrusted(task.leaseId)) this.fence();
       if (this.#abort.signal.aborted) throw new Error('stopped');
       const end = this.#accept(frames);
       if (end !== null) return await this.#succeed(end);
+      cutOff = this.#budget.isOver(this.#measuredDecodeMs());
+      if (cutOff) break; // which closes the connection
     }
+    if (cutOff) return await this.#cutOff();
     throw new Error('an adapter ended a stream without its end');
   }
 
@@ -215,6 +225,7 @@ export class Attempt {
         replicaId: replica.id,
         seed: String(task.seed),
         predictedStartMs,
+        promptCache: promptCache(task),
       });
       this.#log.mark(this.#report.frame(0));
     } else if (this.#replay.done) {
@@ -278,7 +289,7 @@ export class Attempt {
     if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
     const decodeMs = Math.round(end.decodeMs);
     const event: EndEvent = { ...this.#endEvent(end.finishReason, false, decodeMs), tokensOut: end.tokensOut };
-    this.#report.ended(end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null);
+    this.#report.ended(end);
     await this.#finish({
       status: 'SUCCEEDED',
       event,
@@ -289,6 +300,26 @@ export class Attempt {
       error: null,
       releaseReason: 'completed',
     });
+  }
+
+  /** The time that its session may spend has run out: what it has given stands, as with max_tokens, and its engine stops. */
+  async #cutOff(): Promise<void> {
+    if (!this.#log.seal()) return;
+    const event = this.#endEvent('budget', false, this.#measuredDecodeMs());
+    const { tokensOut, decodeMs, finishReason } = event;
+    const written = await this.#finish({
+      ...{
+        status: 'SUCCEEDED',
+        event,
+        tokensIn: null,
+        tokensOut,
+        decodeMs,
+        finishReason,
+        error: null,
+        releaseReason: null,
+      },
+    });
+    if (written) await settleSlot(this.#deps, this, 'budget');
   }
 
   /** The run ended any other way than by the engine's word; decides what that means for the task. */

@@ -1,6 +1,8 @@
 /** What one run tells beside its tokens: the metrics frames of its stream, and its pace to those who plan by it. */
+import type { BudgetLeft } from '../core/budget.js';
 import type { MetricsEvent } from '../core/frame.js';
 import { onTimeProbability } from '../core/prediction.js';
+import type { EngineEnd } from '../engines/adapter.js';
 import type { Clock } from '../runtime/clock.js';
 import type { ClaimedTask } from '../store/tasks.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
@@ -19,6 +21,7 @@ export interface RunReportDeps {
   readonly places: SessionPlaces;
   readonly queueDepth: (poolId: string) => number;
   readonly onError: (name: string, error: unknown) => void;
+  readonly budgetLeft: () => BudgetLeft | null;
 }
 
 export class RunReport {
@@ -48,9 +51,10 @@ export class RunReport {
       .catch((error: unknown) => this.#deps.onError('session place', error));
   }
 
-  /** @param tokensPerSecond by the engine's own word. */
-  ended(tokensPerSecond: number | null): void {
-    this.#tell(null, tokensPerSecond);
+  /** By the engine's own word. */
+  ended({ tokensIn, tokensOut, decodeMs }: EngineEnd): void {
+    this.#tell(null, decodeMs > 0 ? (tokensOut * 1000) / decodeMs : null);
+    if (tokensIn !== null) this.#deps.places.ended(this.#task, this.#replica, tokensIn + tokensOut);
   }
 
   #tell(firstTokenMs: number | null, tokensPerSecond: number | null): void {
@@ -60,7 +64,8 @@ export class RunReport {
 
   /** @param tokens that the stream has, and its position. */
   frame(tokens: number): MetricsEvent {
-    const { clock, queueDepth } = this.#deps;
+    const { clock, queueDepth, budgetLeft } = this.#deps;
+    const budget = budgetLeft();
     this.#lastFrameAtMs = clock.monotonicMs();
     return {
       kind: 'metrics',
@@ -69,6 +74,7 @@ export class RunReport {
       queueDepth: queueDepth(this.#task.poolId),
       kvWarmth: this.kvWarmth,
       onTimeProbability: this.#onTime(tokens),
+      ...(budget !== null && { budget }),
     };
   }
 

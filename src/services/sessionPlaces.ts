@@ -15,8 +15,16 @@ const MAX_SESSIONS = 20_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4_096;
 
+/** What a slot's cache was left with by a session's last task. */
+export interface HeldCache {
+  readonly modelFile: string | null;
+  readonly tokens: number;
+}
+
 interface Place {
   readonly replicaId: string;
+  readonly slot: number;
+  readonly modelFile: string | null;
   readonly poolId: string;
   readonly adapter: EngineAdapter;
   readonly untilMs: number;
@@ -32,6 +40,8 @@ export class SessionPlaces {
   readonly #deps: SessionPlacesDeps;
   /** In the order of their last use; the one that was not used for longest is forgotten first. */
   readonly #places = new Map<string, Place>();
+  /** Whose the cache of each slot is by now, and how much of it, once its run has ended. */
+  readonly #slots = new WeakMap<EngineAdapter, Map<number, { readonly sessionId: string; readonly tokens: number }>>();
   readonly #writer: Batcher<SessionPlace, boolean>;
 
   constructor(deps: SessionPlacesDeps) {
@@ -48,10 +58,14 @@ export class SessionPlaces {
   }
 
   /** Its engine has read the prompt. Resolves when the next claim can know. */
-  async ran({ sessionId, slot, createdAt }: ClaimedTask, { adapter, ...replica }: ReadyReplica): Promise<void> {
+  async ran(
+    { sessionId, slot, createdAt }: ClaimedTask,
+    { adapter, modelFile, ...replica }: ReadyReplica,
+  ): Promise<void> {
     const admittedAtMs = createdAt.getTime();
     const untilMs = admittedAtMs + this.#deps.ttlMs;
-    const place = { replicaId: replica.id, poolId: replica.poolId, adapter, untilMs };
+    const place = { replicaId: replica.id, poolId: replica.poolId, slot, modelFile, adapter, untilMs };
+    this.#take(adapter, slot, sessionId, 0);
     this.#places.delete(sessionId);
     this.#places.set(sessionId, place);
     const [oldest] = this.#places.keys();
@@ -59,6 +73,34 @@ export class SessionPlaces {
     const isThere = await this.#writer.submit({ sessionId, replicaId: replica.id, slot, admittedAtMs });
     // Deleted while the task ran: nothing of it can be reused.
     if (!isThere && this.#places.get(sessionId) === place) this.#places.delete(sessionId);
+  }
+
+  /** Its run left so many tokens in the slot. */
+  ended({ sessionId, slot }: ClaimedTask, { adapter }: ReadyReplica, tokens: number): void {
+    if (this.holds(sessionId, adapter, slot)) this.#take(adapter, slot, sessionId, tokens);
+  }
+
+  /** Whether the cache of that slot is the session's still: no other one has run there since. */
+  holds(sessionId: string, adapter: EngineAdapter, slot: number): boolean {
+    return this.#slots.get(adapter)?.get(slot)?.sessionId === sessionId;
+  }
+
+  evicted(adapter: EngineAdapter, slot: number): void {
+    this.#slots.get(adapter)?.delete(slot);
+  }
+
+  /** What is held of a session; null: nothing, or it is not known here. */
+  held(sessionId: string): HeldCache | null {
+    const place = this.#places.get(sessionId);
+    if (place === undefined || !this.holds(sessionId, place.adapter, place.slot)) return null;
+    const tokens = this.#slots.get(place.adapter)?.get(place.slot)?.tokens ?? 0;
+    return { modelFile: place.modelFile, tokens };
+  }
+
+  #take(adapter: EngineAdapter, slot: number, sessionId: string, tokens: number): void {
+    const slots = this.#slots.get(adapter) ?? new Map();
+    slots.set(slot, { sessionId, tokens });
+    this.#slots.set(adapter, slots);
   }
 
   /** Whether a task of that session, admitted then, may find its prompt in the cache of this engine. */
