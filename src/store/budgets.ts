@@ -1,4 +1,7 @@
-/** Budgets of sessions: set here, reserved by submit_tasks(), settled by the trigger settle_budget(). The rule is core/budget's. */
+/**
+ * Budgets of sessions: set here, reserved by submit_tasks() and extend_budget_time(), settled by the
+ * trigger settle_budget(). The rule is core/budget's.
+ */
 import type { BudgetKind, BudgetLeft, BudgetLimits } from '../core/budget.js';
 import type { Database, Statement } from './database.js';
 
@@ -64,23 +67,9 @@ export async function setLimits(
   return rows.length > 0;
 }
 
-// Another slice of time for a task that runs, or what is left of it. Fenced like all that a holder writes; task before
-// session, as in settle_budget().
 const EXTEND: Statement = {
   name: 'budget_extend',
-  text: `
-WITH held AS (
-  SELECT t.id, t.session_id, t.budget_life FROM tasks t
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') FOR NO KEY UPDATE
-), payer AS (
-  SELECT s.id, least($3::bigint, coalesce(s.limit_time_ms - s.spent_time_ms - s.reserved_time_ms, $3::bigint)) AS more
-  FROM held JOIN sessions s ON s.id = held.session_id AND s.life = held.budget_life FOR NO KEY UPDATE OF s
-), paid AS (
-  UPDATE sessions s SET reserved_time_ms = s.reserved_time_ms + payer.more FROM payer
-  WHERE s.id = payer.id AND payer.more > 0 RETURNING payer.more
-)
-UPDATE tasks t SET budget_time_ms = t.budget_time_ms + paid.more FROM held, paid WHERE t.id = held.id
-RETURNING paid.more::float8 AS more`,
+  text: 'SELECT extend_budget_time($1, $2, $3)::float8 AS more',
 };
 
 /** @returns how much more the task may use, ms: 0 when nothing is left, or when its session or lease has gone. */

@@ -96,6 +96,13 @@ export class RealEngine {
     return { count, slots: Math.round(count * read('n_busy_slots_per_decode')) };
   }
 
+  /** Prompt tokens that it has read so far, and those that it had in a cache. */
+  async promptTokens(): Promise<{ read: number; cached: number }> {
+    const text = await this.#get('/metrics');
+    const total = (name: string) => Number(new RegExp(`^llamacpp:${name} (\\S+)$`, 'm').exec(text)?.[1] ?? Number.NaN);
+    return { read: total('prompt_tokens_total'), cached: total('prompt_tokens_cached_total') };
+  }
+
   #proc(file: string): readonly string[] {
     return readFileSync(`/proc/${this.pid}/${file}`, 'utf8').split('\0');
   }

@@ -74,6 +74,28 @@ CREATE TRIGGER "tasks_settle_budget" AFTER UPDATE OF "status" ON "tasks" FOR EAC
     AND NEW.status IN ('SUCCEEDED', 'CANCELED', 'FAILED', 'DROPPED', 'EXPIRED'))
   EXECUTE FUNCTION "settle_budget"();
 
+-- Reserves another slice of its session's time for a task that runs, or what is left of it. Fenced by the lease, like all
+-- that a holder writes. How much it got; 0 also where its session or its lease has gone. Each statement sees what the lock
+-- before it waited for; in one statement the amount would be that of before.
+CREATE FUNCTION "extend_budget_time"(p_task uuid, p_lease bigint, p_slice_ms bigint) RETURNS bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+  v_task record;
+  v_more bigint;
+BEGIN
+  SELECT t.session_id, t.budget_life INTO v_task FROM tasks t
+    WHERE t.id = p_task AND t.lease_id = p_lease AND t.status IN ('LEASED', 'STREAMING') FOR NO KEY UPDATE;
+  PERFORM 1 FROM sessions s WHERE s.id = v_task.session_id AND s.life = v_task.budget_life FOR NO KEY UPDATE;
+  SELECT least(p_slice_ms, coalesce(s.limit_time_ms - s.spent_time_ms - s.reserved_time_ms, p_slice_ms)) INTO v_more
+    FROM sessions s WHERE s.id = v_task.session_id AND s.life = v_task.budget_life;
+  IF NOT FOUND OR v_more <= 0 THEN
+    RETURN 0;
+  END IF;
+  UPDATE sessions s SET reserved_time_ms = s.reserved_time_ms + v_more WHERE s.id = v_task.session_id;
+  UPDATE tasks t SET budget_time_ms = t.budget_time_ms + v_more WHERE t.id = p_task;
+  RETURN v_more;
+END $$;
+
 -- As before, but that what a victim has reserved is given back by who displaces it: one whose session somebody else has at
 -- this moment is passed over, like one that is itself held.
 CREATE OR REPLACE FUNCTION "queue_victim"(p_pool text, p_lane priority, p_oldest boolean, p_after bigint)
@@ -196,7 +218,7 @@ BEGIN
   IF NOT v_pool.draining AND (v_pool.full_policy <> 'reject' OR v_interactive + v_batch < v_pool.queue_capacity) THEN
     -- Makes the sessions that are missing, as expired ones, and locks all in one order. Nothing is written to those there.
     INSERT INTO sessions AS s (id, expires_at)
-    SELECT DISTINCT i.session_id, now() FROM unnest(p_ids, p_sessions) AS i(id, session_id)
+    SELECT DISTINCT i.session_id, now() - interval '1 second' FROM unnest(p_ids, p_sessions) AS i(id, session_id)
     WHERE NOT i.id = ANY(v_known) ORDER BY i.session_id
     ON CONFLICT (id) DO UPDATE SET expires_at = s.expires_at WHERE false;
   END IF;
