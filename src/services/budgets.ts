@@ -1,5 +1,5 @@
 /** Budgets of sessions: set, and what is left of them. Reserving is admission's, settling the database's. */
-import { BUDGET_KINDS, type BudgetLeft, type BudgetLimits, budgetText, isLimited, MAX_LIMIT } from '../core/budget.js';
+import { BUDGET_KINDS, type BudgetLeft, type BudgetLimits, budgetText, MAX_LIMIT } from '../core/budget.js';
 import { invalid, RefusalError } from '../core/errors.js';
 import type { SessionRules } from '../core/session.js';
 import { leftForTask, setLimits } from '../store/budgets.js';
@@ -60,9 +60,4 @@ function tooLow({ id, budget }: SessionRow, limits: Partial<BudgetLimits>) {
     return invalid(FIELDS[kind], `session ${id} has spent and reserved ${least}: no less can be its budget${fix}`);
   }
   return invalid('session_id', `the budget of session ${id} changed meanwhile; try again`);
-}
-
-/** Of a session; null: it has none. */
-export function budgetOf({ budget }: Pick<SessionRow, 'budget'>): SessionRow['budget'] | null {
-  return isLimited(budget.limits) ? budget : null;
 }

@@ -4,7 +4,7 @@
  */
 import { Reconciler } from '../runtime/reconciler.js';
 import type { Database } from '../store/database.js';
-import { type Eviction, expireSessions, takeEvictions } from '../store/sessions.js';
+import { type Eviction, expireSessions, listEvictions, settleEvictions } from '../store/sessions.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { SessionPlaces } from './sessionPlaces.js';
@@ -54,11 +54,14 @@ export class SessionEvictions {
     const { db, fleet } = this.#deps;
     await expireSessions(db, EXPIRE_AT_ONCE);
     const replicas = new Map(fleet.poolIds().flatMap((poolId) => fleet.ready(poolId).map((own) => [own.id, own])));
-    for (const eviction of await takeEvictions(db, [...replicas.keys()], STALE_MS)) {
+    const evictions = await listEvictions(db, [...replicas.keys()]);
+    for (const eviction of evictions) {
       const replica = replicas.get(eviction.replicaId);
       if (signal.aborted || replica === undefined) return;
+      // One that fails is not tried again: what runs there next overwrites it.
       await this.#evict(eviction, replica).catch((error: unknown) => this.#deps.onError('session eviction', error));
     }
+    await settleEvictions(db, evictions, STALE_MS);
   }
 
   /** Only what is known to be of that session: a slot that runs, or ran another one since, holds nothing of it. */

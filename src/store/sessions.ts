@@ -17,6 +17,7 @@ export interface SessionRow {
 
 /** The cache of a slot that held a session which is gone. */
 export interface Eviction {
+  readonly id: string;
   readonly sessionId: string;
   readonly replicaId: string;
   readonly slot: number;
@@ -83,18 +84,24 @@ export async function expireSessions(db: Database, limit: number): Promise<numbe
   return (await db.query(EXPIRE, [limit])).length;
 }
 
-// What is older nobody took: the node is gone, and so is the cache, or it will be before the node looks again.
 const EVICTIONS: Statement = {
   name: 'session_evictions',
-  text: `
-DELETE FROM session_evictions WHERE replica_id = ANY($1::text[]) OR at <= now() - $2 * interval '1 millisecond'
-RETURNING session_id AS "sessionId", replica_id AS "replicaId", slot`,
+  text: `SELECT id, session_id AS "sessionId", replica_id AS "replicaId", slot FROM session_evictions WHERE replica_id = ANY($1::text[])`,
 };
 
-/** Takes what the owner of these replicas is asked to drop, and throws away what is older than `staleMs`. */
-export async function takeEvictions(db: Database, replicaIds: readonly string[], staleMs: number): Promise<Eviction[]> {
-  const rows = await db.query<Eviction>(EVICTIONS, [replicaIds, staleMs]);
-  return rows.filter(({ replicaId }) => replicaIds.includes(replicaId));
+/** What the owner of these replicas is asked to drop. */
+export async function listEvictions(db: Database, replicaIds: readonly string[]): Promise<Eviction[]> {
+  return db.query(EVICTIONS, [replicaIds]);
+}
+
+// What is older nobody looks for: its node is gone, and the cache with it, or somebody else's by now.
+const SETTLE_EVICTIONS: Statement = {
+  name: 'session_settle_evictions',
+  text: `DELETE FROM session_evictions WHERE id = ANY($1::uuid[]) OR at <= now() - $2 * interval '1 millisecond'`,
+};
+
+export async function settleEvictions(db: Database, done: readonly Eviction[], staleMs: number): Promise<void> {
+  await db.query(SETTLE_EVICTIONS, [done.map(({ id }) => id), staleMs]);
 }
 
 // Rows are locked in the order in which admission locks them, so that the two cannot wait for each other.

@@ -25,12 +25,17 @@ export interface RealPool {
   readonly id: string;
   readonly replicas: number;
   readonly slots: number;
+  readonly flags?: readonly string[];
 }
 
 export function realConfig(facts: { serverFile: string; modelPath: string; pools: readonly RealPool[] }): string {
-  const pool = ({ id, replicas, slots }: RealPool) => ({
+  const pool = ({ id, replicas, slots, flags = [] }: RealPool) => ({
     ...{ id, engine: 'llamacpp', model: `file:${facts.modelPath}`, ctx: REAL_CTX, devices: [0], replicas, slots },
-    provisioning: { mode: 'binary', binary: { url: pathToFileURL(facts.serverFile).href }, flags: ['-t', '1'] },
+    provisioning: {
+      mode: 'binary',
+      binary: { url: pathToFileURL(facts.serverFile).href },
+      flags: ['-t', '1', ...flags],
+    },
   });
   const gpu = { mode: 'simulated', devices: [{ name: 'Pretended', memory_bytes: 25_769_803_776 }] };
   // YAML takes JSON as it is.
@@ -103,13 +108,23 @@ export class RealEngine {
     return { read: total('prompt_tokens_total'), cached: total('prompt_tokens_cached_total') };
   }
 
+  /** Empties a slot that may be emptied. @returns how many tokens it held. */
+  async erase(slot: number): Promise<number> {
+    const answer = JSON.parse(await this.#get(`/slots/${slot}?action=erase`, 'POST')) as { n_erased: number };
+    return answer.n_erased;
+  }
+
   #proc(file: string): readonly string[] {
     return readFileSync(`/proc/${this.pid}/${file}`, 'utf8').split('\0');
   }
 
-  async #get(path: string): Promise<string> {
+  async #get(path: string, method = 'GET'): Promise<string> {
     const headers = { authorization: `Bearer ${this.variable('LLAMA_API_KEY')}` };
-    const response = await fetch(`${this.#endpoint}${path}`, { headers, signal: AbortSignal.timeout(ANSWER_MS) });
+    const response = await fetch(`${this.#endpoint}${path}`, {
+      method,
+      headers,
+      signal: AbortSignal.timeout(ANSWER_MS),
+    });
     const text = await response.text();
     if (!response.ok) throw new Error(`${path} answered ${response.status}: ${text}`);
     return text;
