@@ -19,7 +19,7 @@ export function refusedByTurns(sessionId: string, maxTurns: number): Refusal {
 }
 
 export interface PromptCache {
-  /** Whether the engine may take what its cache has of the prompt. */
+  /** Whether the engine may take what its cache has of the prompt, as far as it can be told. */
   readonly used: boolean;
   readonly because: string;
 }

@@ -65,11 +65,9 @@ export class SessionEvictions {
   }
 
   /** Only what is known to be of that session: a slot that runs, or ran another one since, holds nothing of it. */
-  async #evict({ sessionId, slot }: Eviction, { id, adapter }: ReadyReplica): Promise<void> {
+  async #evict({ sessionId, slot, atMs }: Eviction, { id, adapter }: ReadyReplica): Promise<void> {
     const { leases, places } = this.#deps;
-    if (adapter.evict === undefined || !places.holds(sessionId, adapter, slot)) return;
-    if (leases.takenSlots(id).has(slot)) return;
-    await adapter.evict(slot, AbortSignal.timeout(EVICT_DEADLINE_MS));
-    places.evicted(adapter, slot);
+    if (!places.gone(sessionId, atMs, adapter, slot) || leases.takenSlots(id).has(slot)) return;
+    await adapter.evict?.(slot, AbortSignal.timeout(EVICT_DEADLINE_MS));
   }
 }

@@ -21,6 +21,13 @@ export interface HeldCache {
   readonly tokens: number;
 }
 
+interface SlotCache {
+  readonly sessionId: string;
+  readonly admittedAtMs: number;
+  /** 0: not known. */
+  readonly tokens: number;
+}
+
 interface Place {
   readonly replicaId: string;
   readonly slot: number;
@@ -41,7 +48,7 @@ export class SessionPlaces {
   /** In the order of their last use; the one that was not used for longest is forgotten first. */
   readonly #places = new Map<string, Place>();
   /** Whose the cache of each slot is by now, and how much of it, once its run has ended. */
-  readonly #slots = new WeakMap<EngineAdapter, Map<number, { readonly sessionId: string; readonly tokens: number }>>();
+  readonly #slots = new WeakMap<EngineAdapter, Map<number, SlotCache>>();
   readonly #writer: Batcher<SessionPlace, boolean>;
 
   constructor(deps: SessionPlacesDeps) {
@@ -65,7 +72,7 @@ export class SessionPlaces {
     const admittedAtMs = createdAt.getTime();
     const untilMs = admittedAtMs + this.#deps.ttlMs;
     const place = { replicaId: replica.id, poolId: replica.poolId, slot, modelFile, adapter, untilMs };
-    this.#take(adapter, slot, sessionId, 0);
+    this.#take(adapter, slot, { sessionId, admittedAtMs, tokens: 0 });
     this.#places.delete(sessionId);
     this.#places.set(sessionId, place);
     const [oldest] = this.#places.keys();
@@ -76,30 +83,38 @@ export class SessionPlaces {
   }
 
   /** Its run left so many tokens in the slot. */
-  ended({ sessionId, slot }: ClaimedTask, { adapter }: ReadyReplica, tokens: number): void {
-    if (this.holds(sessionId, adapter, slot)) this.#take(adapter, slot, sessionId, tokens);
+  ended({ sessionId, slot, createdAt }: ClaimedTask, { adapter }: ReadyReplica, tokens: number): void {
+    const admittedAtMs = createdAt.getTime();
+    if (this.#holds(sessionId, adapter, slot)) this.#take(adapter, slot, { sessionId, admittedAtMs, tokens });
   }
 
-  /** Whether the cache of that slot is the session's still: no other one has run there since. */
-  holds(sessionId: string, adapter: EngineAdapter, slot: number): boolean {
+  /**
+   * The session has gone at that time, wherever it was ended. One of the same id that came after it is left alone.
+   * @returns whether the cache of that slot is its own still: no task of another one has run there since.
+   */
+  gone(sessionId: string, atMs: number, adapter: EngineAdapter, slot: number): boolean {
+    const place = this.#places.get(sessionId);
+    if (place !== undefined && place.untilMs - this.#deps.ttlMs < atMs) this.#places.delete(sessionId);
+    const held = this.#slots.get(adapter)?.get(slot);
+    if (held === undefined || held.sessionId !== sessionId || held.admittedAtMs >= atMs) return false;
+    return this.#slots.get(adapter)?.delete(slot) ?? false;
+  }
+
+  #holds(sessionId: string, adapter: EngineAdapter, slot: number): boolean {
     return this.#slots.get(adapter)?.get(slot)?.sessionId === sessionId;
-  }
-
-  evicted(adapter: EngineAdapter, slot: number): void {
-    this.#slots.get(adapter)?.delete(slot);
   }
 
   /** What is held of a session; null: nothing, or it is not known here. */
   held(sessionId: string): HeldCache | null {
     const place = this.#places.get(sessionId);
-    if (place === undefined || !this.holds(sessionId, place.adapter, place.slot)) return null;
+    if (place === undefined || !this.#holds(sessionId, place.adapter, place.slot)) return null;
     const tokens = this.#slots.get(place.adapter)?.get(place.slot)?.tokens ?? 0;
     return { modelFile: place.modelFile, tokens };
   }
 
-  #take(adapter: EngineAdapter, slot: number, sessionId: string, tokens: number): void {
-    const slots = this.#slots.get(adapter) ?? new Map();
-    slots.set(slot, { sessionId, tokens });
+  #take(adapter: EngineAdapter, slot: number, cache: SlotCache): void {
+    const slots = this.#slots.get(adapter) ?? new Map<number, SlotCache>();
+    slots.set(slot, cache);
     this.#slots.set(adapter, slots);
   }
 

@@ -72,7 +72,7 @@ const EXTEND: Statement = {
   text: 'SELECT extend_budget_time($1, $2, $3)::float8 AS more',
 };
 
-/** @returns how much more the task may use, ms: 0 when nothing is left, or when its session or lease has gone. */
+/** @returns how much more the task may use, ms: 0 when nothing is left. A session that has gone limits nothing. */
 export async function extendTime(
   db: Database,
   task: { readonly id: string; readonly leaseId: string },

@@ -21,6 +21,8 @@ export interface Eviction {
   readonly sessionId: string;
   readonly replicaId: string;
   readonly slot: number;
+  /** When the session went. */
+  readonly atMs: number;
 }
 
 /** Where a session's task ran, and when that task was admitted. */
@@ -86,7 +88,9 @@ export async function expireSessions(db: Database, limit: number): Promise<numbe
 
 const EVICTIONS: Statement = {
   name: 'session_evictions',
-  text: `SELECT id, session_id AS "sessionId", replica_id AS "replicaId", slot FROM session_evictions WHERE replica_id = ANY($1::text[])`,
+  text: `
+SELECT id, session_id AS "sessionId", replica_id AS "replicaId", slot, (extract(epoch FROM at) * 1000)::float8 AS "atMs"
+FROM session_evictions WHERE replica_id = ANY($1::text[])`,
 };
 
 /** What the owner of these replicas is asked to drop. */

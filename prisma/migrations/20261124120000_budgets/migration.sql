@@ -75,8 +75,8 @@ CREATE TRIGGER "tasks_settle_budget" AFTER UPDATE OF "status" ON "tasks" FOR EAC
   EXECUTE FUNCTION "settle_budget"();
 
 -- Reserves another slice of its session's time for a task that runs, or what is left of it. Fenced by the lease, like all
--- that a holder writes. How much it got; 0 also where its session or its lease has gone. Each statement sees what the lock
--- before it waited for; in one statement the amount would be that of before.
+-- that a holder writes: 0 where its lease has gone. A session that has gone limits nothing. Each statement sees what the
+-- lock before it waited for; in one statement the amount would be that of before.
 CREATE FUNCTION "extend_budget_time"(p_task uuid, p_lease bigint, p_slice_ms bigint) RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -85,10 +85,15 @@ DECLARE
 BEGIN
   SELECT t.session_id, t.budget_life INTO v_task FROM tasks t
     WHERE t.id = p_task AND t.lease_id = p_lease AND t.status IN ('LEASED', 'STREAMING') FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
   PERFORM 1 FROM sessions s WHERE s.id = v_task.session_id AND s.life = v_task.budget_life FOR NO KEY UPDATE;
   SELECT least(p_slice_ms, coalesce(s.limit_time_ms - s.spent_time_ms - s.reserved_time_ms, p_slice_ms)) INTO v_more
     FROM sessions s WHERE s.id = v_task.session_id AND s.life = v_task.budget_life;
-  IF NOT FOUND OR v_more <= 0 THEN
+  IF NOT FOUND THEN
+    RETURN p_slice_ms;
+  ELSIF v_more <= 0 THEN
     RETURN 0;
   END IF;
   UPDATE sessions s SET reserved_time_ms = s.reserved_time_ms + v_more WHERE s.id = v_task.session_id;
