@@ -79,7 +79,7 @@ export class Attempt {
     this.#leasedAtMs = deps.clock.monotonicMs();
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#budget = new BudgetMeter({ ...deps, onError }, task);
-    this.#report = new RunReport({ ...deps, onError, budgetLeft: () => this.#budget.left }, task, replica);
+    this.#report = new RunReport({ ...deps, onError, budgetLeft: () => this.#budget.left() }, task, replica);
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
     const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
     this.#facts = {

@@ -37,8 +37,8 @@ export class BudgetMeter {
     this.#timeMs = task.budgetTimeMs;
   }
 
-  /** For other tasks of its session, as read a moment ago; null: it has no budget. Asking has it read again. */
-  get left(): BudgetLeft | null {
+  /** What other tasks of its session may reserve, as last read; it is read anew for the next who asks. null: no budget. */
+  left(): BudgetLeft | null {
     void this.read();
     return this.#left;
   }

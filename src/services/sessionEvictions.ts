@@ -11,7 +11,7 @@ import type { SessionPlaces } from './sessionPlaces.js';
 
 const LOOK_EVERY_MS = 1_000;
 const EXPIRE_AT_ONCE = 500;
-/** No session is older. */
+/** No session lives longer: its node is gone, and the cache with it, or somebody else's by now. */
 const STALE_MS = 600_000;
 const EVICT_DEADLINE_MS = 5_000;
 
@@ -54,14 +54,15 @@ export class SessionEvictions {
     const { db, fleet } = this.#deps;
     await expireSessions(db, EXPIRE_AT_ONCE);
     const replicas = new Map(fleet.poolIds().flatMap((poolId) => fleet.ready(poolId).map((own) => [own.id, own])));
-    const evictions = await listEvictions(db, [...replicas.keys()]);
+    const evictions = await listEvictions(db, [...replicas.keys()], STALE_MS);
     for (const eviction of evictions) {
       const replica = replicas.get(eviction.replicaId);
-      if (signal.aborted || replica === undefined) return;
+      if (signal.aborted) return;
+      if (replica === undefined) continue;
       // One that fails is not tried again: what runs there next overwrites it.
       await this.#evict(eviction, replica).catch((error: unknown) => this.#deps.onError('session eviction', error));
     }
-    await settleEvictions(db, evictions, STALE_MS);
+    if (evictions.length > 0) await settleEvictions(db, evictions);
   }
 
   /** Only what is known to be of that session: a slot that runs, or ran another one since, holds nothing of it. */

@@ -90,22 +90,21 @@ const EVICTIONS: Statement = {
   name: 'session_evictions',
   text: `
 SELECT id, session_id AS "sessionId", replica_id AS "replicaId", slot, (extract(epoch FROM at) * 1000)::float8 AS "atMs"
-FROM session_evictions WHERE replica_id = ANY($1::text[])`,
+FROM session_evictions WHERE replica_id = ANY($1::text[]) OR at <= now() - $2 * interval '1 millisecond'`,
 };
 
-/** What the owner of these replicas is asked to drop. */
-export async function listEvictions(db: Database, replicaIds: readonly string[]): Promise<Eviction[]> {
-  return db.query(EVICTIONS, [replicaIds]);
+/** What the owner of these replicas is asked to drop, and what is older than `staleMs`, of whichever: nobody looks for that. */
+export async function listEvictions(db: Database, replicaIds: readonly string[], staleMs: number): Promise<Eviction[]> {
+  return db.query(EVICTIONS, [replicaIds, staleMs]);
 }
 
-// What is older nobody looks for: its node is gone, and the cache with it, or somebody else's by now.
 const SETTLE_EVICTIONS: Statement = {
   name: 'session_settle_evictions',
-  text: `DELETE FROM session_evictions WHERE id = ANY($1::uuid[]) OR at <= now() - $2 * interval '1 millisecond'`,
+  text: 'DELETE FROM session_evictions WHERE id = ANY($1::uuid[])',
 };
 
-export async function settleEvictions(db: Database, done: readonly Eviction[], staleMs: number): Promise<void> {
-  await db.query(SETTLE_EVICTIONS, [done.map(({ id }) => id), staleMs]);
+export async function settleEvictions(db: Database, done: readonly Eviction[]): Promise<void> {
+  await db.query(SETTLE_EVICTIONS, [done.map(({ id }) => id)]);
 }
 
 // Rows are locked in the order in which admission locks them, so that the two cannot wait for each other.

@@ -1,7 +1,8 @@
 /** Sessions and their budgets as callers see them, over both doors; and what the engine does meanwhile. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { gql } from '../support/graphql.js';
+import { sendSignal } from '../../src/host/procfs.js';
+import { gql, sseSubscription } from '../support/graphql.js';
 import { RealEngine } from '../support/realEngine.js';
 import { post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
@@ -135,6 +136,30 @@ describe('a token and cost budget', () => {
   });
 });
 
+describe('GraphQL', () => {
+  it('tells what is left with the receipt and in the metrics of the stream', async () => {
+    const input = { pool: 'fast', prompt: 'Tell me about the sea.', maxTokens: 10 };
+    const { data } = await gql(
+      world.url,
+      `mutation ($input: SubmitTaskInput!) { submitTask(input: $input) {
+         ... on TaskAccepted { taskId budget { tokens timeMs cost } } } }`,
+      { input },
+    );
+    const tokens = String(1000 - PROMPT_TOKENS - 10);
+    expect(data.submitTask.budget).toEqual({ tokens, timeMs: null, cost: expect.closeTo(0.49525, 5) });
+    const events = await sseSubscription(
+      world.url,
+      `subscription ($id: UUID!) { taskEvents(taskId: $id) { __typename ... on TaskMetrics { budget { tokens } }
+         ... on TaskStarted { promptCache { used because } } ... on TaskEnded { finishReason } } }`,
+      { id: data.submitTask.taskId },
+    );
+    const told = events.map((event) => event.data.taskEvents);
+    expect(told).toContainEqual({ __typename: 'TaskMetrics', budget: { tokens } });
+    const because = 'strict determinism reads the whole prompt';
+    expect(told[0]).toEqual({ __typename: 'TaskStarted', promptCache: { used: false, because } });
+  });
+});
+
 describe('a time budget', () => {
   it('cuts a stream off when it runs out: what was said stands, the engine stops, and nothing more is admitted', async () => {
     const sessionId = randomUUID();
@@ -236,4 +261,27 @@ describe('a session', () => {
     const because = 'strict determinism reads the whole prompt; kv_hint reuse gives way to it';
     expect(rows[0]?.content.run.prompt_cache).toEqual({ used: false, because });
   });
+});
+
+describe('an engine that is killed', () => {
+  it('costs its session nothing: a strict run that is repeated is charged once', async () => {
+    const session_id = randomUUID();
+    const { taskId } = await send({ session_id, model_ref: 'sim-1b', max_tokens: 150 });
+    const engine = await RealEngine.of(world, 'steady-0');
+    let killed = false;
+    const frames = await readStream(world.url, taskId, {
+      until: ({ event, data }) => {
+        if (!killed && event === 'token' && data.i === 20) killed = sendSignal(engine.pid, 'SIGKILL');
+        return false;
+      },
+    });
+    expect(last(frames)?.event).toBe('end');
+    const [task] = await world.database.query('SELECT attempts, tokens_in, tokens_out FROM tasks WHERE id = $1', [
+      taskId,
+    ]);
+    expect(task).toMatchObject({ attempts: 2, tokens_in: PROMPT_TOKENS });
+    expect(await info(session_id)).toMatchObject({
+      tokens_budget_remaining: 1000 - PROMPT_TOKENS - Number(task?.tokens_out),
+    });
+  }, 25_000);
 });
