@@ -118,22 +118,20 @@ const GIVEN_BACK_AFTER_MS = 1_000;
  */
 export function refusedByBudget(sessionId: string, { kind, limit, spent, reserved, need }: BudgetShort): Refusal {
   const { name, say } = WORDS[kind];
+  const needs = kind === 'timeMs' ? 'decoding needs time' : `prompt and max_tokens need up to ${say(need)}`;
   const left = limit - spent - reserved;
-  const needs = kind === 'timeMs' ? 'there is no time left' : `prompt and max_tokens need up to ${say(need)}`;
-  const facts = `of the ${name} budget of session ${sessionId} (${say(limit)}) ${say(left)} are left`;
+  const facts = `${needs}; session ${sessionId} has ${say(left)} of its ${name} budget of ${say(limit)} left`;
   if (limit - spent >= need) {
-    const message = `${facts}, ${say(reserved)} are reserved by its tasks under way: ${needs}; wait for them to end`;
-    const policyLabel = 'session-budget';
     return {
       ...{ family: 'backpressure', code: 'ADMISSION_REJECT', retriable: true, field: 'session_id' },
-      ...{ message, policyLabel, retryAfterMs: GIVEN_BACK_AFTER_MS },
+      message: `${facts}, and ${say(reserved)} reserved by tasks under way: wait for them to end`,
+      policyLabel: 'session-budget',
+      retryAfterMs: GIVEN_BACK_AFTER_MS,
     };
   }
-  const less = kind === 'timeMs' ? '' : 'ask for fewer, ';
-  return invalid(
-    kind === 'timeMs' ? 'session_id' : 'max_tokens',
-    `${facts}: ${needs}; ${less}raise the budget (setSessionBudget) or go on in another session`,
-  );
+  const fix = 'raise the budget (setSessionBudget) or go on in another session';
+  if (kind === 'timeMs') return invalid('session_id', `${facts}: ${fix}`);
+  return invalid('max_tokens', `${facts}: ask for fewer tokens, ${fix}`);
 }
 
 function eachKind<Value>(of: (kind: BudgetKind) => Value): Record<BudgetKind, Value> {

@@ -186,7 +186,7 @@ describe('a time budget', () => {
     expect(after.response.status).toBe(400);
     expect(await after.response.json()).toMatchObject({
       field: 'session_id',
-      message: expect.stringContaining('no time'),
+      message: expect.stringContaining('0 ms of its time budget of 700 ms left'),
     });
     expect(await info(sessionId)).toMatchObject({ turns: 1, time_budget_remaining_ms: 0 });
   });

@@ -67,7 +67,7 @@ describe('a refusal', () => {
   it('is for now where tasks under way may give back enough, else for good, and names the fix', () => {
     expect(refusedByBudget('s', short)).toMatchObject({
       ...{ family: 'backpressure', code: 'ADMISSION_REJECT', policyLabel: 'session-budget', retriable: true },
-      message: expect.stringContaining('10 tokens are left, 50 tokens are reserved'),
+      message: expect.stringContaining('has 10 tokens of its token budget of 100 tokens left, and 50 tokens reserved'),
     });
     expect(refusedByBudget('s', { ...short, need: 61 })).toMatchObject({
       ...{ family: 'invalid', code: 'INVALID_PARAMS', field: 'max_tokens', retriable: false },
