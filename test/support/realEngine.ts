@@ -56,7 +56,7 @@ export async function replicaRows(world: World, pool: string): Promise<ReplicaRo
   return world.database.query<ReplicaRow>(`${REPLICAS} WHERE pool_id = $1 ORDER BY ordinal`, [pool]);
 }
 
-export async function replicaRow(world: World, id: string): Promise<ReplicaRow> {
+export async function replicaRow(world: Pick<World, 'database'>, id: string): Promise<ReplicaRow> {
   const [row] = await world.database.query<ReplicaRow>(`${REPLICAS} WHERE id = $1`, [id]);
   if (row === undefined) throw new Error(`no replica ${id}`);
   return row;
@@ -72,7 +72,7 @@ export class RealEngine {
     this.#endpoint = endpoint;
   }
 
-  static async of(world: World, replicaId: string): Promise<RealEngine> {
+  static async of(world: Pick<World, 'database'>, replicaId: string): Promise<RealEngine> {
     const { pid, endpoint } = await replicaRow(world, replicaId);
     if (pid === null || endpoint === null) throw new Error(`${replicaId} has no engine now`);
     return new RealEngine(pid, endpoint);
