@@ -141,7 +141,7 @@ export class Admission {
   async #offer(poolId: string, task: NewTask, prompt: PromptBound): Promise<Written> {
     const result = await this.#writer(poolId).submit(task);
     if (result.outcome !== 'budget' || prompt.exact || result.short?.kind === 'timeMs') return result;
-    const counted = await this.#boundPrompt(poolId, task, prompt.tokens);
+    const counted = await this.#boundPrompt(poolId, task);
     if (counted.tokens >= prompt.tokens) return result;
     return this.#writer(poolId).submit({ ...task, promptTokens: counted.tokens });
   }
@@ -197,15 +197,15 @@ export class Admission {
 
   /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
   async #checkTokens(poolId: string, task: TaskSubmission): Promise<PromptBound> {
-    const most = mostTokens(task);
+    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
     const { tokens, costMicros } = this.#deps.sessions.limits;
     if (most + task.maxTokens <= task.ctx) {
       // Sessions pay for the prompt: what they are charged should be what it has.
-      return tokens === null && costMicros === null ? bound(most) : this.#boundPrompt(poolId, task, most);
+      return tokens === null && costMicros === null ? boundOf(task) : this.#boundPrompt(poolId, task);
     }
     const replica = this.#deps.fleet.ready(poolId)[0];
     if (replica === undefined) {
-      if (task.maxTokens < task.ctx) return bound(most); // Nobody can count now; the engine itself will refuse what does not fit.
+      if (task.maxTokens < task.ctx) return boundOf(task); // Nobody can count now; the engine itself will refuse what does not fit.
       throw new RefusalError(
         checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
       );
@@ -213,19 +213,17 @@ export class Admission {
     const count = await this.#countTokens(
       replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
     );
-    if (count === null) return bound(most); // This engine has no tokenizer to ask; it refuses by itself what does not fit.
+    if (count === null) return boundOf(task); // This engine has no tokenizer to ask; it refuses by itself what does not fit.
     const broken = checkPromptTokens(count, task);
     if (broken !== null) throw new RefusalError(broken);
-    return { tokens: count, exact: true };
+    return boundOf(task, count);
   }
 
   /** Counts where that is possible now, and quick; else it is the most that it can be. */
-  async #boundPrompt(poolId: string, { prompt }: Pick<TaskSubmission, 'prompt'>, most: number): Promise<PromptBound> {
+  async #boundPrompt(poolId: string, task: Pick<TaskSubmission, 'prompt' | 'inputs'>): Promise<PromptBound> {
     const replica = this.#deps.fleet.ready(poolId)[0];
-    if (replica === undefined) return bound(most);
-    const counting = replica.adapter.countTokens(prompt, AbortSignal.timeout(QUICK_COUNT_MS));
-    const count = await counting.catch(() => null);
-    return count === null ? bound(most) : { tokens: count, exact: true };
+    const counting = replica?.adapter.countTokens(task.prompt, AbortSignal.timeout(QUICK_COUNT_MS));
+    return boundOf(task, await counting?.catch(() => null));
   }
 
   async #countTokens(counting: Promise<number | null>): Promise<number | null> {
@@ -324,14 +322,14 @@ export class Admission {
   }
 }
 
-function bound(tokens: number): PromptBound {
-  return { tokens, exact: false };
-}
-
-/** No tokenizer makes more of a text than it has bytes, but for what it adds to each. */
-function mostTokens({ prompt, inputs }: Pick<TaskSubmission, 'prompt' | 'inputs'>): number {
+/** No tokenizer makes more of a text than it has bytes, but for what it adds to each. @param count of the prompt, by its own. */
+function boundOf(
+  { prompt, inputs }: Pick<TaskSubmission, 'prompt' | 'inputs'>,
+  count: number | null = null,
+): PromptBound {
   const most = (text: string) => Buffer.byteLength(text) + TOKENIZER_EXTRAS;
-  return inputs.reduce((sum, text) => sum + most(text), most(prompt));
+  const tokens = inputs.reduce((sum, text) => sum + most(text), count ?? most(prompt));
+  return { tokens, exact: count !== null && inputs.length === 0 };
 }
 
 function receipt(
