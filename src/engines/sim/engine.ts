@@ -29,6 +29,8 @@ export interface SimConfig {
   /** Whether embeddings are served. */
   readonly embedding: boolean;
   readonly reranking: boolean;
+  /** Numbers in a vector. */
+  readonly embeddingDimensions: number;
   /** Now and then a character of four bytes comes as two tokens of two bytes. */
   readonly splitCharacters: boolean;
   /** GPU memory the model needs, and what is free; needing more than is free is out of memory at load. */
