@@ -94,6 +94,13 @@ builder.objectRef<EndEvent>('TaskEnded').implement({
     decodeTimeMs: t.exposeInt('decodeMs', { description: 'Time its engine spent on it, ms.' }),
     canceled: t.exposeBoolean('canceled', { description: 'Whether a cancel ended it.' }),
     finishReason: t.exposeString('finishReason', { description: 'Why it ended, e.g. stop or length.' }),
+    result: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'As `Task.result`; null where the task gives tokens, or was canceled.',
+      complexity: 10,
+      resolve: ({ resultId }, _args, { services }) => (resultId === undefined ? null : services.tasks.result(resultId)),
+    }),
   }),
 });
 

@@ -1,5 +1,5 @@
 /**
- * One run of one leased task on one engine: frames in, log out, and exactly one ending.
+ * One run of one leased task on one engine: its work in, log out, and exactly one ending.
  *
  * The log's `seal()` decides races: whoever closes the door first writes the ending, be it the engine's end, a cancel,
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
@@ -7,16 +7,17 @@
 import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/prediction.js';
-import { Replay } from '../core/replay.js';
 import { afterLoss } from '../core/task.js';
-import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import { CompletionWork } from './attemptCompletion.js';
 import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
-import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
+import { UnaryWork } from './attemptUnary.js';
+import type { Work, WorkDeps, WorkEnd } from './attemptWork.js';
+import { type Ending, freeSlot, resultArtifact, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { Quotes } from './quotes.js';
@@ -59,8 +60,8 @@ export class Attempt {
   #stop: StopReason = 'running';
   #interruption = '';
   #restored: Promise<void> = Promise.resolve();
-  #replay = new Replay([]);
-  #firstTokenAtMs: number | null = null;
+  /** Of a log that is restored. */
+  #work: Work | null = null;
   /** Set when the task went back to its queue: it may be claimed again after so long, ms. */
   claimableInMs: number | null = null;
   /** Settles when the run is over, its ending durable and its slot given back; never rejects. */
@@ -113,7 +114,7 @@ export class Attempt {
       return null;
     }
     this.#halt('cancel');
-    const event = this.#endEvent('canceled', true, this.#measuredDecodeMs());
+    const event = this.#endEvent('canceled', true, this.#measuredMs());
     const settled = this.#finish({
       status: 'CANCELED',
       event,
@@ -121,6 +122,7 @@ export class Attempt {
       tokensOut: this.#log.tokens.length,
       decodeMs: event.decodeMs,
       finishReason: 'canceled',
+      result: null,
       error: null,
       releaseReason: null,
     }).then((written) => (written ? settleSlot(this.#deps, this, 'canceled') : false));
@@ -155,7 +157,7 @@ export class Attempt {
     const wall = setTimeout(() => this.#halt('timeout'), Math.max(0, wallMs));
     try {
       await this.#restored;
-      if (this.#log.state === 'open') await this.#stream();
+      if (this.#log.state === 'open') await this.#doWork();
     } catch (error) {
       // Sealed: it is the ending that could not be written. A cancel writes its own, and answers for it below.
       if (this.#log.state === 'sealed' && this.#stop !== 'cancel') this.#giveUp(error);
@@ -172,32 +174,33 @@ export class Attempt {
   /** Brings back what earlier attempts made durable, and shows the log to readers. */
   async #restore(): Promise<void> {
     for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
-    this.#replay = new Replay(this.#log.tokens);
+    this.#work = this.#workHere();
     this.#deps.hub.attach(this.#log);
   }
 
-  async #stream(): Promise<void> {
-    const { task, replica } = this;
-    this.#begin();
-    const request = {
-      requestId: this.requestId,
-      prompt: task.prompt,
-      maxTokens: task.maxTokens,
-      seed: task.seed,
-      strict: task.determinism === 'strict',
-      slot: task.slot,
+  #workHere(): Work {
+    const { clock, telemetry, leases, recorder } = this.#deps;
+    const workDeps: WorkDeps = {
+      ...{ clock, telemetry, task: this.task, replica: this.replica, requestId: this.requestId },
+      ...{ facts: this.#facts, report: this.#report, log: this.#log, heldMs: () => this.heldMs },
+      touch: () => recorder.touch(this.#recording),
+      seam: () => this.#seam(),
+      checkHeld: () => {
+        if (!leases.isTrusted(this.task.leaseId)) this.fence();
+        if (this.#abort.signal.aborted) throw new Error('stopped');
+      },
     };
-    for await (const frames of replica.adapter.stream(request, this.#abort.signal)) {
-      // After a pause of this whole process, what the socket held comes before the timer that would have noticed.
-      if (!this.#deps.leases.isTrusted(task.leaseId)) this.fence();
-      if (this.#abort.signal.aborted) throw new Error('stopped');
-      const end = this.#accept(frames);
-      if (end !== null) return await this.#succeed(end);
-    }
-    throw new Error('an adapter ended a stream without its end');
+    return this.task.workload === 'completion' ? new CompletionWork(workDeps) : new UnaryWork(workDeps);
   }
 
-  #begin(): void {
+  async #doWork(): Promise<void> {
+    const work = this.#work;
+    if (work === null) throw new Error('the log of a task was not restored');
+    this.#begin(work);
+    await this.#succeed(await work.run(this.#abort.signal));
+  }
+
+  #begin(work: Work): void {
     const { task, replica } = this;
     const atMs = this.#deps.clock.nowMs();
     const predictedStartMs = predictStartMs(task.queuePosition, task.startBasis);
@@ -206,7 +209,8 @@ export class Attempt {
     const queueTimeMs = atMs - task.createdAt.getTime();
     const start = { attempt: attempts, queueTimeMs, queuePosition, predictedStartMs, kvWarmth };
     this.#deps.telemetry.started(this.#facts, start);
-    if (!this.#log.hasStarted) {
+    const again = this.#log.hasStarted;
+    if (!again) {
       this.#log.start({
         kind: 'started',
         seq: 0,
@@ -216,10 +220,8 @@ export class Attempt {
         seed: String(task.seed),
         predictedStartMs,
       });
-      this.#log.mark(this.#report.frame(0));
-    } else if (this.#replay.done) {
-      this.#seam();
     }
+    work.begin(again);
     this.#deps.recorder.touch(this.#recording);
   }
 
@@ -230,62 +232,23 @@ export class Attempt {
     this.#deps.recorder.touch(this.#recording);
   }
 
-  /** Takes one group of frames; returns the engine's end when it is in it. */
-  #accept(frames: readonly EngineFrame[]): EngineEnd | null {
-    const texts: string[] = [];
-    let end: EngineEnd | null = null;
-    for (const frame of frames) {
-      if (frame.kind === 'token') texts.push(frame.text);
-      else end = frame;
-    }
-    const fresh = this.#replay.done ? texts : this.#compare(texts);
-    const room = this.task.maxTokens - this.#log.tokens.length;
-    if (fresh.length > 0 && room > 0) {
-      this.#noteFirstToken(fresh.length);
-      // An engine that runs past its limit is cut there: readers were promised no more.
-      if (this.#log.append(fresh.length > room ? fresh.slice(0, room) : fresh, this.#deps.clock.nowMs())) {
-        this.#deps.recorder.touch(this.#recording);
-      }
-      const frame = this.#report.frameDue(this.#log.tokens.length);
-      if (frame !== null) this.#log.mark(frame);
-    }
-    if (end !== null && !this.#replay.finish()) throw new DivergedError(this.#replay.index);
-    return end;
+  #measuredMs(): number {
+    return this.#work?.measuredMs() ?? 0;
   }
 
-  /** Holds the repeated run against the log; returns what continues it. */
-  #compare(texts: readonly string[]): readonly string[] {
-    const replayed = this.#replay.take(texts);
-    if (replayed.verdict === 'diverged') throw new DivergedError(replayed.index);
-    if (this.#replay.done) this.#seam();
-    return replayed.fresh;
-  }
-
-  #noteFirstToken(fresh: number): void {
-    if (this.#firstTokenAtMs !== null) return;
-    this.#firstTokenAtMs = this.#deps.clock.monotonicMs();
-    const sinceLeaseMs = this.#firstTokenAtMs - this.#leasedAtMs;
-    this.#deps.telemetry.firstToken(this.#facts, sinceLeaseMs);
-    this.#report.firstTokenCame(sinceLeaseMs, this.#log.tokens.length + fresh);
-  }
-
-  #measuredDecodeMs(): number {
-    return this.#firstTokenAtMs === null ? 0 : Math.round(this.#deps.clock.monotonicMs() - this.#firstTokenAtMs);
-  }
-
-  async #succeed(end: EngineEnd): Promise<void> {
+  async #succeed(end: WorkEnd): Promise<void> {
     if (!this.#log.seal()) return;
+    const { finishReason, tokensIn, tokensOut, decodeMs } = end;
     if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
-    const decodeMs = Math.round(end.decodeMs);
-    const event: EndEvent = { ...this.#endEvent(end.finishReason, false, decodeMs), tokensOut: end.tokensOut };
-    this.#report.ended(end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null);
+    const result = end.result === null ? null : resultArtifact(this.task.workload, end.result);
+    const event: EndEvent = {
+      ...this.#endEvent(finishReason, false, decodeMs),
+      tokensOut,
+      ...(result !== null && { resultId: result.id }),
+    };
+    this.#report.ended(end.tokensPerSecond);
     await this.#finish({
-      status: 'SUCCEEDED',
-      event,
-      tokensIn: end.tokensIn,
-      tokensOut: end.tokensOut,
-      decodeMs: event.decodeMs,
-      finishReason: end.finishReason,
+      ...{ status: 'SUCCEEDED', event, tokensIn, tokensOut, decodeMs, finishReason, result },
       error: null,
       releaseReason: 'completed',
     });
@@ -353,8 +316,9 @@ export class Attempt {
       event,
       tokensIn: null,
       tokensOut: this.#log.tokens.length,
-      decodeMs: this.#measuredDecodeMs(),
+      decodeMs: this.#measuredMs(),
       finishReason: 'error',
+      result: null,
       error,
       releaseReason: slotIsFree ? 'failed' : null,
     });

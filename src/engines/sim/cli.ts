@@ -21,6 +21,7 @@ const OPTIONS = {
   'api-key': { type: 'string' },
   embedding: { type: 'boolean', default: false },
   reranking: { type: 'boolean', default: false },
+  runner: { type: 'string', default: 'auto' },
   'embedding-dimensions': { type: 'string', default: String(EMBEDDING_DIMENSIONS) },
   'split-characters': { type: 'boolean', default: false },
   'vram-bytes': { type: 'string', default: '4294967296' },
@@ -44,6 +45,7 @@ const USAGE = `usage: engine-sim --protocol ${[...PROTOCOLS.keys()].join('|')} [
   --control-port N (/sim/control also there, from the start)
   --model NAME  --ctx N (tokens per slot)  --slots N  --api-key KEY
   --embedding  --reranking (each is served only if asked for)  --embedding-dimensions N
+  --runner pooling (vllm: both of these, and no completions)
   --tokens-per-second N (0 = as fast as possible)  --first-token-ms N  --load-ms N
   --drain-ms N (running requests after SIGTERM)  --split-characters (some characters come as two tokens)
   --vram-bytes N (needed)  --vram-free-bytes N (needing more is out of memory at load)
@@ -82,8 +84,9 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
       firstTokenMs: within(MS, 'first-token-ms', values['first-token-ms']),
       loadMs: within(MS, 'load-ms', values['load-ms']),
       apiKey: values['api-key'] ?? (apiKeyVariable === null ? null : (env[apiKeyVariable] ?? null)),
-      embedding: values.embedding,
-      reranking: values.reranking,
+      generates: values.runner !== 'pooling',
+      embedding: values.embedding || values.runner === 'pooling',
+      reranking: values.reranking || values.runner === 'pooling',
       embeddingDimensions: within(DIMENSIONS, 'embedding-dimensions', values['embedding-dimensions']),
       splitCharacters: values['split-characters'],
       vramBytes: within(BYTES, 'vram-bytes', values['vram-bytes']),

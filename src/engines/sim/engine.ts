@@ -26,6 +26,8 @@ export interface SimConfig {
   /** Time loading takes, ms. */
   readonly loadMs: number;
   readonly apiKey: string | null;
+  /** Whether completions are served; only a vLLM may be without. */
+  readonly generates: boolean;
   /** Whether embeddings are served. */
   readonly embedding: boolean;
   readonly reranking: boolean;

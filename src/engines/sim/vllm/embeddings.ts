@@ -1,6 +1,6 @@
 /**
- * vLLM's embedding and reranking routes. A real server has either these or the completions, by its model; here
- * `--embedding` adds both and `--reranking` the latter. Where they are missing their paths are unknown ones: 404.
+ * vLLM's embedding and reranking routes. A real server has either these or the completions, by its model or by `--runner`,
+ * which is obeyed here too; besides, `--embedding` adds both and `--reranking` the latter. Where they are missing their paths are unknown ones: 404.
  */
 import { z } from 'zod';
 import { embeddingOf, ranked, readTexts, toldRankTokens, toldTextTokens } from '../embedding.js';

@@ -1,0 +1,84 @@
+/** What a task may ask an engine for, and what goes with each kind: its texts, their bounds, its result. */
+import { invalid, type Refusal } from './errors.js';
+
+export const WORKLOADS = ['completion', 'embedding', 'rerank'] as const;
+export type Workload = (typeof WORKLOADS)[number];
+
+/** Of an engine or a pool: null where it takes such tasks, else what has to be done for it to take them. */
+export type Offers = Readonly<Record<Workload, string | null>>;
+
+export const NO_FIX = 'its engine does not tell how';
+
+export function offersOf(taken: readonly Workload[], fixes: Offers): Offers {
+  const offer = (workload: Workload) => (taken.includes(workload) ? null : (fixes[workload] ?? NO_FIX));
+  return { completion: offer('completion'), embedding: offer('embedding'), rerank: offer('rerank') };
+}
+
+export function offered(offers: Offers): Workload[] {
+  return WORKLOADS.filter((workload) => offers[workload] === null);
+}
+
+/** Texts of one task, and documents of one query: an engine reads them one by one, and nobody sees anything meanwhile. */
+export const MAX_INPUTS = 1_024;
+/** All texts of a task together, counted in UTF-16 units before any tokenizer sees them. */
+export const MAX_TEXT_LENGTH = 4 * 1024 * 1024;
+
+/** `prompt` is the query of a rerank task; `inputs` are texts to embed, or documents to rank. */
+export interface Texts {
+  readonly prompt: string;
+  readonly inputs: readonly string[];
+}
+
+/** The texts as a task has them, from what a caller gave; null: left out. */
+export function textsOf(
+  workload: Workload,
+  given: { readonly prompt: string | null; readonly inputs: readonly string[] | null },
+): Texts {
+  const inputs = given.inputs ?? [];
+  if (workload === 'completion') return { prompt: given.prompt ?? inputs.join('\n'), inputs: [] };
+  if (workload === 'embedding' && inputs.length === 0 && given.prompt !== null) {
+    return { prompt: '', inputs: [given.prompt] };
+  }
+  return { prompt: given.prompt ?? '', inputs };
+}
+
+/** First broken rule, or null. */
+export function checkTexts(workload: Workload, { prompt, inputs }: Texts): Refusal | null {
+  return (workload === 'completion' ? null : checkInputs(workload, prompt, inputs)) ?? checkSizes(prompt, inputs);
+}
+
+function checkInputs(workload: 'embedding' | 'rerank', prompt: string, inputs: readonly string[]): Refusal | null {
+  if (workload === 'embedding' && prompt !== '') {
+    return invalid('prompt', 'must be left out of an embedding task that has inputs: each of those is embedded');
+  }
+  if (workload === 'rerank' && prompt === '') return invalid('prompt', 'must be the query of a rerank task');
+  if (inputs.length === 0) {
+    const what = workload === 'embedding' ? 'texts to embed' : 'documents to rank';
+    return invalid('inputs', `must be the ${what}, at least one`);
+  }
+  if (inputs.length > MAX_INPUTS) return invalid('inputs', `are ${inputs.length}; at most ${MAX_INPUTS} are taken`);
+  return null;
+}
+
+function checkSizes(prompt: string, inputs: readonly string[]): Refusal | null {
+  if (prompt.includes('\u0000')) return invalid('prompt', 'must not contain the NUL character');
+  if (prompt.length > MAX_TEXT_LENGTH) {
+    return invalid('prompt', `is ${prompt.length} characters long; at most ${MAX_TEXT_LENGTH} are taken`);
+  }
+  const nul = inputs.findIndex((text) => text.includes('\u0000'));
+  if (nul >= 0) return invalid(`inputs.${nul}`, 'must not contain the NUL character');
+  const length = inputs.reduce((sum, text) => sum + text.length, prompt.length);
+  if (length <= MAX_TEXT_LENGTH) return null;
+  return invalid('inputs', `are ${length} characters long together; at most ${MAX_TEXT_LENGTH} are taken`);
+}
+
+/** A text to embed must fit the context; so must a document, with the query before it. No silent truncation. */
+export function checkInputTokens(index: number, tokens: number, ctx: number): Refusal | null {
+  if (tokens <= ctx) return null;
+  return invalid(`inputs.${index}`, `is ${tokens} tokens long, and the context is ${ctx}`);
+}
+
+/** What an embedding or rerank task gave: vectors in the order of its inputs; or its documents by index, best first. */
+export type TaskResult =
+  | { readonly embeddings: readonly (readonly number[])[] }
+  | { readonly ranking: readonly { readonly index: number; readonly score: number }[] };
