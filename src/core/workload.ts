@@ -18,7 +18,7 @@ export function offered(offers: Offers): Workload[] {
   return WORKLOADS.filter((workload) => offers[workload] === null);
 }
 
-/** Texts of one task, and documents of one query: an engine reads them one by one, and nobody sees anything meanwhile. */
+/** Texts to embed, or documents to rank, of one task. */
 export const MAX_INPUTS = 1_024;
 /** All texts of a task together, counted in UTF-16 units before any tokenizer sees them. */
 export const MAX_TEXT_LENGTH = 4 * 1024 * 1024;
@@ -76,6 +76,35 @@ function checkSizes(prompt: string, inputs: readonly string[]): Refusal | null {
 export function checkInputTokens(index: number, tokens: number, ctx: number): Refusal | null {
   if (tokens <= ctx) return null;
   return invalid(`inputs.${index}`, `is ${tokens} tokens long, and the context is ${ctx}`);
+}
+
+/** Of what such a task gave, as JSON. */
+export const MAX_RESULT_BYTES = 8 * 1024 * 1024;
+/** Sent to an engine at once. */
+const GROUP_INPUTS = 32;
+const GROUP_LENGTH = 128 * 1024;
+
+export interface Group {
+  /** Index of its first input among all. */
+  readonly first: number;
+  readonly inputs: readonly string[];
+}
+
+/** The inputs in order, in groups that an engine is done with soon; a long one is a group by itself. */
+export function groupsOf(inputs: readonly string[]): Group[] {
+  const groups: { first: number; inputs: string[] }[] = [];
+  let length = 0;
+  for (const [index, text] of inputs.entries()) {
+    const last = groups[groups.length - 1];
+    length += text.length;
+    if (last !== undefined && last.inputs.length < GROUP_INPUTS && length <= GROUP_LENGTH) {
+      last.inputs.push(text);
+    } else {
+      groups.push({ first: index, inputs: [text] });
+      length = text.length;
+    }
+  }
+  return groups;
 }
 
 /** What an embedding or rerank task gave: vectors in the order of its inputs; or its documents by index, best first. */

@@ -14,7 +14,16 @@ import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { CompletionWork } from './attemptCompletion.js';
-import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
+import {
+  DivergedError,
+  diverged,
+  mayRunAgain,
+  OUR_FAULT,
+  OUT_OF_TIME,
+  OVERSIZED,
+  OversizedResultError,
+  requeueDelayMs,
+} from './attemptFailure.js';
 import { UnaryWork } from './attemptUnary.js';
 import type { Work, WorkDeps, WorkEnd } from './attemptWork.js';
 import { type Ending, freeSlot, resultArtifact, settleSlot, writeEnding } from './ending.js';
@@ -262,6 +271,7 @@ export class Attempt {
     if (this.#stop === 'timeout') return this.#fail(OUT_OF_TIME, false);
     if (this.#stop === 'cancel') return;
     if (error instanceof DivergedError) return this.#fail(diverged(error), false);
+    if (error instanceof OversizedResultError) return this.#fail({ ...OVERSIZED, engine: this.task.engine }, true);
     if (error instanceof EngineError) return this.#engineFailed(error);
     this.#deps.telemetry.backgroundFailure('attempt', error);
     return this.#fail(OUR_FAULT, false);

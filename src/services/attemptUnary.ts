@@ -1,13 +1,17 @@
 /**
- * Embeddings and rankings: one call, one answer, no tokens. Nobody sees anything before the end, so a run that was lost may
- * always be repeated, whatever its determinism.
+ * Embeddings and rankings: no tokens, and nothing is seen before the end, so a run that was lost may always be repeated,
+ * whatever its determinism. Texts go to the engine some at a time: each answer is a sign of life, and an engine that finishes
+ * what it was sent although its client has gone (llama-server does) has little left to finish.
  */
-import type { TaskResult } from '../core/workload.js';
+import { groupsOf, MAX_RESULT_BYTES, type TaskResult } from '../core/workload.js';
+import { OversizedResultError } from './attemptFailure.js';
 import type { Work, WorkDeps, WorkEnd } from './attemptWork.js';
 
 export class UnaryWork implements Work {
   readonly #deps: WorkDeps;
   #askedAtMs: number | null = null;
+  #tokensIn = 0;
+  #resultBytes = 0;
 
   constructor(deps: WorkDeps) {
     this.#deps = deps;
@@ -23,20 +27,39 @@ export class UnaryWork implements Work {
 
   async run(signal: AbortSignal): Promise<WorkEnd> {
     this.#askedAtMs = this.#deps.clock.monotonicMs();
-    const { tokensIn, result } = await this.#ask(signal);
-    this.#deps.checkHeld();
-    const decodeMs = this.measuredMs();
+    const result = this.#deps.task.workload === 'embedding' ? await this.#embed(signal) : await this.#rank(signal);
+    const [tokensIn, decodeMs] = [this.#tokensIn, this.measuredMs()];
     return { finishReason: 'stop', tokensIn, tokensOut: 0, decodeMs, tokensPerSecond: null, result };
   }
 
-  async #ask(signal: AbortSignal): Promise<{ readonly tokensIn: number; readonly result: TaskResult }> {
+  async #embed(signal: AbortSignal): Promise<TaskResult> {
     const { task, replica, requestId } = this.#deps;
-    const { prompt: query, inputs } = task;
-    if (task.workload === 'embedding') {
+    const embeddings: (readonly number[])[] = [];
+    for (const { inputs } of groupsOf(task.inputs)) {
       const { vectors, tokensIn } = await replica.adapter.embed({ requestId, inputs }, signal);
-      return { tokensIn, result: { embeddings: vectors } };
+      this.#take(vectors, tokensIn);
+      embeddings.push(...vectors);
     }
-    const { results, tokensIn } = await replica.adapter.rerank({ requestId, query, documents: inputs }, signal);
-    return { tokensIn, result: { ranking: results } };
+    return { embeddings };
+  }
+
+  async #rank(signal: AbortSignal): Promise<TaskResult> {
+    const { task, replica, requestId } = this.#deps;
+    const ranking: { readonly index: number; readonly score: number }[] = [];
+    for (const { first, inputs: documents } of groupsOf(task.inputs)) {
+      const request = { requestId, query: task.prompt, documents };
+      const { results, tokensIn } = await replica.adapter.rerank(request, signal);
+      this.#take(results, tokensIn);
+      for (const { index, score } of results) ranking.push({ index: first + index, score });
+    }
+    return { ranking: ranking.sort((a, b) => b.score - a.score || a.index - b.index) };
+  }
+
+  #take(part: readonly unknown[], tokensIn: number): void {
+    // After a pause of this whole process, what the socket held comes before the timer that would have noticed.
+    this.#deps.checkHeld();
+    this.#tokensIn += tokensIn;
+    this.#resultBytes += JSON.stringify(part).length;
+    if (this.#resultBytes > MAX_RESULT_BYTES) throw new OversizedResultError();
   }
 }
