@@ -262,7 +262,7 @@ withEngine(`a real engine that embeds, or ranks${reason}`, () => {
   const ask = (pool: string, workload: string, inputs: readonly string[]) =>
     submit(pool, { workload, inputs, prompt: workload === 'rerank' ? 'rivo' : '', max_tokens: 0 });
   /** Each of a few hundred tokens, so that all of them keep it busy for a while. */
-  const many = Array.from({ length: 400 }, (_, index) => `${index} `.padEnd(440, 'k'));
+  const many = Array.from({ length: 150 }, (_, index) => `${index} `.padEnd(440, 'k'));
 
   async function resultOf(taskId: string): Promise<Record<string, unknown>> {
     const frames = await readStream(world.url, taskId);
