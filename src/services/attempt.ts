@@ -4,16 +4,14 @@
  * The log's `seal()` decides races: whoever closes the door first writes the ending, be it the engine's end, a cancel,
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
-import type { TaskFailure } from '../core/errors.js';
-import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/prediction.js';
-import { afterLoss } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
-import { type ClaimedTask, requeueTask } from '../store/tasks.js';
+import type { ClaimedTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { CompletionWork } from './attemptCompletion.js';
+import { AttemptDoor, type Loss } from './attemptDoor.js';
 import {
   DivergedError,
   diverged,
@@ -25,8 +23,7 @@ import {
   requeueDelayMs,
 } from './attemptFailure.js';
 import { UnaryWork } from './attemptUnary.js';
-import type { Work, WorkDeps, WorkEnd } from './attemptWork.js';
-import { type Ending, freeSlot, resultArtifact, settleSlot, writeEnding } from './ending.js';
+import type { Work, WorkDeps } from './attemptWork.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { Quotes } from './quotes.js';
@@ -62,6 +59,7 @@ export class Attempt {
   readonly #deps: AttemptDeps;
   readonly #log: StreamLog;
   readonly #recording: Recording;
+  readonly #door: AttemptDoor;
   readonly #abort = new AbortController();
   readonly #facts: RunFacts;
   readonly #report: RunReport;
@@ -100,6 +98,9 @@ export class Attempt {
       replicaId: replica.id,
       engineVersion: replica.engineVersion,
     };
+    const [log, recording, report, facts] = [this.#log, this.#recording, this.#report, this.#facts];
+    const measuredMs = () => this.#work?.measuredMs() ?? 0;
+    this.#door = new AttemptDoor(deps, { run: this, log, recording, report, facts, measuredMs });
   }
 
   /** How long it has held its slot, ms. */
@@ -118,23 +119,12 @@ export class Attempt {
    */
   async cancel(): Promise<boolean | null> {
     await this.#restored;
-    if (!this.#log.seal()) {
+    if (!this.#door.close()) {
       await this.done;
       return null;
     }
     this.#halt('cancel');
-    const event = this.#endEvent('canceled', true, this.#measuredMs());
-    const settled = this.#finish({
-      status: 'CANCELED',
-      event,
-      tokensIn: null,
-      tokensOut: this.#log.tokens.length,
-      decodeMs: event.decodeMs,
-      finishReason: 'canceled',
-      result: null,
-      error: null,
-      releaseReason: null,
-    }).then((written) => (written ? settleSlot(this.#deps, this, 'canceled') : false));
+    const settled = this.#door.canceled();
     this.#settling = settled;
     return settled;
   }
@@ -206,7 +196,7 @@ export class Attempt {
     const work = this.#work;
     if (work === null) throw new Error('the log of a task was not restored');
     this.#begin(work);
-    await this.#succeed(await work.run(this.#abort.signal));
+    await this.#door.succeeded(await work.run(this.#abort.signal));
   }
 
   #begin(work: Work): void {
@@ -241,40 +231,19 @@ export class Attempt {
     this.#deps.recorder.touch(this.#recording);
   }
 
-  #measuredMs(): number {
-    return this.#work?.measuredMs() ?? 0;
-  }
-
-  async #succeed(end: WorkEnd): Promise<void> {
-    if (!this.#log.seal()) return;
-    const { finishReason, tokensIn, tokensOut, decodeMs } = end;
-    if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
-    const result = end.result === null ? null : resultArtifact(this.task.workload, end.result);
-    const event: EndEvent = {
-      ...this.#endEvent(finishReason, false, decodeMs),
-      tokensOut,
-      ...(result !== null && { resultId: result.id }),
-    };
-    this.#report.ended(end.tokensPerSecond);
-    await this.#finish({
-      ...{ status: 'SUCCEEDED', event, tokensIn, tokensOut, decodeMs, finishReason, result },
-      error: null,
-      releaseReason: 'completed',
-    });
-  }
-
   /** The run ended any other way than by the engine's word; decides what that means for the task. */
   async #failed(error: unknown): Promise<void> {
     if (this.#stop === 'fenced') return this.#log.abandon();
     if (this.#stop === 'interrupted')
-      return this.#lose(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
-    if (this.#stop === 'timeout') return this.#fail(OUT_OF_TIME, false);
+      return this.#lost(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
+    if (this.#stop === 'timeout') return this.#door.failed(OUT_OF_TIME, false);
     if (this.#stop === 'cancel') return;
-    if (error instanceof DivergedError) return this.#fail(diverged(error), false);
-    if (error instanceof OversizedResultError) return this.#fail({ ...OVERSIZED, engine: this.task.engine }, true);
+    if (error instanceof DivergedError) return this.#door.failed(diverged(error), false);
+    if (error instanceof OversizedResultError)
+      return this.#door.failed({ ...OVERSIZED, engine: this.task.engine }, true);
     if (error instanceof EngineError) return this.#engineFailed(error);
     this.#deps.telemetry.backgroundFailure('attempt', error);
-    return this.#fail(OUR_FAULT, false);
+    return this.#door.failed(OUR_FAULT, false);
   }
 
   async #engineFailed(error: EngineError): Promise<void> {
@@ -283,86 +252,17 @@ export class Attempt {
     if (mayRunAgain(error, this.task.attempts)) {
       const delayMs = error.engineLost ? 0 : requeueDelayMs(error, this.task.attempts);
       const reason = error.engineLost ? 'engine_lost' : 'engine_refused';
-      return this.#lose(error.message, { slotIsFree: true, delayMs, reason });
+      return this.#lost(error.message, { slotIsFree: true, delayMs, reason });
     }
     const { code, message, retriable, retryAfterMs } = error;
     const failure = { code, message, retriable, engine: this.task.engine };
     // What hangs, or was cut off by us for what it sent, may still decode.
     const mayStillDecode = error.fault === 'silent' || error.fault === 'malformed';
-    return this.#fail(retryAfterMs === null ? failure : { ...failure, retryAfterMs }, !mayStillDecode);
+    return this.#door.failed(retryAfterMs === null ? failure : { ...failure, retryAfterMs }, !mayStillDecode);
   }
 
-  /** The engine or our hold on it is gone: run again where that is honest, else tell the readers. */
-  async #lose(
-    cause: string,
-    how: { readonly slotIsFree: boolean; readonly delayMs: number; readonly reason: string },
-  ): Promise<void> {
-    const decision = afterLoss({
-      cancelRequested: false,
-      attempts: this.task.attempts,
-      tokensLogged: this.#log.tokens.length,
-      determinism: this.task.determinism,
-      cause,
-    });
-    if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, how.slotIsFree);
-    if (!this.#log.seal()) return;
-    if (!how.slotIsFree) await freeSlot(this.#deps, this);
-    const append = await this.#deps.recorder.release(this.#recording);
-    if (append === null) return;
-    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: how.reason });
-    if (taken) {
-      this.claimableInMs = how.delayMs;
-      this.#deps.telemetry.requeued(this.task, cause);
-    }
-    this.#log.abandon();
-  }
-
-  async #fail(error: TaskFailure, slotIsFree: boolean): Promise<void> {
-    if (!this.#log.seal()) return;
-    const seq = this.#log.tokens.length + 1;
-    const event: ErrorEvent = { kind: 'error', seq, atMs: this.#deps.clock.nowMs(), error };
-    const written = await this.#finish({
-      status: 'FAILED',
-      event,
-      tokensIn: null,
-      tokensOut: this.#log.tokens.length,
-      decodeMs: this.#measuredMs(),
-      finishReason: 'error',
-      result: null,
-      error,
-      releaseReason: slotIsFree ? 'failed' : null,
-    });
-    if (written && !slotIsFree) await settleSlot(this.#deps, this, 'failed');
-  }
-
-  #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
-    const tokensOut = this.#log.tokens.length;
-    return {
-      kind: 'end',
-      seq: tokensOut + 1,
-      atMs: this.#deps.clock.nowMs(),
-      tokensOut,
-      decodeMs,
-      canceled,
-      finishReason,
-    };
-  }
-
-  /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
-  async #finish(ending: Ending): Promise<boolean> {
-    // Whoever sees the end may send the session's next task: its place is known by then.
-    await this.#report.placed;
-    const append = await this.#deps.recorder.release(this.#recording);
-    const { tokens, chainHash } = this.#log;
-    if (append === null || !(await writeEnding(this.#deps, this, { append, tokens, chainHash }, ending))) {
-      this.#log.abandon();
-      return false;
-    }
-    this.#log.end(ending.event);
-    const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
-    const facts = { outcome, tokensIn, tokensOut, decodeMs };
-    this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
-    return true;
+  async #lost(cause: string, how: Loss): Promise<void> {
+    this.claimableInMs = await this.#door.lost(cause, how);
   }
 
   /** The ending could not be written: the lease will run out, and recovery ends the task. */
