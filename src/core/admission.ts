@@ -3,7 +3,7 @@ import { type Engine, invalid, type Refusal } from './errors.js';
 import { isUuid } from './ids.js';
 import type { PlacementOverrides } from './placement.js';
 import type { Determinism, Priority } from './task.js';
-import { checkTexts, type Workload } from './workload.js';
+import { checkCharacters, checkTexts, type Workload } from './workload.js';
 
 /** A task as a caller asked for it, after the door has checked its shape and filled what has a default. */
 export interface TaskSubmission {
@@ -47,7 +47,9 @@ export function checkSubmission(task: TaskSubmission): Refusal | null {
   if (!isUuid(task.taskId)) return invalid('task_id', 'must be a uuid (8-4-4-4-12 hex digits)');
   if (!isUuid(task.sessionId)) return invalid('session_id', 'must be a uuid (8-4-4-4-12 hex digits)');
   if (task.modelRef.length === 0) return invalid('model_ref', 'must not be empty');
-  const badText = checkTexts(task.workload, task);
+  const { samplerProfileVersion: version } = task;
+  const badText =
+    checkTexts(task.workload, task) ?? (version === null ? null : checkCharacters('sampler_profile_version', version));
   if (badText !== null) return badText;
   if (task.seed !== null && (task.seed > INT64_MAX || task.seed < INT64_MIN)) {
     return invalid('seed', 'must fit into 64 bits');

@@ -60,13 +60,22 @@ function checkInputs(workload: 'embedding' | 'rerank', prompt: string, inputs: r
   return null;
 }
 
+/** Text that UTF-8 and the database can hold: JSON can carry what they cannot. */
+export function checkCharacters(field: string, text: string): Refusal | null {
+  if (text.includes('\u0000')) return invalid(field, 'must not contain the NUL character');
+  return text.isWellFormed() ? null : invalid(field, 'must not contain one half of a surrogate pair');
+}
+
 function checkSizes(prompt: string, inputs: readonly string[]): Refusal | null {
-  if (prompt.includes('\u0000')) return invalid('prompt', 'must not contain the NUL character');
+  const badPrompt = checkCharacters('prompt', prompt);
+  if (badPrompt !== null) return badPrompt;
   if (prompt.length > MAX_TEXT_LENGTH) {
     return invalid('prompt', `is ${prompt.length} characters long; at most ${MAX_TEXT_LENGTH} are taken`);
   }
-  const nul = inputs.findIndex((text) => text.includes('\u0000'));
-  if (nul >= 0) return invalid(`inputs.${nul}`, 'must not contain the NUL character');
+  for (const [index, text] of inputs.entries()) {
+    const badInput = checkCharacters(`inputs.${index}`, text);
+    if (badInput !== null) return badInput;
+  }
   const length = inputs.reduce((sum, text) => sum + text.length, prompt.length);
   if (length <= MAX_TEXT_LENGTH) return null;
   return invalid('inputs', `are ${length} characters long together; at most ${MAX_TEXT_LENGTH} are taken`);

@@ -196,6 +196,9 @@ describe('what a pool does not take', () => {
     ['a text above the context', 'lm-embed', 'embedding', { inputs: ['a', long] }, 'inputs.1'],
     ['a text above the context', 'vl-pool', 'embedding', { inputs: ['a', 'b', long] }, 'inputs.2'],
     ['a document that does not fit with the query', 'lm-rank', 'rerank', { prompt: long, inputs: ['a'] }, 'inputs.0'],
+    ['half a character', 'vl-pool', 'embedding', { inputs: ['\ud800'] }, 'inputs.0'],
+    ['half a character in its query', 'vl-pool', 'rerank', { prompt: 'a\udfff' }, 'prompt'],
+    ['a version with NUL', 'vl-pool', 'rerank', { sampler_profile_version: '\u0000' }, 'sampler_profile_version'],
     ['negative max_tokens', 'lm-embed', 'embedding', { max_tokens: -1 }, 'max_tokens'],
   ])('a task with %s (%s, %s) is refused by its field', async (_name, pool, workload, over, field) => {
     const response = await post(world.url, '/v1/tasks', request(pool, workload, over));
