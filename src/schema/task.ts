@@ -2,7 +2,7 @@
 import { notReadyBecause, type Reason as ReasonShape } from '../core/pool.js';
 import { predictStartMs } from '../core/prediction.js';
 import type { StartBasis } from '../core/queue.js';
-import { builder, pageCost } from './builder.js';
+import { builder, pageCost, RESULT_COST } from './builder.js';
 import { Determinism, Engine, Priority, TaskStatus, Workload } from './enums.js';
 import { PlacementExplanation, storedExplanation } from './placement.js';
 import { POOL_VIEW, replicaViews } from './pool.js';
@@ -129,7 +129,7 @@ const Task = builder.prismaNode('Task', {
       nullable: true,
       description:
         'What an embedding or rerank task gave: `embeddings`, in the order of its inputs, or `ranking`, documents by index and score, best first; null until it succeeds.',
-      complexity: 10,
+      complexity: RESULT_COST,
       select: { resultId: true },
       resolve: (task, _args, { services }) => (task.resultId === null ? null : services.tasks.result(task.resultId)),
     }),

@@ -9,7 +9,7 @@ import type {
   StreamEvent,
   TokensEvent,
 } from '../core/frame.js';
-import { builder } from './builder.js';
+import { builder, RESULT_COST } from './builder.js';
 import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
 import { TaskError } from './taskError.js';
@@ -98,7 +98,7 @@ builder.objectRef<EndEvent>('TaskEnded').implement({
       type: 'JSON',
       nullable: true,
       description: 'As `Task.result`; null where the task gives tokens, or was canceled.',
-      complexity: 10,
+      complexity: RESULT_COST,
       resolve: ({ resultId }, _args, { services }) => (resultId === undefined ? null : services.tasks.result(resultId)),
     }),
   }),

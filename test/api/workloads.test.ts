@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { embed, rerankScore } from '../../src/engines/sim/model.js';
 import { sendSignal } from '../../src/host/procfs.js';
-import { gql } from '../support/graphql.js';
+import { gql, sseSubscription } from '../support/graphql.js';
 import { LONG } from '../support/long.js';
 import { post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { beginVerification, verdictOf } from '../support/verification.js';
@@ -131,8 +131,13 @@ describe.each(SERVED)('%s takes %s tasks', (pool, workload) => {
       ... on TaskAccepted { taskId } ... on InvalidParams { field message } } }`;
     const prompt = workload === 'rerank' ? QUERY : null;
     const input = { pool, workload: workload.toUpperCase(), prompt, inputs: TEXTS };
-    const { taskId } = (await gql(world.url, submission, { input })).data.submitTask;
-    await readStream(world.url, taskId);
+    const { taskId } = (await gql(elsewhere.url, submission, { input })).data.submitTask;
+    const subscription = `subscription ($id: UUID!) { taskEvents(taskId: $id) { __typename seq ... on TaskEnded { result } } }`;
+    const seen = await sseSubscription(elsewhere.url, subscription, { id: taskId });
+    expect(seen.map(({ data }) => data.taskEvents)).toEqual([
+      { __typename: 'TaskStarted', seq: 0 },
+      { __typename: 'TaskEnded', seq: 1, result: expected(workload, model) },
+    ]);
     const question = `query ($id: UUID!) { task(taskId: $id) { workload inputs result resultId text tokensIn tokensOut } }`;
     const { task } = (await gql(elsewhere.url, question, { id: taskId })).data;
     expect(task).toMatchObject({ inputs: TEXTS, result: expected(workload, model), text: '', tokensOut: 0 });

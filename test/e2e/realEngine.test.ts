@@ -23,9 +23,9 @@ const LONG = 2000;
 const SOON = { timeout: 10_000, interval: 20 };
 const POOLS = [
   { id: 'double', replicas: 1, slots: 2 },
+  { id: 'embed', replicas: 1, slots: 2, flags: ['--embedding', '--pooling', 'mean'] },
   { id: 'lone', replicas: 1, slots: 1 },
   { id: 'pair', replicas: 2, slots: 1 },
-  { id: 'embed', replicas: 1, slots: 2, flags: ['--embedding', '--pooling', 'mean'] },
   { id: 'rank', replicas: 1, slots: 1, flags: ['--reranking'] },
 ];
 
