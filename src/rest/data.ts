@@ -38,7 +38,8 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
         const taskId = parseUuidParam('id', call.params.id);
         const reader = await services.streams.open(taskId, resumeIndex(call));
         const headers = budgetHeaders(await services.budgets.ofTask(taskId));
-        await pipeEvents(reader, call.res, { ...options, headers });
+        const result = (resultId: string) => services.tasks.result(resultId);
+        await pipeEvents(reader, call.res, { ...options, headers, result });
       },
     },
     {

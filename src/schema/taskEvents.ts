@@ -10,7 +10,7 @@ import type {
   TokensEvent,
 } from '../core/frame.js';
 import type { PromptCache as PromptCacheShape } from '../core/session.js';
-import { builder } from './builder.js';
+import { builder, RESULT_COST } from './builder.js';
 import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
 import { TaskError } from './taskError.js';
@@ -110,6 +110,13 @@ builder.objectRef<EndEvent>('TaskEnded').implement({
     canceled: t.exposeBoolean('canceled', { description: 'Whether a cancel ended it.' }),
     finishReason: t.exposeString('finishReason', {
       description: 'Why it ended: stop, length, canceled, or budget: the time its session may spend ran out.',
+    }),
+    result: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'As `Task.result`; null where the task gives tokens, or was canceled.',
+      complexity: RESULT_COST,
+      resolve: ({ resultId }, _args, { services }) => (resultId === undefined ? null : services.tasks.result(resultId)),
     }),
   }),
 });

@@ -3,7 +3,7 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { type BudgetLeft, refusedByBudget } from '../core/budget.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
@@ -12,7 +12,6 @@ import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/predictio
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import { refusedByTurns, type SessionRules } from '../core/session.js';
 import type { Priority } from '../core/task.js';
-import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import { leftForTask } from '../store/budgets.js';
 import type { Database } from '../store/database.js';
@@ -24,12 +23,8 @@ import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
 import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
+import { boundTokens, checkTokens, type TokenBound } from './tokenCheck.js';
 
-/** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
-const TOKENIZER_EXTRAS = 8;
-const TOKENIZE_DEADLINE_MS = 10_000;
-/** Of a count that admission can do without, ms. */
-const QUICK_COUNT_MS = 1_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4096;
 
@@ -62,13 +57,6 @@ export interface AdmissionDeps {
   readonly sessions: SessionRules;
   /** Of 1000 tokens in a pool. */
   readonly priceMicros: (poolId: string) => number;
-}
-
-/** The most tokens that a prompt may have. */
-interface PromptBound {
-  readonly tokens: number;
-  /** Counted by the engine's tokenizer. */
-  readonly exact: boolean;
 }
 
 interface Written extends SubmitResult {
@@ -113,8 +101,9 @@ export class Admission {
     const { poolId, explanation } = await this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    const prompt = await this.#checkTokens(poolId, task);
-    const { dispatcher } = this.#deps;
+    const { dispatcher, fleet, sessions } = this.#deps;
+    const isCharged = sessions.limits.tokens !== null || sessions.limits.costMicros !== null;
+    const prompt = await checkTokens(fleet, poolId, task, isCharged);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
@@ -138,10 +127,10 @@ export class Admission {
   }
 
   /** A prompt that is only bounded is counted before its session is told that it cannot pay for it. */
-  async #offer(poolId: string, task: NewTask, prompt: PromptBound): Promise<Written> {
+  async #offer(poolId: string, task: NewTask, prompt: TokenBound): Promise<Written> {
     const result = await this.#writer(poolId).submit(task);
     if (result.outcome !== 'budget' || prompt.exact || result.short?.kind === 'timeMs') return result;
-    const counted = await this.#boundPrompt(poolId, task);
+    const counted = await boundTokens(this.#deps.fleet, poolId, task);
     if (counted.tokens >= prompt.tokens) return result;
     return this.#writer(poolId).submit({ ...task, promptTokens: counted.tokens });
   }
@@ -193,47 +182,6 @@ export class Admission {
     this.#deps.telemetry.placed(task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
-  }
-
-  /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
-  async #checkTokens(poolId: string, task: TaskSubmission): Promise<PromptBound> {
-    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
-    const { tokens, costMicros } = this.#deps.sessions.limits;
-    if (most + task.maxTokens <= task.ctx) {
-      // Sessions pay for the prompt: what they are charged should be what it has.
-      return tokens === null && costMicros === null ? boundOf(task) : this.#boundPrompt(poolId, task);
-    }
-    const replica = this.#deps.fleet.ready(poolId)[0];
-    if (replica === undefined) {
-      if (task.maxTokens < task.ctx) return boundOf(task); // Nobody can count now; the engine itself will refuse what does not fit.
-      throw new RefusalError(
-        checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
-      );
-    }
-    const count = await this.#countTokens(
-      replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
-    );
-    if (count === null) return boundOf(task); // This engine has no tokenizer to ask; it refuses by itself what does not fit.
-    const broken = checkPromptTokens(count, task);
-    if (broken !== null) throw new RefusalError(broken);
-    return boundOf(task, count);
-  }
-
-  /** Counts where that is possible now, and quick; else it is the most that it can be. */
-  async #boundPrompt(poolId: string, task: Pick<TaskSubmission, 'prompt' | 'inputs'>): Promise<PromptBound> {
-    const replica = this.#deps.fleet.ready(poolId)[0];
-    const counting = replica?.adapter.countTokens(task.prompt, AbortSignal.timeout(QUICK_COUNT_MS));
-    return boundOf(task, await counting?.catch(() => null));
-  }
-
-  async #countTokens(counting: Promise<number | null>): Promise<number | null> {
-    try {
-      return await counting;
-    } catch (error) {
-      if (!(error instanceof EngineError) && !(error instanceof DOMException)) throw error;
-      const refusal = unavailable('POOL_UNREADY', 'the engine did not count the tokens of the prompt; try again', 1000);
-      throw new RefusalError(refusal, { cause: error });
-    }
   }
 
   #writer(poolId: string): Batcher<NewTask, Written> {
@@ -320,16 +268,6 @@ export class Admission {
     const budget = row.hasBudget ? await leftForTask(this.#deps.db, taskId).catch(() => null) : null;
     return receipt(row.id, row.poolId, row.queuePosition, row.startBasis, budget);
   }
-}
-
-/** No tokenizer makes more of a text than it has bytes, but for what it adds to each. @param count of the prompt, by its own. */
-function boundOf(
-  { prompt, inputs }: Pick<TaskSubmission, 'prompt' | 'inputs'>,
-  count: number | null = null,
-): PromptBound {
-  const most = (text: string) => Buffer.byteLength(text) + TOKENIZER_EXTRAS;
-  const tokens = inputs.reduce((sum, text) => sum + most(text), count ?? most(prompt));
-  return { tokens, exact: count !== null && inputs.length === 0 };
 }
 
 function receipt(

@@ -2,7 +2,6 @@
 import type { BudgetLeft } from '../core/budget.js';
 import type { MetricsEvent } from '../core/frame.js';
 import { onTimeProbability } from '../core/prediction.js';
-import type { EngineEnd } from '../engines/adapter.js';
 import type { Clock } from '../runtime/clock.js';
 import type { ClaimedTask } from '../store/tasks.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
@@ -51,9 +50,14 @@ export class RunReport {
       .catch((error: unknown) => this.#deps.onError('session place', error));
   }
 
-  /** By the engine's own word. */
-  ended({ tokensIn, tokensOut, decodeMs }: EngineEnd): void {
-    this.#tell(null, decodeMs > 0 ? (tokensOut * 1000) / decodeMs : null);
+  /** By the engine's own word; null: it had none. */
+  ended(end: {
+    readonly tokensIn: number | null;
+    readonly tokensOut: number;
+    readonly tokensPerSecond: number | null;
+  }): void {
+    const { tokensIn, tokensOut, tokensPerSecond } = end;
+    this.#tell(null, tokensPerSecond);
     if (tokensIn !== null) this.#deps.places.ended(this.#task, this.#replica, tokensIn + tokensOut);
   }
 
