@@ -168,12 +168,19 @@ export class Dispatcher {
 
   async #dispatchPool(poolId: string): Promise<void> {
     const { fleet, leases, db, clock } = this.#deps;
-    const ready = new Map(fleet.ready(poolId).map((replica) => [replica.id, replica]));
+    const [first, ...others] = fleet.ready(poolId);
+    if (first === undefined) return;
+    const { engine, modelRef } = first;
+    // One claim asks for the tasks of one model; a set of replicas that serves together has one.
+    const alike = [first, ...others.filter((replica) => replica.modelRef === modelRef)];
+    const ready = new Map(alike.map((replica) => [replica.id, replica]));
     const slots = slotOrder([...ready.values()].map((replica) => this.#slotsOf(replica))).slice(0, MAX_CLAIM);
     if (slots.length === 0) return;
     const claimStartedMs = clock.monotonicMs();
     const ageing = this.#hasOverdue(poolId);
-    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, ageing });
+    const serves = { engine, modelRef };
+    const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
+    const claimed = await claimTasks(db, claim);
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
       const replica = ready.get(task.replicaId);

@@ -20,6 +20,8 @@ export interface ReadyReplica {
   readonly id: string;
   readonly poolId: string;
   readonly engine: Engine;
+  /** What its engine was started with: while a pool is given another model, its replicas differ. */
+  readonly modelRef: string;
   readonly engineVersion: string;
   readonly run: EngineRun;
   readonly slots: number;

@@ -206,14 +206,20 @@ export async function finishTask(db: Database, finish: Finish): Promise<boolean>
   return rows.length > 0;
 }
 
-// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it.
+// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it. One that has
+// given tokens is bound to the model that gave them. The lane is taken before the task and its lease, as all writers do:
+// the trigger would take it last, while a claim that has it may wait for the slot of this very lease.
 const REQUEUE: Statement = {
   name: 'task_requeue',
   text: `
-WITH done AS (
+WITH lane AS (
+  SELECT l.depth FROM queue_lanes l JOIN tasks t ON t.pool_id = l.pool_id AND t.priority = l.priority
+  WHERE t.id = $1::uuid FOR NO KEY UPDATE OF l
+), done AS (
   UPDATE tasks t SET status = 'QUEUED', lease_id = NULL, replica_id = NULL, chunks = $3 + cardinality($4::text[]),
-    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond'
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond', follows_pool = t.follows_pool AND $9 = 0
+  WHERE (SELECT count(*) FROM lane) > 0
+    AND t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
   RETURNING t.id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (
