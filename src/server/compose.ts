@@ -44,6 +44,7 @@ import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
+import { Stranded } from '../services/stranded.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
 import { Crashes } from '../services/supervision/crashes.js';
@@ -298,6 +299,9 @@ async function furnish(
   scope.defer('recovery', () => recovery.stop());
   expiry.start();
   scope.defer('expiry', () => expiry.stop());
+  const stranded = new Stranded({ db, clock, hub, fleet, dispatcher, telemetry });
+  stranded.start();
+  scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
   const replicaLogs = new ReplicaLogs({

@@ -91,7 +91,8 @@ export class Admission {
     }
   }
 
-  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+  async #admit(asked: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+    const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
     const { poolId, explanation } = await this.#place(task);
@@ -118,6 +119,12 @@ export class Admission {
       dispatcher.wake();
     }
     return receipt;
+  }
+
+  /** The model of one that follows its pool may have changed since its door read it. */
+  #following(task: TaskSubmission): TaskSubmission {
+    const pool = task.followsPool ? this.poolNow(task.placement.pinPoolId ?? '') : null;
+    return pool === null ? task : { ...task, modelRef: pool.modelRef };
   }
 
   /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */

@@ -133,7 +133,7 @@ export async function endQueued(
   deps: { readonly db: Database; readonly hub: StreamHub; readonly telemetry: Telemetry },
   task: TaskRow,
   ending: {
-    readonly status: 'CANCELED' | 'EXPIRED';
+    readonly status: 'CANCELED' | 'EXPIRED' | 'DROPPED';
     readonly event: TerminalEvent;
     readonly finishReason: string;
     readonly error: TaskFailure | null;

@@ -242,6 +242,13 @@ export class Telemetry extends SupervisionTelemetry {
     );
   }
 
+  /** Its pool does not serve its model any more. */
+  movedToPool(task: { id: string; poolId: string; modelRef: string }, poolId: string): void {
+    const { id, modelRef } = task;
+    const human = `A waiting task goes to pool ${poolId}, which serves the model it names.`;
+    this.log.info({ job_id: id, model_id: modelRef, from: task.poolId, pool_id: poolId, human }, 'task moved');
+  }
+
   drained(
     pool: PoolFacts,
     durationMs: number,
