@@ -83,6 +83,8 @@ export async function pipeEvents(
   options: { readonly microbatch: boolean },
 ): Promise<void> {
   const onClose = () => reader.close();
+  // Gone while the reader was opened: it is not told again.
+  if (res.destroyed) return onClose();
   res.on('close', onClose);
   res.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',

@@ -39,6 +39,8 @@ import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
 import { RateLimits } from '../services/rateLimits.js';
+import { Disconnects } from '../services/readers/disconnects.js';
+import { ReaderPresence } from '../services/readers/presence.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
@@ -255,7 +257,8 @@ async function furnish(
   const host = new Host();
   telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
-  const hub = new StreamHub(db, onError);
+  const presence = new ReaderPresence({ db, nodeId, onError });
+  const hub = new StreamHub(db, presence, onError);
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
   const leases = new LeaseKeeper(db, clock, holder, onError);
   const drains = new SharedDrain(supervisor);
@@ -304,6 +307,12 @@ async function furnish(
   scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
+  await presence.start();
+  scope.defer('task readers', () => presence.stop());
+  const cancellation = new Cancellation({ db, clock, dispatcher, hub, telemetry });
+  const disconnects = new Disconnects({ db, cancellation, membership, onError });
+  disconnects.start();
+  scope.defer('disconnects', () => disconnects.stop());
   const replicaLogs = new ReplicaLogs({
     db,
     clock,
@@ -327,7 +336,7 @@ async function furnish(
   const services: Services = {
     admission,
     verification,
-    cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
+    cancellation,
     streams: hub,
     tasks: new Tasks(db),
     pools,

@@ -115,7 +115,7 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
       dispatcher.wake();
     }
     return receipt;

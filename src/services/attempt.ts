@@ -8,7 +8,7 @@ import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/prediction.js';
 import { Replay } from '../core/replay.js';
-import { afterLoss } from '../core/task.js';
+import { afterLoss, type CancelReason, finishOfCancel } from '../core/task.js';
 import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
@@ -72,7 +72,7 @@ export class Attempt {
     this.task = task;
     this.replica = replica;
     this.requestId = `${task.id}-${task.attempts}`;
-    this.#log = new StreamLog(task.id);
+    this.#log = new StreamLog(task.id, task.disconnectGraceMs !== null);
     this.#leasedAtMs = deps.clock.monotonicMs();
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#report = new RunReport({ ...deps, onError }, task, replica);
@@ -106,21 +106,21 @@ export class Attempt {
    * Ends the task for its caller. The ending is durable when this answers.
    * @returns whether the engine was seen to have freed the slot; null when the task had ended by itself.
    */
-  async cancel(): Promise<boolean | null> {
+  async cancel(reason: CancelReason): Promise<boolean | null> {
     await this.#restored;
     if (!this.#log.seal()) {
       await this.done;
       return null;
     }
     this.#halt('cancel');
-    const event = this.#endEvent('canceled', true, this.#measuredDecodeMs());
+    const event = this.#endEvent(finishOfCancel(reason), true, this.#measuredDecodeMs());
     const settled = this.#finish({
       status: 'CANCELED',
       event,
       tokensIn: null,
       tokensOut: this.#log.tokens.length,
       decodeMs: event.decodeMs,
-      finishReason: 'canceled',
+      finishReason: event.finishReason,
       error: null,
       releaseReason: null,
     }).then((written) => (written ? settleSlot(this.#deps, this, 'canceled') : false));
@@ -385,8 +385,8 @@ export class Attempt {
       return false;
     }
     this.#log.end(ending.event);
-    const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
-    const facts = { outcome, tokensIn, tokensOut, decodeMs };
+    const { status: outcome, tokensIn, tokensOut, decodeMs, finishReason, error } = ending;
+    const facts = { outcome, finishReason, tokensIn, tokensOut, decodeMs };
     this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
     return true;
   }

@@ -146,6 +146,6 @@ export async function endQueued(
   const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
   if (!ended) return false;
   deps.hub.changed(task.id);
-  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status);
+  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status, outcome.finishReason);
   return true;
 }

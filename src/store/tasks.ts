@@ -1,7 +1,7 @@
 /** Tasks and their event logs. Every function is one SQL statement; the story of each stands above it. */
 import type { Engine, TaskFailure } from '../core/errors.js';
 import type { StartBasis } from '../core/queue.js';
-import type { Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
+import type { CancelReason, Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
 import type { Database, Statement } from './database.js';
 
 export interface TaskRow {
@@ -35,6 +35,8 @@ export interface TaskRow {
   readonly chunks: number;
   readonly tokensOut: number;
   readonly cancelRequestedAt: Date | null;
+  /** Of the first request; null: none was made, or none is known. */
+  readonly cancelReason: CancelReason | null;
   /** When its engine was seen to have let go of a cancelled task. */
   readonly cancelSlotFreeAt: Date | null;
 }
@@ -93,6 +95,7 @@ export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId"
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
   t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt",
+  t.cancel_reason AS "cancelReason",
   t.cancel_slot_free_at AS "cancelSlotFreeAt"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
@@ -293,13 +296,13 @@ export async function endQueuedTask(
 const REQUEST_CANCEL: Statement = {
   name: 'task_request_cancel',
   text: `
-UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now())
+UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now()), cancel_reason = coalesce(t.cancel_reason, $2)
 WHERE t.id = $1 AND t.status IN ('LEASED', 'STREAMING') RETURNING t.id`,
 };
 
 /** Durably asks the holder to stop; false when the task is not held. */
-export async function requestCancel(db: Database, taskId: string): Promise<boolean> {
-  return (await db.query(REQUEST_CANCEL, [taskId])).length > 0;
+export async function requestCancel(db: Database, taskId: string, reason: CancelReason): Promise<boolean> {
+  return (await db.query(REQUEST_CANCEL, [taskId, reason])).length > 0;
 }
 
 const CANCEL_CONFIRMED: Statement = {

@@ -240,7 +240,7 @@ describe('cancel and expiry', () => {
       });
       const [canceled, claimed] = await Promise.all([end, claim]);
       expect(Number(canceled) + claimed.length).toBe(1);
-      expect(await requestCancel(opened.db, id)).toBe(claimed.length === 1);
+      expect(await requestCancel(opened.db, id, 'client')).toBe(claimed.length === 1);
       for (const task of claimed) expect(await finishTask(opened.db, finishOf(task, [ended(1)]))).toBe(true);
       expect(
         (await readLog(opened.db, id, { afterOrd: -1, afterSeq: 99, limit: 10 })).map((chunk) => chunk.kind),

@@ -60,6 +60,12 @@ export class Membership {
     return this.#number;
   }
 
+  /** False where the database was away for all, or this node stood still: then the others have not been heard of either. */
+  get knowsOthers(): boolean {
+    const beatingForMs = this.#beatingSinceMs === null ? 0 : performance.now() - this.#beatingSinceMs;
+    return beatingForMs >= NODE_TTL_MS && performance.now() - this.#lastBeatMs <= NODE_TTL_MS;
+  }
+
   /** Before anything else is written; what an earlier life of this node had under way is over. */
   async start(): Promise<void> {
     const { db, nodeId, url } = this.#deps;
@@ -159,9 +165,7 @@ export class Membership {
   }
 
   async #lookForLosses(): Promise<void> {
-    // Where the database was away for all, or this node stood still, the others have not been heard of either.
-    const beatingForMs = this.#beatingSinceMs === null ? 0 : performance.now() - this.#beatingSinceMs;
-    if (beatingForMs < NODE_TTL_MS || performance.now() - this.#lastBeatMs > NODE_TTL_MS) return;
+    if (!this.knowsOthers) return;
     const { db, nodeId, events, telemetry } = this.#deps;
     for (const { id, poolId, nodeNumber } of await parkLostReplicas(db, nodeId)) {
       const message = `node ${nodeNumber}, which runs it, has not been heard of`;
