@@ -25,6 +25,7 @@ import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
 import { Elsewhere } from '../services/cluster/elsewhere.js';
 import { Membership } from '../services/cluster/membership.js';
+import { ServedElsewhere } from '../services/cluster/servedElsewhere.js';
 import { SharedDrain } from '../services/cluster/sharedDrain.js';
 import { StopRequests } from '../services/cluster/stopRequests.js';
 import { Dispatcher } from '../services/dispatcher.js';
@@ -267,6 +268,7 @@ async function furnish(
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
   const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
+  const servedElsewhere = new ServedElsewhere({ db, holder, elsewhere, quotes, dispatcher, onError });
   const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
@@ -286,7 +288,9 @@ async function furnish(
   await provisioning.start();
   await supervisor.start();
   // Before all that has to be stopped: it reads, and may fail.
-  await quotes.start();
+  await servedElsewhere.start();
+  scope.defer('services of other nodes', () => servedElsewhere.stop());
+  quotes.start();
   leases.start();
   scope.defer('leases', () => leases.stop());
   recovery.start();

@@ -141,7 +141,7 @@ export class Admission {
   quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
     // A pool that the configuration no longer names has lanes still.
-    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    if (!fleet.candidates().some(({ id }) => id === poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
     return dispatcher.quote(poolId, priority);
   }
 

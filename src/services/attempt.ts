@@ -97,6 +97,11 @@ export class Attempt {
     return this.#deps.clock.monotonicMs() - this.#leasedAtMs;
   }
 
+  /** It wrote the ending of its task: it was not fenced, and the task does not wait again. */
+  get hasEnded(): boolean {
+    return this.#log.state === 'ended';
+  }
+
   start(): void {
     this.#restored = this.#restore();
     this.done = this.#run();

@@ -91,7 +91,7 @@ export class Dispatcher {
     const { fleet, leases } = this.#deps;
     return fleet
       .ready(poolId)
-      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsFreeElsewhere(poolId));
+      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsElsewhere(poolId).free);
   }
 
   /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
@@ -106,13 +106,10 @@ export class Dispatcher {
     });
   }
 
-  /** Of the replicas here; where none is, of a pool that other nodes serve, all of its slots. */
+  /** On all nodes. */
   #slotsReady(poolId: string): number {
     const { fleet } = this.#deps;
-    const here = fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0);
-    if (here > 0) return here;
-    const servedElsewhere = fleet.candidates().some(({ id, ready }) => id === poolId && ready);
-    return servedElsewhere ? fleet.limits(poolId).slotsTotal : 0;
+    return fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, fleet.slotsElsewhere(poolId).ready);
   }
 
   /** The start of a task of that priority if it were sent now. */
@@ -144,6 +141,12 @@ export class Dispatcher {
   /** The same without expecting anybody back. */
   retryAfterMs(poolId: string): number {
     return this.#drainRate(poolId).retryAfterMs(this.#deps.clock.monotonicMs());
+  }
+
+  /** Other nodes served so many tasks of a pool since this was last told: while tasks wait, others have taken their slots. */
+  servedElsewhere(poolId: string, served: number): void {
+    const offered = this.queueDepth(poolId) > 0 ? served : served + 1;
+    this.#drainRate(poolId).granted(offered, served, this.#deps.clock.monotonicMs());
   }
 
   #drainRate(poolId: string): DrainRate {
@@ -203,8 +206,8 @@ export class Dispatcher {
   #settled(attempt: Attempt, heldMs: number): void {
     const { id, poolId, priority } = attempt.task;
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
-    // A run that was broken off says nothing about how long one takes.
-    if (attempt.claimableInMs === null) this.#deps.quotes.served(poolId, priority, heldMs);
+    // A run that was broken off, or whose lease was lost, says nothing about how long one takes.
+    if (attempt.hasEnded) this.#deps.quotes.served(poolId, priority, heldMs);
     this.wake();
     if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
   }

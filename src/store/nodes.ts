@@ -147,6 +147,7 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        coalesce(bool_or(r.state = 'READY') FILTER (WHERE NOT ${IS_GONE}), false) AS ready,
        coalesce(bool_or(r.state NOT IN ('QUARANTINED', 'FAILED')) FILTER (WHERE NOT ${IS_GONE}), false) AS recoverable,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
+       coalesce(sum(r.slots_total) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsReady",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
 FROM pool_members m JOIN nodes n ON n.id = m.node_id JOIN pools p ON p.id = m.pool_id
 LEFT JOIN replicas r ON r.pool_id = p.id AND r.node_id = n.id AND NOT r.retired
@@ -171,6 +172,7 @@ export interface PoolElsewhere {
   readonly ready: boolean;
   readonly recoverable: boolean;
   readonly slotsTotal: number;
+  readonly slotsReady: number;
   readonly slotsFree: number;
 }
 
