@@ -28,6 +28,7 @@ import { Membership } from '../services/cluster/membership.js';
 import { ServedElsewhere } from '../services/cluster/servedElsewhere.js';
 import { SharedDrain } from '../services/cluster/sharedDrain.js';
 import { StopRequests } from '../services/cluster/stopRequests.js';
+import { type Wake, Wakes } from '../services/cluster/wakes.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Expiry } from '../services/expiry.js';
 import { Gpus } from '../services/gpus.js';
@@ -259,17 +260,28 @@ async function furnish(
   telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
   const presence = new ReaderPresence({ db, nodeId, onError });
-  const hub = new StreamHub(db, presence, onError);
-  const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
+  // What wakes others is woken by them: made first, wired later.
+  let tellOthers = (_what: Wake) => {};
+  const onChange = () => tellOthers('log');
+  const hub = new StreamHub({ db, presence, onChange, onError });
+  const recorder = new StreamRecorder(db, (error) => onError('stream log', error), onChange);
   const leases = new LeaseKeeper(db, clock, holder, onError);
   const drains = new SharedDrain(supervisor);
   const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
   const fleet = new ClusterFleet(supervisor, elsewhere);
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
-  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places }, () =>
+    tellOthers('queue'),
+  );
   const servedElsewhere = new ServedElsewhere({ db, holder, elsewhere, quotes, dispatcher, onError });
   const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
+  const wakes = new Wakes({
+    ...{ db, nodeId, onError },
+    hasOthers: () => elsewhere.isRunning,
+    on: { queue: () => dispatcher.wake(), stop: () => stopRequests.wake(), log: () => hub.wakeTails() },
+  });
+  tellOthers = (what) => wakes.tell(what);
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
@@ -300,6 +312,8 @@ async function furnish(
   dispatcher.start();
   elsewhere.start();
   scope.defer('other nodes', () => elsewhere.stop());
+  wakes.start();
+  scope.defer('wakes', () => wakes.stop());
   stopRequests.start();
   scope.defer('stop requests', () => stopRequests.stop());
   scope.defer('dispatcher', () => dispatcher.stop());
@@ -313,7 +327,14 @@ async function furnish(
   scope.defer('stream readers', () => hub.stop());
   await presence.start();
   scope.defer('task readers', () => presence.stop());
-  const cancellation = new Cancellation({ db, clock, dispatcher, hub, telemetry });
+  const cancellation = new Cancellation({
+    db,
+    clock,
+    dispatcher,
+    hub,
+    telemetry,
+    tellHolder: () => tellOthers('stop'),
+  });
   const disconnects = new Disconnects({ db, cancellation, membership, onError });
   disconnects.start();
   scope.defer('disconnects', () => disconnects.stop());

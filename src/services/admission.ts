@@ -116,7 +116,7 @@ export class Admission {
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
       if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
-      dispatcher.wake();
+      dispatcher.queued();
     }
     return receipt;
   }

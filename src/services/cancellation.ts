@@ -29,6 +29,8 @@ export interface CancellationDeps {
   readonly dispatcher: Dispatcher;
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
+  /** Another node holds the task; it finds the request sooner. */
+  readonly tellHolder: () => void;
 }
 
 export class Cancellation {
@@ -89,7 +91,9 @@ export class Cancellation {
 
   async #cancelHeld(taskId: string, reason: CancelReason): Promise<CancelOutcome | null> {
     if (!(await requestCancel(this.#deps.db, taskId, reason))) return null;
-    const slotFree = await this.#deps.dispatcher.attempt(taskId)?.cancel(reason);
+    const attempt = this.#deps.dispatcher.attempt(taskId);
+    if (attempt === undefined) this.#deps.tellHolder();
+    const slotFree = await attempt?.cancel(reason);
     return slotFree === undefined || slotFree === null ? null : { canceled: true, slotFree };
   }
 }

@@ -27,9 +27,12 @@ export class Dispatcher {
   #lanes: readonly LaneDepth[] = [];
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
+  readonly #tellOthers: () => void;
   #closing = false;
 
-  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
+  /** @param tellOthers that there may be something in a queue. */
+  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>, tellOthers: () => void) {
+    this.#tellOthers = tellOthers;
     this.#deps = {
       ...deps,
       queueDepth: (poolId) => this.queueDepth(poolId),
@@ -56,6 +59,12 @@ export class Dispatcher {
 
   wake(): void {
     this.#loop.wake();
+  }
+
+  /** A task came into the queue of a pool, which may be another node's. */
+  queued(): void {
+    this.wake();
+    this.#tellOthers();
   }
 
   /** Takes no more tasks; the ones that run are stopped, and go back to their queue where that is honest. */

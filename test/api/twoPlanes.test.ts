@@ -1,5 +1,6 @@
 /** What one node tells of pools that others serve too, or alone: two control planes in this process, on one database. */
 import { randomUUID } from 'node:crypto';
+import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
@@ -134,5 +135,30 @@ describe('a run whose lease was lost', () => {
     await cancel([id]);
     await readStream(b.url, await submit(b, 'far', { max_tokens: 2 }));
     await expect.poll(async () => (await quoteAt(b, 'far'))?.quote?.sampleCount).toBe(before + 2);
+  });
+});
+
+describe('the nodes', () => {
+  const ears = () =>
+    a.database.query<{ pid: number }>(`SELECT pid FROM pg_stat_activity WHERE application_name = 'llama-orch wakes'
+      AND datname = current_database() AND query IN ('LISTEN llama_orch_wake', 'SELECT 1')`);
+
+  it('wake each other for queues, logs and cancels, and listen again when their connections were cut', async () => {
+    await expect.poll(ears).toHaveLength(2);
+    const cut = (await ears()).map(({ pid }) => pid);
+    await a.database.query('SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS p(pid)', [cut]);
+    const fresh = async () => (await ears()).filter(({ pid }) => !cut.includes(pid));
+    await expect.poll(fresh).toHaveLength(2);
+    const client = new pg.Client({ connectionString: a.database.url });
+    const heard = new Set<string>();
+    client.on('notification', ({ payload }) => heard.add(payload?.split(' ')[0] ?? ''));
+    await client.connect();
+    try {
+      await client.query('LISTEN llama_orch_wake');
+      await cancel([await running(a, 'far')]);
+      await expect.poll(() => [...heard].sort()).toEqual(['log', 'queue', 'stop']);
+    } finally {
+      await client.end();
+    }
   });
 });

@@ -35,6 +35,10 @@ export class StopRequests {
     this.#loop.start();
   }
 
+  wake(): void {
+    this.#loop.wake();
+  }
+
   stop(): Promise<void> {
     return this.#loop.stop();
   }

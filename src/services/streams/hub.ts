@@ -25,6 +25,14 @@ interface Followed {
   readonly wake: Set<() => void>;
 }
 
+export interface StreamHubDeps {
+  readonly db: Database;
+  readonly presence: ReaderPresence;
+  /** Something of a stream was written that readers elsewhere may wait for. */
+  readonly onChange: () => void;
+  readonly onError: (name: string, error: unknown) => void;
+}
+
 export class StreamHub {
   readonly #db: Database;
   readonly #live = new Map<string, StreamLog>();
@@ -35,12 +43,15 @@ export class StreamHub {
    */
   readonly #fresh = new Map<string, boolean>();
   readonly #presence: ReaderPresence;
+  readonly #onChange: () => void;
   readonly #tail: Reconciler;
   readonly #readers = new Set<TaskReader>();
 
-  constructor(db: Database, presence: ReaderPresence, onError: (name: string, error: unknown) => void) {
+  constructor(deps: StreamHubDeps) {
+    const { db, presence, onError, onChange } = deps;
     this.#db = db;
     this.#presence = presence;
+    this.#onChange = onChange;
     this.#tail = new Reconciler({
       name: 'stream tail',
       intervalMs: TAIL_EVERY_MS,
@@ -94,6 +105,7 @@ export class StreamHub {
   /** Something happened to a task that has no live log here; its readers look again. */
   changed(taskId: string): void {
     this.#fresh.delete(taskId);
+    this.#onChange();
     const followed = this.#followed.get(taskId);
     if (followed === undefined) return;
     followed.version += 1;
@@ -153,6 +165,11 @@ export class StreamHub {
     this.#presence.went(taskId);
     followed.readers -= 1;
     if (followed.readers === 0) this.#followed.delete(taskId);
+  }
+
+  /** Logs that grow elsewhere have grown, as far as is known. */
+  wakeTails(): void {
+    this.#tail.wake();
   }
 
   async #pollTails(): Promise<void> {
