@@ -75,18 +75,27 @@ function expectStranded(frames: readonly SseFrame[], from: string, to: string): 
 const depths = async () =>
   (await world.database.query('SELECT depth FROM queue_lanes ORDER BY pool_id, priority')).map(({ depth }) => depth);
 
+const cancel = (ids: readonly string[]) => Promise.all(ids.map((id) => post(world.url, `/v1/tasks/${id}/cancel`, {})));
+
+async function untilItWaits(operation: string): Promise<void> {
+  const waits = async () => statesOf(await readOperation(world.url, operation)).wait_for_running_tasks;
+  await expect.poll(waits, { interval: 20 }).toBe('RUNNING');
+}
+
 /** Both slots are taken, five tasks wait, and the pool gets another model. */
 async function reloadUnderLoad(from: string, to: string): Promise<void> {
-  await Promise.all(
-    [pinned('sim', { model_ref: from, max_tokens: 350 }), pinned('twin', { max_tokens: 350 })].map((id) =>
-      id.then(untilItRuns),
-    ),
-  );
+  const busy = await Promise.all([
+    pinned('sim', { model_ref: from, max_tokens: 3000 }),
+    pinned('twin', { max_tokens: 3000 }),
+  ]);
+  for (const id of busy) await untilItRuns(id);
   const followers = [await follow(10), await follow(10)];
-  const movers = from === 'sim-7b' ? [await preferring('sim'), await preferring('sim')] : [];
+  const movers = [await preferring('sim'), await preferring('sim')];
   const stuck = await pinned('sim', { model_ref: from });
-  const view = await endOf(world.url, await reloadTo(to));
-  expect(view).toMatchObject({ state: 'SUCCEEDED', outcome: `serving ${to}` });
+  const operation = await reloadTo(to);
+  await untilItWaits(operation);
+  await cancel(busy);
+  expect(await endOf(world.url, operation)).toMatchObject({ state: 'SUCCEEDED', outcome: `serving ${to}` });
   for (const id of followers) {
     expectWhole(await readStream(world.url, id), 10);
     expect(await ranOf(id)).toEqual({ pool: 'sim', model: to, told: to, status: 'SUCCEEDED' });
@@ -111,15 +120,15 @@ describe('with room beside the old engines', () => {
   });
 
   it('the way back does the same for those that named the model that was taken back', async () => {
-    const running = await untilItRuns(await follow(300));
+    const running = await untilItRuns(await follow(3000));
     const id = await reloadTo('sim-9b', 1_000);
-    await expect.poll(async () => statesOf(await readOperation(world.url, id)).switch_over).toBe('SUCCEEDED');
-    await untilItRuns(await follow(150));
+    await untilItWaits(id);
+    const stopped = await untilItRuns(await follow(3000));
     const stuck = await pinned('sim', { model_ref: 'sim-9b' });
     const follower = await follow(10);
     expect(await endOf(world.url, id)).toMatchObject({ state: 'ROLLED_BACK', error: { code: 'DRAIN_TIMEOUT' } });
-    expectWhole(await readStream(world.url, running), 300);
-    expectStranded(await readStream(world.url, stuck), 'sim-9b', 'sim-8b');
+    for (const one of [stopped, stuck]) expectStranded(await readStream(world.url, one), 'sim-9b', 'sim-8b');
+    await cancel([running]);
     expectWhole(await readStream(world.url, follower), 10);
     expect(await depths()).toEqual([0, 0, 0, 0]);
   });
@@ -128,9 +137,9 @@ describe('with room beside the old engines', () => {
     const old = await world.database.query<{ id: string; pid: number }>(
       `SELECT id, pid FROM replicas WHERE pool_id = 'sim' AND NOT retired`,
     );
-    const running = await untilItRuns(await follow(2000));
+    const running = await untilItRuns(await follow(3000));
     const id = await reloadTo('sim-10b');
-    await expect.poll(async () => statesOf(await readOperation(world.url, id)).wait_for_running_tasks).toBe('RUNNING');
+    await untilItWaits(id);
     expect(old).toHaveLength(1);
     for (const { pid } of old) process.kill(pid, 'SIGKILL');
     expectStranded(await readStream(world.url, running), 'sim-8b', 'sim-10b');
