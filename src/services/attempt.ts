@@ -13,10 +13,10 @@ import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
-import { type ClaimedTask, requeueTask } from '../store/tasks.js';
+import type { ClaimedTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
 import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
-import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
+import { type Ending, freeSlot, settleSlot, writeEnding, writeRequeue } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { Quotes } from './quotes.js';
@@ -336,7 +336,7 @@ export class Attempt {
     if (!how.slotIsFree) await freeSlot(this.#deps, this);
     const append = await this.#deps.recorder.release(this.#recording);
     if (append === null) return;
-    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: how.reason });
+    const taken = await writeRequeue(this.#deps, append, { delayMs: how.delayMs, reason: how.reason });
     if (taken) {
       this.claimableInMs = how.delayMs;
       this.#deps.telemetry.requeued(this.task, cause);

@@ -36,14 +36,13 @@ VALUES ($1, $2, $3::operation_kind, 'PENDING', $4::jsonb, $5::jsonb, to_timestam
 ON CONFLICT DO NOTHING RETURNING id`,
 };
 
-/** @returns false when another operation on the pool is under way. */
-export async function insertOperation(
-  db: Database,
-  operation: Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> & {
-    readonly createdAtMs: number;
-    readonly nodeId: string;
-  },
-): Promise<boolean> {
+export interface NewOperation extends Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> {
+  readonly createdAtMs: number;
+  readonly nodeId: string;
+}
+
+/** @returns false when another operation on the pool is under way, or this one is written already. */
+export async function insertOperation(db: Database, operation: NewOperation): Promise<boolean> {
   const { id, poolId, kind, steps, input, createdAtMs, nodeId } = operation;
   const values = [id, poolId, kind, jsonbText(steps), jsonbText(input), createdAtMs, nodeId];
   return (await db.query(INSERT, values)).length > 0;
@@ -84,6 +83,16 @@ export async function updateOperation(db: Database, change: OperationChange): Pr
     change.endedAtMs,
   ]);
   return rows[0] ?? null;
+}
+
+// Only what nobody has begun: whoever asked for it was told that it did not come to be.
+const WITHDRAW: Statement = {
+  name: 'operation_withdraw',
+  text: "DELETE FROM operations WHERE id = $1::uuid AND state = 'PENDING'",
+};
+
+export async function withdrawOperation(db: Database, id: string): Promise<void> {
+  await db.query(WITHDRAW, [id]);
 }
 
 const READ: Statement = { name: 'operation_read', text: `SELECT ${COLUMNS} FROM operations WHERE id = $1::uuid` };

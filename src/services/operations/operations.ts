@@ -4,12 +4,24 @@ import { conflict, notFound, type Refusal, RefusalError } from '../../core/error
 import { isUuid } from '../../core/ids.js';
 import { type OperationKind, planned } from '../../core/operation.js';
 import type { Clock } from '../../runtime/clock.js';
+import { delay } from '../../runtime/wait.js';
 import type { Database } from '../../store/database.js';
-import { insertOperation, type OperationRecord, operationUnderWay, readOperation } from '../../store/operations.js';
+import {
+  insertOperation,
+  type NewOperation,
+  type OperationRecord,
+  operationUnderWay,
+  readOperation,
+  withdrawOperation,
+} from '../../store/operations.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { PoolEvents } from '../poolEvents.js';
 import { OperationFeed, OperationReader } from './feed.js';
 import { OperationRun, type Outcome, type RunFacts, reasonOf } from './run.js';
+
+const MAX_TRIES = 3;
+const AGAIN_MS = 250;
+const TAKE_BACK_EVERY_MS = 1_000;
 
 export interface OperationsDeps {
   readonly db: Database;
@@ -47,17 +59,19 @@ export class Operations {
     input: Readonly<Record<string, unknown>>,
     work: OperationWork,
   ): Promise<string> {
-    const { db, clock, nodeId } = this.#deps;
+    const { clock, nodeId } = this.#deps;
     // Its row may be closed already, by a node that took this one for lost: what it does to the pool goes on.
     const atWork = this.#busy.get(poolId);
     if (atWork !== undefined) throw new RefusalError(underWay(poolId, atWork));
     const id = randomUUID();
     const course = planned(kind);
     const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs(), nodeId };
-    if (!(await insertOperation(db, row))) {
-      const first = await operationUnderWay(db, poolId);
-      const name = first === null ? 'another operation' : nameOf(first);
-      throw new RefusalError(underWay(poolId, name));
+    this.#busy.set(poolId, nameOf({ kind, id }));
+    try {
+      await this.#insert(row);
+    } catch (error) {
+      this.#busy.delete(poolId);
+      throw error;
     }
     const deps = { ...this.#deps, feed: this.#feed, signal: this.#stop.signal };
     const run = this.#carryOut(new OperationRun({ id, poolId, kind }, course, deps), work)
@@ -67,8 +81,42 @@ export class Operations {
         this.#busy.delete(poolId);
       });
     this.#running.add(run);
-    this.#busy.set(poolId, nameOf({ kind, id }));
     return id;
+  }
+
+  /** A row whose insert was not answered would stand in the way of its pool: it is found again, or taken back. */
+  async #insert(row: NewOperation): Promise<void> {
+    const { db } = this.#deps;
+    for (let tries = 1; ; tries += 1) {
+      try {
+        if (await insertOperation(db, row)) return;
+        const first = await operationUnderWay(db, row.poolId);
+        if (first?.id === row.id) return;
+        throw new RefusalError(underWay(row.poolId, first === null ? 'another operation' : nameOf(first)));
+      } catch (error) {
+        if (!(error instanceof RefusalError) || error.refusal.family !== 'unavailable') throw error;
+        if (tries === MAX_TRIES) {
+          this.#takeBack(row.id);
+          throw error;
+        }
+      }
+      await delay(AGAIN_MS, this.#stop.signal);
+    }
+  }
+
+  /** Goes on until the database answers; what it has not done when this node stops is done at its next start. */
+  #takeBack(id: string): void {
+    const taking = (async () => {
+      while (!this.#stop.signal.aborted) {
+        await delay(TAKE_BACK_EVERY_MS, this.#stop.signal);
+        const done = await withdrawOperation(this.#deps.db, id).then(
+          () => true,
+          () => false,
+        );
+        if (done) break;
+      }
+    })().finally(() => this.#running.delete(taking));
+    this.#running.add(taking);
   }
 
   /** @throws RefusalError not_found */
@@ -87,9 +135,9 @@ export class Operations {
   async #carryOut(run: OperationRun, work: OperationWork): Promise<void> {
     const label = run.facts.kind.toLowerCase();
     await this.#record(run.facts, `${label}_started`, `${label} started`, {});
-    await run.begin();
     let outcome: Outcome;
     try {
+      await run.begin();
       outcome = await work(run);
     } catch (error) {
       const reason = reasonOf(error);
@@ -99,7 +147,7 @@ export class Operations {
     // Whoever reads its end may begin the next one; until that is written, the row stands in the way.
     this.#busy.delete(run.facts.poolId);
     await run.end(outcome);
-    const facts = { end: outcome.end, ...outcome.facts };
+    const facts = { end: outcome.end, ...outcome.facts, ...(run.isClosed && { closed_elsewhere: true }) };
     await this.#record(run.facts, `${label}_ended`, `${label}: ${outcome.outcome}`, facts);
   }
 
