@@ -29,7 +29,12 @@ const cancels: Confirmed[] = [];
 
 beforeAll(async () => {
   const config = simConfig({ replicas: 1, slots: 2, tokensPerSecond: 150 });
-  world = await startWorld({ config, databaseUrl: through((made) => (proxy = made)) });
+  world = await startWorld({
+    config,
+    databaseUrl: through((made) => {
+      proxy = made;
+    }),
+  });
   await callWitness(world.database);
   const first = await submit();
   undisturbed = tokensOf(await read(first)).join('');

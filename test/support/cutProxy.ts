@@ -17,6 +17,8 @@ export interface CutProxy extends AsyncDisposable {
   readonly port: number;
   cut(): Promise<void>;
   mend(): Promise<void>;
+  /** Where connections lead from now on: the server came back elsewhere. */
+  leadTo(target: { readonly host: string; readonly port: number }): void;
   /** The next time a client runs that statement it is cut off. Resolves when that has happened. */
   cutAt(statement: CutStatement): Promise<void>;
 }
@@ -27,6 +29,7 @@ interface Armed extends CutStatement {
 
 export async function startCutProxy(target: { readonly host: string; readonly port: number }): Promise<CutProxy> {
   const sockets = new Set<Socket>();
+  let leadsTo = target;
   let armed: Armed | null = null;
   /** The one that is armed, if it is of that name: it strikes once. */
   const take = (name: string): Armed | null => {
@@ -36,7 +39,7 @@ export async function startCutProxy(target: { readonly host: string; readonly po
     return taken;
   };
   const accept = (client: Socket) => {
-    const upstream = connect(target);
+    const upstream = connect(leadsTo);
     for (const socket of [client, upstream]) {
       sockets.add(socket);
       socket.on('error', () => {}).once('close', () => sockets.delete(socket));
@@ -66,6 +69,9 @@ export async function startCutProxy(target: { readonly host: string; readonly po
     cut,
     mend: async () => {
       await listen(port);
+    },
+    leadTo: (next) => {
+      leadsTo = next;
     },
     cutAt: (statement) =>
       new Promise((done) => {

@@ -60,7 +60,7 @@ export class Operations {
     work: OperationWork,
   ): Promise<string> {
     const { clock, nodeId } = this.#deps;
-    // Its row may be closed already, by a node that took this one for lost: what it does to the pool goes on.
+    // Its row may be closed already, by a node that took this one for lost: until it finds that, it acts on the pool.
     const atWork = this.#busy.get(poolId);
     if (atWork !== undefined) throw new RefusalError(underWay(poolId, atWork));
     const id = randomUUID();
