@@ -51,7 +51,7 @@ beforeAll(async () => {
     processes: engine === undefined ? [] : [engine],
     views: [{ what: 'the stream', before: frames, after: await readStream(url, done) }],
     floors: [{ what: 'it', before: { fds: 30 }, after: { fds: 31 }, slack: { fds: 2 } }],
-    metrics: [await scrape(url)],
+    metrics: async () => [await scrape(url)],
   };
 });
 afterAll(() => world?.[Symbol.asyncDispose]());
@@ -147,7 +147,7 @@ const IN_THE_EVIDENCE: readonly [string, () => Partial<Evidence>, RegExp][] = [
     () => ({ floors: [{ what: 'it', before: { fds: 9 }, after: { fds: 12 }, slack: { fds: 2 } }] }),
     /has 12 fds/,
   ],
-  ['I13', () => ({ metrics: [new Map()] }), /tasks_enqueued_total is 0/],
+  ['I13', () => ({ metrics: async () => [new Map()] }), /tasks_enqueued_total is 0/],
   ['I14', () => ({ engineRuns: 3 }), /ran 3 times for 2 leases/],
 ];
 

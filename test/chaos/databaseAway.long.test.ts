@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { delay } from '../../src/runtime/wait.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
-import { scrape } from '../support/metrics.js';
 import { type OwnPostgres, startOwnPostgres } from '../support/ownPostgres.js';
 import { post, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader, submitUntilAcknowledged } from '../support/returningReader.js';
@@ -131,8 +130,6 @@ describe('PostgreSQL', () => {
     const left = async () =>
       (await postgres.query("SELECT id FROM tasks WHERE status IN ('QUEUED', 'LEASED', 'STREAMING')")).length;
     await expect.poll(left, { timeout: PATIENCE_MS }).toBe(0);
-    const [told] = [await scrape(world.url)];
-    expect(told.get('active_leases')?.[0]?.value).toBeDefined();
     const texts = new Map([...acknowledged.keys()].map((id) => [id, undisturbed]));
     const doors = [world.url];
     const processes = await postgres.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');

@@ -73,15 +73,16 @@ function backToFloor(_facts: Facts, { floors }: Evidence): Found {
   return { checked: floors.length, breaches };
 }
 
-type Scraped = NonNullable<Evidence['metrics']>[number];
+type Scraped = Awaited<ReturnType<NonNullable<Evidence['metrics']>>>[number];
 
 function sum(nodes: readonly Scraped[], name: string): number {
   const samples = nodes.flatMap((metrics): readonly Sample[] => metrics.get(name) ?? []);
   return samples.reduce((total, { value }) => total + value, 0);
 }
 
-function metricsAgree({ tasks, leases, lanes }: Facts, { metrics }: Evidence): Found {
-  if (metrics === undefined) return NOT_CHECKED;
+async function metricsAgree({ tasks, leases, lanes }: Facts, evidence: Evidence): Promise<Found> {
+  if (evidence.metrics === undefined) return NOT_CHECKED;
+  const metrics = await evidence.metrics();
   const count = (status: string) => [...tasks.values()].filter((task) => task.status === status).length;
   const held = leases.filter(({ untilMs }) => untilMs === null).length;
   const pairs: readonly [string, number][] = [

@@ -47,8 +47,8 @@ export interface Evidence {
     readonly after: Floor;
     readonly slack: Floor;
   }[];
-  /** Of all nodes that worked on this database, none of which was started anew. */
-  readonly metrics?: readonly ReadonlyMap<string, readonly Sample[]>[];
+  /** As they are told now, by all nodes that worked on this database, none of which was started anew. */
+  readonly metrics?: () => Promise<readonly ReadonlyMap<string, readonly Sample[]>[]>;
   /** Completions that the engines began for tasks. */
   readonly engineRuns?: number;
 }
