@@ -84,6 +84,7 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   const seen = () => asked.reduce((sum, { reader }) => sum + reader.frames.length, 0);
   await expect.poll(() => asked.filter(({ reader }) => reader.frames.length > 5).length).toBeGreaterThanOrEqual(4);
   const over = new AbortController();
+  const stoppedMs = performance.now();
   await postgres.stop(mode);
   const seenAtOutage = seen();
   const refused = knock(over.signal);
@@ -91,7 +92,6 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   await delay(awayMs);
   over.abort();
   const refusals = await refused;
-  const startedMs = performance.now();
   await postgres.start();
   const backMs = performance.now();
   const late = ask();
@@ -114,7 +114,7 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   expect(await engines()).toEqual(before);
   for (const { reader } of asked) expect(tokensOf(reader.frames).join('')).toBe(undisturbed);
   console.log(
-    `fault 7, ${name}: away ${Math.round(startedMs - backMs + awayMs)} ms, ${refusals.length} submissions refused, taken again after ${Math.round(takenMs)} ms, tasks run after ${Math.round(recoveredMs)} ms`,
+    `fault 7, ${name}: away ${Math.round(backMs - stoppedMs)} ms, ${refusals.length} submissions refused, taken again after ${Math.round(takenMs)} ms, tasks run after ${Math.round(recoveredMs)} ms`,
   );
 }
 
