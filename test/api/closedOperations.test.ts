@@ -39,11 +39,11 @@ const RESUME = 'resumePool(input: { pool: "sim" })';
 
 describe('an operation whose row was closed by another node', () => {
   it('a drain stops nobody any more', async () => {
-    const task = taskRequest({ max_tokens: 150 });
+    const task = taskRequest({ max_tokens: 300 });
     expect((await post(world.url, '/v1/tasks', task)).status).toBe(202);
     const row = async () => (await world.database.query('SELECT status, attempts FROM tasks'))[0];
     await expect.poll(async () => (await row())?.status).toBe('STREAMING');
-    const id = await beginOperation(world.url, 'drainPool(input: { pool: "sim", deadlineMs: 1000 })');
+    const id = await beginOperation(world.url, 'drainPool(input: { pool: "sim", deadlineMs: 3000 })');
     await expect.poll(async () => statesOf(await readOperation(world.url, id)).wait_for_running_tasks).toBe('RUNNING');
     await closeRows();
     await expect

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { type CutProxy, through } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
 import { expectInvariants } from '../support/invariants.js';
+import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -54,7 +55,7 @@ describe('a database that was away', () => {
     await expectInvariants('a database that was away', { database: world.database, processes });
   });
 
-  it('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
+  it.runIf(LONG)('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
     world = await startWorld({ config: simConfig({ replicas: 1 }) });
     await world.database.query(`CREATE SEQUENCE endings;
       CREATE FUNCTION refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$
