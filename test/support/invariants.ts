@@ -3,6 +3,7 @@
  * that lacks its own says so and does not count as passed. Every breach is told in words.
  */
 import { expect } from 'vitest';
+import { pollUntil } from '../../src/runtime/wait.js';
 import { type Asked, type Facts, readFacts } from './invariantFacts.js';
 import { SYSTEM_CHECKS } from './invariantSystem.js';
 import { TASK_CHECKS } from './invariantTasks.js';
@@ -85,7 +86,10 @@ export async function verdictsOn(evidence: Evidence): Promise<Verdict[]> {
 
 /** Every breach with its invariant. */
 export async function breachesOf(evidence: Evidence): Promise<string[]> {
-  const verdicts = await verdictsOn(evidence);
+  return breachesIn(await verdictsOn(evidence));
+}
+
+function breachesIn(verdicts: readonly Verdict[]): string[] {
   return verdicts.flatMap(({ invariant, breaches }) => breaches.map((breach) => `${invariant}: ${breach}`));
 }
 
@@ -110,18 +114,15 @@ export async function expectInvariants(
   evidence: Evidence,
   options: { readonly settleMs?: number } = {},
 ): Promise<Verdict[]> {
-  const timeout = options.settleMs ?? 15_000;
+  const deadlineMs = options.settleMs ?? 15_000;
   let verdicts: Verdict[] = [];
+  const isSound = async () => {
+    verdicts = await verdictsOn(evidence);
+    return breachesIn(verdicts).length === 0;
+  };
   try {
-    await expect
-      .poll(
-        async () => {
-          verdicts = await verdictsOn(evidence);
-          return verdicts.flatMap(({ invariant, breaches }) => breaches.map((breach) => `${invariant}: ${breach}`));
-        },
-        { timeout, interval: 50 },
-      )
-      .toEqual([]);
+    await pollUntil(isSound, { everyMs: 50, deadlineMs });
+    expect(breachesIn(verdicts)).toEqual([]);
   } finally {
     console.log(tableOf(title, verdicts));
   }
