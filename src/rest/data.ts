@@ -1,5 +1,6 @@
 /** The data plane of the original contract: tasks and sessions. */
 import { budgetLeft } from '../core/budget.js';
+import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
 import { invalid, RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
 import { budgetHeaders, budgetMembers } from './budget.js';
@@ -19,6 +20,15 @@ function resumeIndex(call: Call): number {
   throw new RefusalError(invalid('after', 'must be the index of an event, a whole number of at least -1'));
 }
 
+/** `?cancel_on_disconnect=true` or `=<ms>`: the task is to end when its last reader has gone. */
+function disconnectGraceOf(call: Call): number | null {
+  const given = call.query.get('cancel_on_disconnect') ?? 'false';
+  const graceMs = disconnectGrace(/^(true|false)$/.test(given) ? given === 'true' : Number(given || Number.NaN));
+  const broken = checkDisconnectGrace(graceMs === 'invalid' ? Number.NaN : graceMs);
+  if (broken !== null) throw new RefusalError(broken);
+  return graceMs === 'invalid' ? null : graceMs;
+}
+
 export function dataRoutes(services: Services, options: { readonly microbatch: boolean }): Route[] {
   return [
     {
@@ -36,7 +46,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       path: '/v1/tasks/{id}/stream',
       handler: async (call) => {
         const taskId = parseUuidParam('id', call.params.id);
-        const reader = await services.streams.open(taskId, resumeIndex(call));
+        const reader = await services.streams.open(taskId, resumeIndex(call), disconnectGraceOf(call));
         const headers = budgetHeaders(await services.budgets.ofTask(taskId));
         const result = (resultId: string) => services.tasks.result(resultId);
         await pipeEvents(reader, call.res, { ...options, headers, result });

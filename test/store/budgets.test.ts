@@ -25,7 +25,7 @@ import { expireSessions, getSession } from '../../src/store/sessions.js';
 import { appendChunks, endQueuedTask, finishTask, getTask, type LogChunk, requeueTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
 import { LONG } from '../support/long.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 const PRICE = 2_500;
 const LIMITS: BudgetLimits = { tokens: 200, timeMs: 12_000, costMicros: 450 };
@@ -70,7 +70,7 @@ function claimAll(poolId: string) {
     slot += 1;
     return { replicaId: `${poolId}-0`, slot };
   });
-  return claimTasks(opened.db, { poolId, holder: randomUUID(), slots, ttlMs: 60_000, ageing: false });
+  return claimTasks(opened.db, { poolId, holder: randomUUID(), slots, ttlMs: 60_000, serves: SERVES, ageing: false });
 }
 
 /** Ends a task in that way where it can be; false: it ended in another one, or cannot end so. */

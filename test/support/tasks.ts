@@ -67,6 +67,9 @@ export async function seedPool(
   return { poolId: id, replicaIds };
 }
 
+/** What the replicas of such a pool serve. */
+export const SERVES = { engine: 'llamacpp', modelRef: 'm' } as const;
+
 /** A test may send as many tasks in a session as it likes. */
 export const SUBMIT = {
   sessions: { ttlMs: 600_000, maxTurns: 1_000, limits: NO_LIMITS },
