@@ -85,8 +85,8 @@ export class Admission {
       if (!(error instanceof RefusalError)) throw error;
       const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
       if (known !== null) return known;
-      const { engine, priority } = task;
-      this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
+      const { correlationId, identity } = submitter;
+      this.#deps.telemetry.rejected({ ...task, correlationId }, identity, error.refusal);
       throw error;
     }
   }
@@ -94,13 +94,13 @@ export class Admission {
   async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = await this.#place(task);
+    const { poolId, explanation } = await this.#place(task, submitter.correlationId);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
     await this.#checkTokens(poolId, task);
     const { dispatcher } = this.#deps;
     const startBasis = dispatcher.startBasis(poolId, task.priority);
-    const { correlationId } = submitter;
+    const { correlationId, identity } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -113,7 +113,7 @@ export class Admission {
     const result = await this.#writer(poolId).submit(row);
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
-      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
+      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, identity, receipt);
       if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
       dispatcher.wake();
     }
@@ -162,9 +162,12 @@ export class Admission {
     return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
   }
 
-  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
+  async #place(
+    task: TaskSubmission,
+    correlationId: string,
+  ): Promise<{ poolId: string; explanation: PlacementExplanation }> {
     const outcome = choosePool(task, await this.#candidates(task));
-    this.#deps.telemetry.placed(task.placement, outcome.explanation);
+    this.#deps.telemetry.placed({ ...task, correlationId }, task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
   }

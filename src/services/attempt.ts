@@ -14,7 +14,7 @@ import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import { type ClaimedTask, requeueTask } from '../store/tasks.js';
-import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import type { RunFacts, StartFacts, Telemetry } from '../telemetry/events.js';
 import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
 import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
@@ -61,6 +61,7 @@ export class Attempt {
   #restored: Promise<void> = Promise.resolve();
   #replay = new Replay([]);
   #firstTokenAtMs: number | null = null;
+  #started: StartFacts | null = null;
   /** Set when the task went back to its queue: it may be claimed again after so long, ms. */
   claimableInMs: number | null = null;
   /** Settles when the run is over, its ending durable and its slot given back; never rejects. */
@@ -87,6 +88,7 @@ export class Attempt {
       poolId,
       priority,
       seed,
+      samplerProfileVersion: task.samplerProfileVersion,
       replicaId: replica.id,
       engineVersion: replica.engineVersion,
     };
@@ -205,6 +207,7 @@ export class Attempt {
     const { attempts, queuePosition } = task;
     const queueTimeMs = atMs - task.createdAt.getTime();
     const start = { attempt: attempts, queueTimeMs, queuePosition, predictedStartMs, kvWarmth };
+    this.#started = start;
     this.#deps.telemetry.started(this.#facts, start);
     if (!this.#log.hasStarted) {
       this.#log.start({
@@ -387,7 +390,7 @@ export class Attempt {
     this.#log.end(ending.event);
     const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
     const facts = { outcome, tokensIn, tokensOut, decodeMs };
-    this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
+    this.#deps.telemetry.ended(this.#facts, this.#started, error === null ? facts : { ...facts, error });
     return true;
   }
 

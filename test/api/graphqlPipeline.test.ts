@@ -103,7 +103,8 @@ beforeEach(async () => {
     schema: buildSchema(),
     makeContext: fakeContext,
     onInternalError: (error) => masked.push(error),
-    authorize: (params) => params.token !== 'bad',
+    authorize: (params) =>
+      params.token === 'bad' ? { ok: false, reason: 'BAD_TOKEN' } : { ok: true, acknowledge: {} },
     limits: {
       maxBodyBytes: 20_000,
       maxPayloadBytes: 20_000,
