@@ -15,9 +15,12 @@ const durationMs = z
 
 const hostName = z
   .string()
-  .regex(/^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/, {
-    error: 'is not a host name — write e.g. gpu-box.local, without https:// and without a port',
-  });
+  .regex(
+    /^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/,
+    {
+      error: 'is not a host name — write e.g. gpu-box.local, without https:// and without a port',
+    },
+  );
 
 const webOrigin = z
   .string()

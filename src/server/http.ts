@@ -1,6 +1,6 @@
 /** The one HTTP server: who may come in, which door they go to, and what every answer carries. */
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, STATUS_CODES, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { invalid, notFound, type Refusal, RefusalError } from '../core/errors.js';

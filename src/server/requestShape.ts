@@ -25,8 +25,7 @@ export function checkShape(req: IncomingMessage, upgrade: boolean): Denial | nul
   const twice = repeated(req);
   if (twice !== null) return badRequest(`the header ${twice} was sent more than once`);
   if (!req.url?.startsWith('/')) return badRequest('the target must be a path, beginning with a slash');
-  const hasBody =
-    req.headers['transfer-encoding'] !== undefined || (req.headers['content-length'] ?? '0') !== '0';
+  const hasBody = req.headers['transfer-encoding'] !== undefined || (req.headers['content-length'] ?? '0') !== '0';
   // Its bytes would be taken for the first frames of the new protocol.
   if (upgrade && hasBody) return badRequest('an upgrade must not have a body');
   return null;

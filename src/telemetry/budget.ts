@@ -54,8 +54,8 @@ export class SeenLabels {
   #fits(name: string, value: string): boolean {
     const budget = BY_NAME.get(name);
     if (budget === undefined) return true;
-    let seen = this.#seen.get(name);
-    if (seen === undefined) this.#seen.set(name, (seen = new Set()));
+    const seen = this.#seen.get(name) ?? new Set();
+    this.#seen.set(name, seen);
     if (seen.has(value)) return true;
     // "No engine" is not one of the engines; every other empty value counts.
     if (budget.closed && value === '') return true;
