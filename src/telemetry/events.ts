@@ -143,6 +143,16 @@ export class Telemetry extends DoorTelemetry {
     this.endedInQueue(task, 'DROPPED');
   }
 
+  laneRead({ engine, poolId, priority }: LaneFacts, depth: number): void {
+    this.metrics.queueDepth.set({ engine, engine_version: '', pool_id: poolId, priority }, depth);
+  }
+
+  /** What this node holds now. */
+  nodeRead(node: { readonly leases: number; readonly streamReaders: number }): void {
+    this.metrics.activeLeases.set(node.leases);
+    this.metrics.streamReaders.set(node.streamReaders);
+  }
+
   placed(task: SubmittedFacts, placement: PlacementOverrides, explanation: PlacementExplanation): void {
     const preferred = explanation.candidates.find((candidate) => candidate.poolId === explanation.chosen)?.preferred;
     this.metrics.placementDecisions.inc({

@@ -5,11 +5,15 @@ import { SeenLabels } from './budget.js';
 type Labels<T extends string> = prom.LabelValues<T>;
 
 export class Counter<T extends string = string> extends prom.Counter<T> {
-  readonly #seen = new SeenLabels();
-
-  override inc(labels?: Labels<T> | number | prom.IncreaseDataWithExemplar<T>, value?: number): void {
-    if (typeof labels === 'object') super.inc(this.#seen.within(labels as Labels<T>), value);
-    else super.inc(labels);
+  constructor(configuration: prom.CounterConfiguration<T>) {
+    super(configuration);
+    const seen = new SeenLabels();
+    // prom-client makes it a member of each instance, which an override would not see.
+    const inc = this.inc.bind(this);
+    this.inc = (labels?: Labels<T> | number | prom.IncreaseDataWithExemplar<T>, value?: number) => {
+      if (typeof labels === 'object') inc(seen.within(labels as Labels<T>), value);
+      else inc(labels);
+    };
   }
 }
 
@@ -32,10 +36,13 @@ export class Gauge<T extends string = string> extends prom.Gauge<T> {
 }
 
 export class Histogram<T extends string = string> extends prom.Histogram<T> {
-  readonly #seen = new SeenLabels();
-
-  override observe(labels: Labels<T> | number | prom.ObserveDataWithExemplar<T>, value?: number): void {
-    if (typeof labels === 'object') super.observe(this.#seen.within(labels as Labels<T>), value ?? 0);
-    else super.observe(labels);
+  constructor(configuration: prom.HistogramConfiguration<T>) {
+    super(configuration);
+    const seen = new SeenLabels();
+    const observe = this.observe.bind(this);
+    this.observe = (labels: Labels<T> | number | prom.ObserveDataWithExemplar<T>, value?: number) => {
+      if (typeof labels === 'object') observe(seen.within(labels as Labels<T>), value ?? 0);
+      else observe(labels);
+    };
   }
 }
