@@ -27,7 +27,15 @@ const EXPLANATION = { chosen: 'p', candidates: [{ poolId: 'p' }] } as unknown as
 const LOST = { code: 'WORKER_RESET', message: '', retriable: true } as const;
 const full = (policyLabel: string) =>
   ({ family: 'backpressure', code: 'ADMISSION_REJECT', message: '', retriable: true, policyLabel }) as const;
-const xid = { type: 'xid', uuid: 'G', xid: 79, class: 'fatal_reboot', meaning: '', action: '', degrades: true } as const;
+const xid = {
+  type: 'xid',
+  uuid: 'G',
+  xid: 79,
+  class: 'fatal_reboot',
+  meaning: '',
+  action: '',
+  degrades: true,
+} as const;
 const GPU = { device: '0', totalBytes: 9, otherBytes: 1, utilizationPercent: 5, replicas: [] };
 
 /** Every event with all that it can mean. */
@@ -55,8 +63,7 @@ const EVENTS: Readonly<Record<string, (telemetry: Telemetry) => void>> = {
     t.stoppedByReload(TASK, 't');
     t.endedInQueue(TASK, 'EXPIRED');
   },
-  verified: (t) =>
-    t.verified({ ...TASK, rerunId: 'r' }, { verdict: 'IDENTICAL', firstDivergentIndex: null }),
+  verified: (t) => t.verified({ ...TASK, rerunId: 'r' }, { verdict: 'IDENTICAL', firstDivergentIndex: null }),
   drained: (t) => t.drained(TASK, 5, { finished: 1, forceStopped: 0 }),
   reloaded: (t) => {
     t.reloaded(TASK, 5, null);
