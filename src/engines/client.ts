@@ -244,7 +244,9 @@ export class EngineClient {
     run: Run,
   ): AsyncGenerator<readonly EngineFrame[], void, void> {
     const seen = new StreamMeasure(request.maxTokens);
-    const { body } = await this.#http.open(call, scope, this.#idleTimeoutMs);
+    const { correlationId = '' } = request;
+    const named = correlationId === '' ? call : { ...call, headers: { 'x-correlation-id': correlationId } };
+    const { body } = await this.#http.open(named, scope, this.#idleTimeoutMs);
     try {
       const sse = new SseReader(limitsFor(request));
       scope.arm(this.#idleTimeoutMs);

@@ -183,6 +183,7 @@ export class Attempt {
     this.#begin();
     const request = {
       requestId: this.requestId,
+      correlationId: task.correlationId,
       prompt: task.prompt,
       maxTokens: task.maxTokens,
       seed: task.seed,
