@@ -3,6 +3,7 @@
  * verdict of the rule that refused it, or its score parts. The same functions answer what-if questions.
  */
 import { type Engine, invalid, type Refusal, unavailable } from './errors.js';
+import { shownRef } from './shownRef.js';
 
 export interface PlacementOverrides {
   readonly mode: 'pin' | 'prefer' | 'auto';
@@ -114,7 +115,8 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
   PIN: (pool, { placement }) =>
     placement.mode === 'pin' && placement.pinPoolId !== pool.id ? 'not the pinned pool' : null,
   ENGINE: (pool, { engine }) => (pool.engine === engine ? null : `engine is ${pool.engine}, not ${engine}`),
-  MODEL: (pool, { modelRef }) => (pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${modelRef}`),
+  MODEL: (pool, { modelRef }) =>
+    pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${shownRef(modelRef)}`,
   CONTEXT: (pool, { ctx }) =>
     ctx > pool.contextLength ? `ctx ${ctx} is above the pool's ${pool.contextLength}` : null,
   DEVICE_MASK: (pool, { placement: { requireDeviceMask: mask } }) =>
@@ -206,7 +208,7 @@ function whyNone(
   }
   if (ofEngine.length === 0) return invalid('engine', `no pool runs the engine ${request.engine}`);
   if (ofModel.length === 0) {
-    return invalid('model_ref', `no ${request.engine} pool serves the model "${request.modelRef}"`);
+    return invalid('model_ref', `no ${request.engine} pool serves the model "${shownRef(request.modelRef)}"`);
   }
   const longest = Math.max(...ofModel.map((pool) => pool.contextLength));
   if (request.ctx > longest) return invalid('ctx', `${request.ctx} is above the largest context offered, ${longest}`);

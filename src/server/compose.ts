@@ -55,11 +55,13 @@ import type { Database } from '../store/database.js';
 import { Telemetry } from '../telemetry/events.js';
 import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { keepSecret } from '../telemetry/secrets.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
 import { identityRules } from './identity.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
 import { SIM_ENTRY } from './paths.js';
+import { secretsOf } from './secrets.js';
 
 const HTTP_GRACE_MS = 2_000;
 const POOLS_READY_DEADLINE_MS = 15_000;
@@ -84,6 +86,7 @@ export interface ControlPlane extends AsyncDisposable {
 
 /** @throws StartupError | ConfigError with a cause and a fix; nothing is left running then. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  keepSecret(secretsOf(options.environment, options.config));
   const telemetry = new Telemetry(createLogger(options.logTo), createMetrics());
   const scope = new Scope((name, error) => {
     if (error !== undefined) telemetry.log.error({ step: name, err: error }, 'closing failed');
