@@ -7,7 +7,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { ExecutionArgs, GraphQLError, GraphQLSchema } from 'graphql';
+import { type ExecutionArgs, GraphQLError, type GraphQLSchema, getOperationAST } from 'graphql';
 import type { SubscribePayload } from 'graphql-ws';
 import { createYoga } from 'graphql-yoga';
 import type { GraphQLContext } from '../schema/context.js';
@@ -85,6 +85,8 @@ function makeYoga(options: GraphQLDoorOptions, limits: GraphQLLimits, shaper: Er
   });
 }
 
+const NO_OPERATION = new GraphQLError('Name the operation: the document has several, or none of that name.');
+
 type Yoga = ReturnType<typeof makeYoga>;
 
 /** The steps of the pipeline for one operation of a socket; `getEnveloped` binds every plugin to it. */
@@ -99,6 +101,8 @@ async function prepare(
     const document = enveloped.parse(payload.query);
     const errors: readonly GraphQLError[] = enveloped.validate(enveloped.schema, document);
     if (errors.length > 0) return shaper.shapeForSocket(errors);
+    // graphql-ws would say so itself, without a code.
+    if (getOperationAST(document, payload.operationName) == null) return shaper.shapeForSocket([NO_OPERATION]);
     const contextValue: unknown = await enveloped.contextFactory();
     return {
       schema: enveloped.schema,
