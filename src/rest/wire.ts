@@ -66,9 +66,12 @@ export function parseTaskRequest(body: unknown): TaskSubmission {
     determinism: request.determinism ?? 'strict',
     samplerProfileVersion: request.sampler_profile_version ?? null,
     prompt: request.prompt ?? request.inputs?.join('\n') ?? '',
+    inputs: [],
     maxTokens: request.max_tokens,
     deadlineMs: request.deadline_ms,
     kvHint: request.kv_hint ?? null,
+    followsPool: false,
+    disconnectGraceMs: null,
     placement: {
       mode: placement.mode,
       pinPoolId: placement.pin_pool_id ?? null,

@@ -156,7 +156,11 @@ export class GraphQLSockets {
             else unread.send((sent) => socket.send(data, sent), resolve);
           }),
         close: (code, reason) => socket.close(code, reason),
-        onMessage: (callback) => socket.on('message', (data) => void callback(String(data)).catch(fail)),
+        onMessage: (callback) =>
+          socket.on('message', (data) => {
+            // What was sent before its sender knew that we close is not worth looking at.
+            if (socket.readyState === socket.OPEN) void callback(String(data)).catch(fail);
+          }),
       },
       { socket, request },
     );

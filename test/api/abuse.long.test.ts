@@ -111,7 +111,7 @@ describe('floods of sockets', () => {
           socket.send(JSON.stringify({ id: String(id), type: 'subscribe', payload: { query } }));
         }
       }
-      for (const code of await Promise.all(ended)) expect(code).toBeOneOf([1006, 1013, 4401]);
+      for (const code of await Promise.all(ended)) expect(code).toBeOneOf([1006, 1013, 4408]);
     });
   }, 120_000);
 
