@@ -52,6 +52,8 @@ export interface LaneFacts extends PoolFacts {
 /** A task that ends elsewhere is never struck off; the oldest of too many is forgotten. */
 const MAX_STOPPED_BY_RELOAD = 10_000;
 
+const MAX_MODEL_CHARS = 256;
+
 function poolLabels({ engine, poolId }: PoolFacts) {
   return { engine, pool_id: poolId };
 }
@@ -62,7 +64,8 @@ function submittedFields(task: Omit<SubmittedFacts, 'priority'>) {
     session_id: task.sessionId,
     correlation_id: task.correlationId,
     engine: task.engine,
-    model_id: task.modelRef,
+    // A caller may send any text for it.
+    model_id: task.modelRef.slice(0, MAX_MODEL_CHARS),
   };
 }
 

@@ -17,7 +17,7 @@ const REDACT_PATHS = [
 ];
 
 /** Credentials inside a URL, wherever an error message or a model reference may carry one. */
-const URL_CREDENTIALS = /(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@"]+@/gi;
+const URL_CREDENTIALS = /(\b[a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/@"]+@/gi;
 const URL_QUERY = /([?&](?:[\w-]*(?:token|key|secret|password|signature|sig))=)[^\s&"]+/gi;
 
 export function redactText(text: string): string {

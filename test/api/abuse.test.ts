@@ -74,6 +74,7 @@ describe('what is too large', () => {
 
   it.each<[string, string, string, number[]]>([
     ['a body for REST', '/v1/tasks', JSON.stringify(taskRequest({ prompt: 'x'.repeat(6_000_000) })), [413]],
+    ['a name for REST', '/v1/tasks', JSON.stringify(taskRequest({ model_ref: 'a-'.repeat(2_000_000) })), [400]],
     ['nesting for REST', '/v1/tasks', deep(100_000), [400]],
     [
       'a list for REST',
@@ -107,7 +108,7 @@ describe('what is too large', () => {
   ])('%s', async (_name, path, body, statuses) => {
     const answer = await post(world.url, path, body);
     expect(statuses).toContain(answer.status);
-    await answer.arrayBuffer();
+    expect((await answer.arrayBuffer()).byteLength).toBeLessThan(2_000);
     expect(({} as { polluted?: boolean }).polluted).toBeUndefined();
   });
 
