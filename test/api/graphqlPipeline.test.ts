@@ -275,6 +275,8 @@ describe('limits', () => {
     hasty.socket.send(JSON.stringify({ type: 'connection_init' }));
     expect(await hasty.closed).toBe(4429);
     const torn = await rawSocket();
+    torn.socket.send(JSON.stringify({ type: 'connection_init' }));
+    await once(torn.socket, 'message');
     for (let part = 0; part < 2_000; part += 1) torn.socket.send('x', { fin: false });
     expect(await torn.closed).toBeOneOf([1006, 1008]);
     const garbled = await rawSocket();

@@ -77,7 +77,7 @@ async function call(path: string, body?: unknown, headers: Record<string, string
   return answer;
 }
 
-const graphql = (query: string, variables: object = {}) => call('/graphql', { query, variables });
+const throughGraphQL = (query: string, variables: object = {}) => call('/graphql', { query, variables });
 
 const EVERYTHING = `{
   pools {
@@ -101,21 +101,21 @@ async function traffic(): Promise<void> {
   await call('/v1/tasks', `{"prompt": "${planted.brokenBody}`);
   await call('/v1/capabilities', undefined, { authorization: `Bearer ${planted.wrongToken}` });
   await call(`/v1/nothing?token=${planted.pathToken}`);
-  await graphql('mutation ($i: SubmitTaskInput!) { submitTask(input: $i) { __typename } }', {
+  await throughGraphQL('mutation ($i: SubmitTaskInput!) { submitTask(input: $i) { __typename } }', {
     i: { pool: 'good', prompt: { text: planted.variable }, maxTokens: planted.variable },
   });
-  await graphql(
+  await throughGraphQL(
     `mutation { submitTask(input: { pool: "good", prompt: "${planted.literal}", maxTokens: "x" }) { id } }`,
   );
-  await graphql(`mutation { submitTask(input: { pool: "good", prompt: "${planted.literal}`);
+  await throughGraphQL(`mutation { submitTask(input: { pool: "good", prompt: "${planted.literal}`);
   await call('/graphql', `{"query": "{ ${planted.brokenBody}`);
-  await graphql('mutation ($i: SubmitTaskInput!) { submitTask(input: $i) { __typename } }', {
+  await throughGraphQL('mutation ($i: SubmitTaskInput!) { submitTask(input: $i) { __typename } }', {
     i: { pool: 'good', prompt: { text: `a; ${planted.variable}` } },
   });
-  await graphql(
+  await throughGraphQL(
     `mutation { submitTask(input: { pool: "good", prompt: ["${planted.literal}"], priority: "${planted.literal}" }) { __typename } }`,
   );
-  await graphql('query ($p: TaskPriority) { __typename }', { p: planted.variable?.repeat(3) });
+  await throughGraphQL('query ($p: TaskPriority) { __typename }', { p: planted.variable?.repeat(3) });
   const socket = await greet(world.url, { params: { token: planted.socketToken } });
   answers.push(JSON.stringify(socket));
 }
@@ -152,7 +152,7 @@ describe('no secret comes out', () => {
   });
 
   it('by what GraphQL shows of pools, crashes, events and the logs of engines', async () => {
-    const text = await graphql(EVERYTHING);
+    const text = await throughGraphQL(EVERYTHING);
     expect(text).not.toContain('"errors"');
     expect(text).toContain('starting with');
     expect(text).toContain('--api-key');
