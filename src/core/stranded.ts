@@ -8,12 +8,14 @@ import {
   type PlacementRule,
   type PoolCandidate,
 } from './placement.js';
+import type { Workload } from './workload.js';
 
 /** What its caller demanded. These verdicts hold for as long as the task does; the others are of one moment. */
 const CALLERS_RULES: ReadonlySet<PlacementRule> = new Set(['PIN', 'DEVICE_MASK', 'AVOIDED', 'FALLBACK']);
 
 export interface StrandedTask {
   readonly poolId: string;
+  readonly workload: Workload;
   readonly engine: Engine;
   readonly modelRef: string;
   readonly ctx: number;

@@ -71,7 +71,6 @@ export function isTerminal(status: TaskStatus): boolean {
 export const PRIORITIES = ['interactive', 'batch'] as const;
 export type Priority = (typeof PRIORITIES)[number];
 export type Determinism = 'strict' | 'best_effort';
-export type Workload = 'completion' | 'embedding' | 'rerank';
 
 /** Who ends a task before it ends by itself: a caller, or that nobody reads it any more. */
 export type CancelReason = 'client' | 'disconnect';

@@ -11,7 +11,7 @@ function pool(id: string, overrides: Partial<PoolCandidate> = {}): PoolCandidate
   };
 }
 
-const WANTED = { engine: 'llamacpp', modelRef: 'old', ctx: 1024 } as const;
+const WANTED = { workload: 'completion', engine: 'llamacpp', modelRef: 'old', ctx: 1024 } as const;
 
 /** Placed by these overrides among pools as they were, then looked at again with the pools as they are. */
 function again(placement: Partial<PlacementOverrides>, then: readonly PoolCandidate[], now: readonly PoolCandidate[]) {

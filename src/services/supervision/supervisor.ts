@@ -113,6 +113,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
       draining: pool.draining,
       ready: pool.replicas.some((replica) => replica.state === 'READY'),
       recoverable: pool.replicas.some((replica) => replica.state !== 'QUARANTINED' && replica.state !== 'FAILED'),
+      offers: pool.offers,
     }));
   }
 
