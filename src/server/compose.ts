@@ -6,6 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
+import { retentionBounds } from '../config/catalogSchema.js';
 import { checkExposure, isLoopback, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
@@ -21,6 +22,7 @@ import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
+import { Artifacts } from '../services/artifacts.js';
 import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
 import { Elsewhere } from '../services/cluster/elsewhere.js';
@@ -34,13 +36,14 @@ import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
 import { Outbox } from '../services/outbox.js';
 import { PoolEvents } from '../services/poolEvents.js';
-import { Pools } from '../services/pools.js';
+import { DEFAULT_DRAIN_DEADLINE_MS, Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
 import { RateLimits } from '../services/rateLimits.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
+import { Retention } from '../services/retention.js';
 import type { Services } from '../services/services.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
@@ -57,6 +60,7 @@ import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
+import { type Models, openModels } from './models.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
 import { SIM_ENTRY } from './paths.js';
 
@@ -199,6 +203,7 @@ async function furnish(
     allowHosts: config.network.allow_hosts,
     simulatedGpus: config.gpu.mode === 'simulated',
     searchPath: process.env.PATH ?? '',
+    catalogDigest: (path) => models.view.digestOfPath(path),
   };
   const { nodeId, logsDir } = dataDir;
   const provisioning = new Provisioning({ db, telemetry, nodeId, logsDir, pools: config.pools, env: provisionEnv });
@@ -267,8 +272,24 @@ async function furnish(
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
-  const nodes = { nodeId, membership, elsewhere, fleet };
-  const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
+  const models: Models = openModels({
+    ...{ db, clock, telemetry, config, dataDir, fleet },
+    configDir: provisionEnv.configDir,
+    here: () => supervisor.candidates(),
+    drain: (poolId) => pools.drain(poolId, DEFAULT_DRAIN_DEADLINE_MS),
+  });
+  const nodes = { nodeId, membership, elsewhere, fleet, modelFor: models.forReload };
+  const pools: Pools = new Pools({
+    db,
+    clock,
+    dispatcher,
+    supervisor,
+    leases,
+    gpus,
+    events: poolEvents,
+    telemetry,
+    ...nodes,
+  });
 
   scope.defer('membership', () => membership.stop());
   await membership.start();
@@ -279,6 +300,7 @@ async function furnish(
   scope.defer('vram peaks', () => vram.settled());
   scope.defer('engines', () => supervisor.stop());
   options.onKillable(() => supervisor.kill());
+  await models.start(scope);
   await provisioning.start();
   await supervisor.start();
   // Before all that has to be stopped: it reads, and may fail.
@@ -299,6 +321,8 @@ async function furnish(
   expiry.start();
   scope.defer('expiry', () => expiry.stop());
   scope.defer('operations', () => pools.stop());
+  models.retirement.start();
+  scope.defer('retirement of models', () => models.retirement.stop());
   scope.defer('stream readers', () => hub.stop());
   const replicaLogs = new ReplicaLogs({
     db,
@@ -315,11 +339,19 @@ async function furnish(
     telemetry,
     places,
     rateLimits: new RateLimits(clock, config.pools),
+    catalog: models.view,
     sessionTtlMs: config.sessions.ttl_ms,
   });
   const verification = new Verification({ db, admission, telemetry });
   verification.start();
   scope.defer('verification', () => verification.stop());
+  if (config.retention.enabled) {
+    const bounds = retentionBounds(config.retention);
+    const everyMs = config.retention.every_ms;
+    const retention = new Retention({ db, clock, telemetry, everyMs, bounds, tasksInUse: () => hub.readTasks() });
+    retention.start();
+    scope.defer('retention', () => retention.stop());
+  }
   const services: Services = {
     admission,
     verification,
@@ -334,6 +366,10 @@ async function furnish(
     host,
     replicaLogs,
     sessions: new Sessions(db, places, fleet),
+    artifacts: new Artifacts(db),
+    catalog: models.catalog,
+    catalogView: models.view,
+    staging: models.staging,
   };
   return { services, supervisor };
 }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
+import { isNamed } from '../core/modelRef.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
@@ -16,6 +17,7 @@ import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
 import { getTask } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
+import type { CatalogView } from './catalog/view.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
@@ -52,6 +54,7 @@ export interface AdmissionDeps {
   readonly telemetry: Telemetry;
   readonly places: SessionPlaces;
   readonly rateLimits: RateLimits;
+  readonly catalog: CatalogView;
   readonly sessionTtlMs: number;
 }
 
@@ -94,14 +97,16 @@ export class Admission {
   async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = await this.#place(task);
+    const { poolId, modelRef, explanation } = await this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
     await this.#checkTokens(poolId, task);
     const { dispatcher } = this.#deps;
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
-    const { placement: _overrides, ...rest } = task;
+    const { placement: _overrides, ...asked } = task;
+    // Whatever it was asked for by: the row has the name that its pool has for it.
+    const rest = { ...asked, modelRef };
     const row: NewTask = {
       ...rest,
       seed: task.seed ?? seedFromTaskId(task.taskId),
@@ -140,7 +145,7 @@ export class Admission {
 
   async #candidates(task: TaskSubmission): Promise<PoolCandidate[]> {
     const { fleet, dispatcher } = this.#deps;
-    const pools = fleet.candidates();
+    const pools = this.#deps.catalog.named(fleet.candidates());
     const lastReplica = await this.#lastReplica(task, pools);
     return pools.map((pool) => {
       const ready = fleet.ready(pool.id);
@@ -156,17 +161,20 @@ export class Admission {
   }
 
   /** Asked for only where it can make a difference: most tasks have one pool to go to, or a session of their own. */
-  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef'>[]) {
-    const fitting = pools.filter((pool) => pool.engine === task.engine && pool.modelRef === task.modelRef);
+  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef' | 'names'>[]) {
+    const fitting = pools.filter((pool) => pool.engine === task.engine && isNamed(task.modelRef, pool));
     if (fitting.length < 2 || task.kvHint === 'cold' || task.placement.mode === 'pin') return null;
     return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
   }
 
-  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
-    const outcome = choosePool(task, await this.#candidates(task));
+  async #place(task: TaskSubmission): Promise<{ poolId: string; modelRef: string; explanation: PlacementExplanation }> {
+    const pools = await this.#candidates(task);
+    this.#deps.catalog.check(task.modelRef, pools);
+    const outcome = choosePool(task, pools);
     this.#deps.telemetry.placed(task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
-    return outcome;
+    const modelRef = pools.find(({ id }) => id === outcome.poolId)?.modelRef ?? task.modelRef;
+    return { ...outcome, modelRef };
   }
 
   /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */

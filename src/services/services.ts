@@ -1,6 +1,9 @@
 /** What the doors may ask for. GraphQL and REST are given this and nothing below it. */
 import type { Admission } from './admission.js';
+import type { Artifacts } from './artifacts.js';
 import type { Cancellation } from './cancellation.js';
+import type { Catalog } from './catalog/catalog.js';
+import type { CatalogView } from './catalog/view.js';
 import type { Gpus } from './gpus.js';
 import type { Host } from './host.js';
 import type { PoolEvents } from './poolEvents.js';
@@ -9,6 +12,7 @@ import type { Provisioning } from './provisioning/provisioning.js';
 import type { Quotes } from './quotes.js';
 import type { ReplicaLogs } from './replicaLogs.js';
 import type { Sessions } from './sessions.js';
+import type { Staging } from './staging/staging.js';
 import type { StreamHub } from './streams/hub.js';
 import type { Tasks } from './tasks.js';
 import type { Verification } from './verification.js';
@@ -27,4 +31,8 @@ export interface Services {
   readonly host: Host;
   readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;
+  readonly artifacts: Artifacts;
+  readonly catalog: Catalog;
+  readonly catalogView: CatalogView;
+  readonly staging: Staging;
 }

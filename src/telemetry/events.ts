@@ -5,7 +5,7 @@ import { gradeQuote, type StartQuote } from '../core/prediction.js';
 import type { FullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import type { Priority } from '../core/task.js';
-import { SupervisionTelemetry } from './supervision.js';
+import { CatalogTelemetry } from './catalog.js';
 
 export interface TaskFacts {
   readonly taskId: string;
@@ -61,7 +61,7 @@ function fields(task: TaskFacts) {
   };
 }
 
-export class Telemetry extends SupervisionTelemetry {
+export class Telemetry extends CatalogTelemetry {
   /** Tasks whose stream a reload stopped, until they end: only then is it known whether their readers got an error. */
   readonly #stoppedByReload = new Map<string, PoolFacts>();
 
