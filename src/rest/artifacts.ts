@@ -13,7 +13,7 @@ const Artifact = z.object({
   content: z.unknown(),
   tags: z.array(z.string()).max(1000).nullish(),
   parent: z.string().nullish(),
-  metadata: z.unknown(),
+  metadata: z.unknown().optional(),
 });
 
 function referenceOf({ id, kind, digest, createdAtMs, tags }: ArtifactReference): Record<string, unknown> {
