@@ -98,6 +98,12 @@ export function hfUrl({ repo, revision, file }: Extract<ModelSource, { kind: 'hf
   return `https://huggingface.co/${repo}/resolve/${revision}/${path}`;
 }
 
+/** What engines that fetch for themselves call a whole repository; null: the source is none. */
+export function repositoryOf(sourceUrl: string): string | null {
+  const source = parseModelRef(sourceUrl);
+  return source.kind === 'hf' && source.file === null ? source.repo : null;
+}
+
 /** One spelling for what may be written in two ways. */
 export function canonicalRef(ref: string): string {
   return ref.replace(/^repo:/, 'hf:').replace(/^file:\/\/(?=\/)/, 'file:');
@@ -129,7 +135,7 @@ export function isServedAs(model: NamedModel, served: ServedModel): boolean {
   const ref = canonicalRef(served.modelRef);
   return (
     model.id === served.modelRef ||
-    (model.sourceUrl !== null && canonicalRef(model.sourceUrl) === ref) ||
+    (model.sourceUrl !== null && [canonicalRef(model.sourceUrl), repositoryOf(model.sourceUrl)].includes(ref)) ||
     model.digest === served.digest ||
     (served.path !== null && model.paths.includes(served.path))
   );

@@ -1,6 +1,8 @@
 /** Artifacts: what tasks and their callers leave behind. */
+import { z } from 'zod';
 import { ARTIFACT_KINDS, type ArtifactKind as KindValue } from '../core/artifact.js';
 import { builder, pageCost } from './builder.js';
+import { MAX_PAGE } from './connections.js';
 import { asData, InvalidParams, Unavailable } from './refusal.js';
 
 const ArtifactKind = builder.enumType('ArtifactKind', {
@@ -36,7 +38,11 @@ const Artifact = builder.prismaNode('Artifact', {
       // Written by the services alone, from the same set.
       resolve: ({ kind }) => ARTIFACT_KINDS.find((known) => known === kind) ?? 'other',
     }),
-    content: t.expose('content', { type: 'JSON', description: 'The artifact itself.', complexity: 5 }),
+    content: t.expose('content', {
+      type: 'JSON',
+      description: 'The artifact itself, up to 1 MiB; transcripts may be larger.',
+      complexity: 500,
+    }),
     metadata: t.expose('metadata', { type: 'JSON', nullable: true, description: 'What its maker says about it.' }),
     tags: t.exposeStringList('tags', { description: 'Words to find it by, in order.' }),
     sizeBytes: t.exposeInt('sizeBytes', { description: 'Of content and metadata.' }),
@@ -45,10 +51,16 @@ const Artifact = builder.prismaNode('Artifact', {
     ancestors: t.prismaField({
       type: ['Artifact'],
       description: 'Its parent, the parent of that, and so on, at most 100.',
-      args: { first: t.arg.int({ required: true, description: 'How many to return, 1 to 100.' }) },
+      args: {
+        first: t.arg.int({
+          required: true,
+          description: `How many to return, 1 to ${MAX_PAGE}.`,
+          validate: z.int().min(1).max(MAX_PAGE),
+        }),
+      },
       complexity: pageCost,
       resolve: async (query, { id }, { first }, { prisma, services }) => {
-        const line = await services.artifacts.ancestors(id, Math.max(1, first));
+        const line = await services.artifacts.ancestors(id, first);
         const found = await prisma.artifact.findMany({ ...query, where: { id: { in: line } } });
         return found.sort((a, b) => line.indexOf(a.id) - line.indexOf(b.id));
       },

@@ -38,6 +38,17 @@ export interface CatalogModelRow extends NewCatalogModel {
 const COLUMNS = `id, digest, source_url AS "sourceUrl", tags, manifests, signatures, sbom, trust_policy AS "trustPolicy",
   state, (extract(epoch FROM drain_at) * 1000)::float8 AS "drainAtMs", verification`;
 
+// Nothing but ids and row versions is read as long as nothing changes, which is nearly always.
+const VERSION: Statement = {
+  name: 'catalog_version',
+  text: `SELECT coalesce(md5(string_agg(id || ' ' || xmin::text, ',' ORDER BY id)), '') AS version FROM catalog_models`,
+};
+
+/** Another one after every change of the catalog. */
+export async function catalogVersion(db: Database): Promise<string> {
+  return (await db.query<{ version: string }>(VERSION, []))[0]?.version ?? '';
+}
+
 const LIST: Statement = {
   name: 'catalog_list',
   text: `SELECT ${COLUMNS} FROM catalog_models ORDER BY created_at, id`,

@@ -48,7 +48,8 @@ DELETE FROM tasks t USING due WHERE t.id = due.id RETURNING 1`,
   },
 };
 
-// What a task names stays as long as the task does, and a parent as long as a child.
+// What a task names stays as long as the task does, and a parent as long as a child. Asked row by row, from the oldest on:
+// as NOT EXISTS it would be joined, and read whole tables for a few rows.
 const ARTIFACTS: Rules = {
   count: newestBeyond('retention_artifacts_count', 'created_at AS at FROM artifacts', 'created_at DESC, id DESC'),
   bytes: {
@@ -64,9 +65,9 @@ SELECT ${BEYOND} FROM (
 WITH due AS MATERIALIZED (
   SELECT a.id FROM artifacts a
   WHERE a.created_at <= to_timestamp($1 / 1000.0)
-    AND NOT EXISTS (SELECT 1 FROM artifacts c WHERE c.parent = a.id)
-    AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.transcript_id = a.id)
-    AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.result_id = a.id)
+    AND (SELECT c.id FROM artifacts c WHERE c.parent = a.id LIMIT 1) IS NULL
+    AND (SELECT t.id FROM tasks t WHERE t.transcript_id = a.id LIMIT 1) IS NULL
+    AND (SELECT t.id FROM tasks t WHERE t.result_id = a.id LIMIT 1) IS NULL
   ORDER BY a.created_at, a.id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM artifacts a USING due WHERE a.id = due.id RETURNING 1`,

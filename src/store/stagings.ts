@@ -11,6 +11,16 @@ const INSERT: Statement = {
   text: 'INSERT INTO model_stagings (id, model_id, node_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id',
 };
 
+/** Of each model so many are remembered. */
+const KEPT = 20;
+
+const PRUNE: Statement = {
+  name: 'staging_prune',
+  text: `
+DELETE FROM model_stagings WHERE state <> 'RUNNING' AND id IN (
+  SELECT id FROM model_stagings WHERE model_id = $1 ORDER BY created_at DESC, id DESC OFFSET $2)`,
+};
+
 const UNDER_WAY: Statement = {
   name: 'staging_under_way',
   text: `SELECT id FROM model_stagings WHERE model_id = $1 AND node_id = $2 AND state = 'RUNNING'`,
@@ -18,7 +28,10 @@ const UNDER_WAY: Statement = {
 
 /** @returns the id of the one that is under way for this model on this node, which may be an earlier one. */
 export async function beginStaging(db: Database, id: string, modelId: string, nodeId: string): Promise<string> {
-  if ((await db.query(INSERT, [id, modelId, nodeId])).length > 0) return id;
+  if ((await db.query(INSERT, [id, modelId, nodeId])).length > 0) {
+    await db.query(PRUNE, [modelId, KEPT]);
+    return id;
+  }
   const [row] = await db.query<{ id: string }>(UNDER_WAY, [modelId, nodeId]);
   // It ended between the two statements: the next attempt finds room.
   return row?.id ?? beginStaging(db, id, modelId, nodeId);

@@ -1,10 +1,12 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beginStaging, closeInterrupted } from '../../src/store/stagings.js';
 import { digestOf, register, send, verificationOf } from '../support/catalog.js';
+import { openDatabase } from '../support/database.js';
 import { type FileServer, serve, startFileServer } from '../support/fileServer.js';
 import { gql } from '../support/graphql.js';
 import { followOperation } from '../support/operations.js';
@@ -17,15 +19,19 @@ let world: World;
 let server: FileServer;
 let folder: string;
 let modelsDir: string;
-/** Downloads of /slow get half of the file, and the rest when this is called. */
-let finish: (() => void) | null = null;
+/** Downloads of /slow get half of the file, and the rest when `finish` is called. */
+const slow: { finish: (() => void) | null } = { finish: null };
+
+function finishSlow(): void {
+  slow.finish?.();
+}
 
 function halfOf(response: ServerResponse, start: number): void {
   const half = start + Math.floor((MODEL.length - start) / 2);
   const range = start === 0 ? {} : { 'content-range': `bytes ${start}-${MODEL.length - 1}/${MODEL.length}` };
   response.writeHead(start === 0 ? 200 : 206, { 'content-length': MODEL.length - start, ...range });
   response.write(MODEL.subarray(start, half));
-  finish = () => response.end(MODEL.subarray(half));
+  slow.finish = () => response.end(MODEL.subarray(half));
 }
 
 beforeAll(async () => {
@@ -101,6 +107,30 @@ async function model(source_url: string, digest = DIGEST): Promise<string> {
   return `m${models}`;
 }
 
+it('that an earlier life of the node, or a lost node, was at ends as interrupted', async () => {
+  await using opened = await openDatabase();
+  await opened.query(
+    `INSERT INTO catalog_models (id, digest, tags, manifests, signatures) VALUES ('m', 'd', '{}', '[]', '[]')`,
+  );
+  const [ours, lost, running] = [randomUUID(), randomUUID(), randomUUID()];
+  await opened.query(
+    `INSERT INTO nodes (id, number, url, started_at, seen_at) VALUES ($1, 1, '', now(), now() - interval '1 minute'), ($2, 2, '', now(), now())`,
+    [lost, running],
+  );
+  const ids = [];
+  for (const node of [ours, lost, running]) ids.push(await beginStaging(opened.db, randomUUID(), 'm', node));
+  expect(await beginStaging(opened.db, randomUUID(), 'm', ours)).toBe(ids[0]);
+  const reason = { code: 'INTERRUPTED', message: 'm', fix: null };
+  const states = async () =>
+    (await opened.query<{ state: string }>('SELECT state FROM model_stagings ORDER BY created_at')).map(
+      ({ state }) => state,
+    );
+  await closeInterrupted(opened.db, ours, ids, reason);
+  expect(await states()).toEqual(['RUNNING', 'RUNNING', 'RUNNING']);
+  await closeInterrupted(opened.db, ours, [], reason);
+  expect(await states()).toEqual(['FAILED', 'FAILED', 'RUNNING']);
+});
+
 describe('staging', () => {
   it('fetches a model under its digest, through redirects, and the catalog can verify it then', async () => {
     const id = await model(`${server.url}/moved`);
@@ -143,11 +173,11 @@ describe('staging', () => {
     expect(await stat(cached()).catch(() => null)).toBeNull();
     expect((await cancel(stagingId)).data.cancelStaging.staging.state).toBe('CANCELED');
 
-    finish = null;
+    slow.finish = null;
     const begun = (await stage(id)).staging?.id ?? '';
-    await expect.poll(() => finish !== null, SOON).toBe(true);
+    await expect.poll(() => slow.finish !== null, SOON).toBe(true);
     expect(server.requests.at(-1)).toBe(`GET /slow bytes=${MODEL.length / 2}-`);
-    finish?.();
+    finishSlow();
     await expect.poll(async () => (await read(begun)).state, SOON).toBe('SUCCEEDED');
   });
 

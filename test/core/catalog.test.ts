@@ -92,6 +92,9 @@ describe('the names of a model that is served', () => {
     expect(namesOf(byPath, [{ ...entry, verified: true }])).toEqual(['file:a.gguf', 'nice-name', DIGEST]);
     expect(namesOf(byPath, [model({ id: 'other', paths: ['/m/b.gguf'] })])).toEqual(['file:a.gguf']);
     expect(namesOf(pool({ modelRef: 'x', digest: DIGEST }), [entry])).toEqual(['x', DIGEST, 'nice-name']);
+    expect(namesOf(pool({ modelRef: 'Qwen/Qwen2' }), [model({ id: 'qwen', sourceUrl: 'hf:Qwen/Qwen2' })])).toContain(
+      'qwen',
+    );
     expect(isNamed('hf:a/b', { modelRef: 'repo:a/b' })).toBe(true);
     expect(isNamed('hf:a/b', { modelRef: 'repo:a/c' })).toBe(false);
   });

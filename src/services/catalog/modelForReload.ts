@@ -1,7 +1,7 @@
 /** What a pool has to be given to serve the model that a caller names: a catalog entry, a digest, or a reference as it is. */
 import { modelRefusal } from '../../core/catalog.js';
 import { invalid, RefusalError, unavailable } from '../../core/errors.js';
-import { parseModelRef } from '../../core/modelRef.js';
+import { parseModelRef, repositoryOf } from '../../core/modelRef.js';
 import { untrusted } from '../../core/trust.js';
 import { fetchUrl } from '../staging/stage.js';
 import type { Staging } from '../staging/staging.js';
@@ -45,6 +45,8 @@ function uncatalogued({ view }: ReloadModelDeps, ref: string): string {
 async function locate({ files, staging }: ReloadModelDeps, model: KnownModel): Promise<string> {
   // Where nothing says how to come by it, its name is one that the engine knows.
   if (model.sourceUrl === null && !files.isCached(model)) return model.id;
+  const repository = model.sourceUrl === null ? null : repositoryOf(model.sourceUrl);
+  if (repository !== null) return repository;
   const path = files.sourcePath(model) ?? (files.isCached(model) ? files.cachePath(model) : null);
   if (path !== null) return `file:${path}`;
   const id = await staging.stage(model).catch((error: unknown) => {

@@ -1,7 +1,7 @@
 /** Verification of a catalog model: the trust policy first, then its file, read whole unless it was before. */
 import type { VerificationResult } from '../../core/catalog.js';
 import { RefusalError } from '../../core/errors.js';
-import { parseModelRef } from '../../core/modelRef.js';
+import { parseModelRef, repositoryOf } from '../../core/modelRef.js';
 import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
 import { openModelFile } from '../../host/provision/modelFile.js';
@@ -129,6 +129,10 @@ function notHere({ sourceUrl }: CatalogModelRow): Reason {
   if (sourceUrl === null) {
     const fix = 'Register it with a source_url, or put the file into the model cache under its digest.';
     return { code: 'NO_SOURCE', message: 'nothing says where its file is', fix };
+  }
+  if (repositoryOf(sourceUrl) !== null) {
+    const fix = 'Name one file in it, where the engine reads files: hf:organisation/repository/file.';
+    return { code: 'NO_SOURCE', message: 'its source is a whole repository, which has no one digest', fix };
   }
   const { kind } = parseModelRef(sourceUrl);
   return { code: 'NOT_STAGED', message: `its ${kind}: source has not been brought here`, fix: 'Stage it first.' };

@@ -3,16 +3,17 @@
  * another node counts here by then; one made here counts at once.
  */
 import { type CatalogModelRules, poolsToDrain, refRefusal, type ServingPool } from '../../core/catalog.js';
-import { RefusalError } from '../../core/errors.js';
+import { type Refusal, RefusalError } from '../../core/errors.js';
 import { canonicalRef, isServedAs, namesOf, type ServedModel } from '../../core/modelRef.js';
 import type { TrustPolicy } from '../../core/trust.js';
 import { Reconciler } from '../../runtime/reconciler.js';
-import { type CatalogModelRow, listCatalog } from '../../store/catalog.js';
+import { type CatalogModelRow, catalogVersion, listCatalog } from '../../store/catalog.js';
 import type { Database } from '../../store/database.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { ModelFiles } from './modelFiles.js';
 
 const LOOK_EVERY_MS = 1_000;
+const MAX_REMEMBERED = 1_000;
 
 export interface CatalogViewDeps {
   readonly db: Database;
@@ -37,6 +38,10 @@ export class CatalogView {
   #models: readonly KnownModel[] = [];
   /** By pool and what it serves; forgotten with every change of the catalog. */
   #names = new Map<string, readonly string[]>();
+  /** What was asked before, until the catalog changes. */
+  #refusals = new Map<string, Refusal | null>();
+  #rows: readonly CatalogModelRow[] = [];
+  #version: string | null = null;
   #seen = '';
   /** Looks overlap: one that began before another that counts already is not believed. */
   #begun = 0;
@@ -66,15 +71,19 @@ export class CatalogView {
     const { db, files, telemetry } = this.#deps;
     this.#begun += 1;
     const turn = this.#begun;
-    const [rows] = await Promise.all([listCatalog(db), files.look()]);
+    const [version] = await Promise.all([catalogVersion(db), files.look()]);
+    const rows = version === this.#version ? this.#rows : await listCatalog(db);
     if (turn < this.#believed) return;
     this.#believed = turn;
+    this.#version = version;
+    this.#rows = rows;
     const models = rows.map((row) => this.#known(row));
     const seen = JSON.stringify(models);
     if (seen === this.#seen) return;
     this.#seen = seen;
     this.#models = models;
     this.#names = new Map();
+    this.#refusals = new Map();
     telemetry.modelStates(models);
   }
 
@@ -96,7 +105,11 @@ export class CatalogView {
   check(ref: string, pools: readonly PoolModel[]): void {
     const { policy } = this.#deps;
     if (this.#models.length === 0 && policy.mode !== 'strict') return;
-    const refusal = refRefusal(ref, this.#serving(pools), this.#models, policy);
+    const key = JSON.stringify([ref, pools.map(({ id, modelRef }) => [id, modelRef])]);
+    const known = this.#refusals.get(key);
+    const refusal = known === undefined ? refRefusal(ref, this.#serving(pools), this.#models, policy) : known;
+    if (this.#refusals.size >= MAX_REMEMBERED) this.#refusals.clear();
+    this.#refusals.set(key, refusal);
     if (refusal !== null) throw new RefusalError(refusal);
   }
 
