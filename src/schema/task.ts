@@ -44,7 +44,9 @@ const Task = builder.prismaNode('Task', {
     workload: t.expose('workload', { type: Workload, description: 'What it asks for.' }),
     priority: t.expose('priority', { type: Priority, description: 'The lane it waits in.' }),
     engine: t.expose('engine', { type: Engine, description: 'The engine it asked for.' }),
-    modelRef: t.exposeString('modelRef', { description: 'The model it asked for.' }),
+    modelRef: t.exposeString('modelRef', {
+      description: 'The model it asked for, by the name that its pool has for it.',
+    }),
     ctx: t.exposeInt('ctx', { description: 'The context it asked for, in tokens.' }),
     maxTokens: t.exposeInt('maxTokens', { description: 'The most tokens it may produce.' }),
     prompt: t.exposeString('prompt', {

@@ -130,9 +130,11 @@ export class Admission {
     return this.#deps.fleet.candidates().find(({ id }) => id === poolId) ?? null;
   }
 
-  /** What-if: where this task would go now, and why; nothing is written. */
+  /** What-if: where this task would go now, and why; nothing is written. @throws RefusalError for its model */
   async explain(task: TaskSubmission): Promise<PlacementExplanation> {
-    return choosePool(task, await this.#candidates(task)).explanation;
+    const pools = await this.#candidates(task);
+    this.#deps.catalog.check(task.modelRef, pools);
+    return choosePool(task, pools).explanation;
   }
 
   /** The start of a task of that priority if it were sent now. */

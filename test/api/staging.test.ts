@@ -236,13 +236,11 @@ describe('staging', () => {
     expect(first).toMatchObject({ status: 503, code: 'POOL_UNREADY', retriable: true });
     expect(first.message).toContain('is being fetched');
     await expect.poll(async () => (await reload()).status, SOON).toBe(202);
-    const [row] = await world.database.query<{ id: string }>(
-      `SELECT id FROM operations ORDER BY created_at DESC LIMIT 1`,
-    );
-    const views = await followOperation(world.url, Buffer.from(`Operation:${row?.id}`).toString('base64'));
-    expect(views.at(-1)).toMatchObject({ kind: 'RELOAD', state: 'SUCCEEDED' });
-    const pool = (await gql(world.url, '{ pool(name: "sim") { modelRef ready model { digest } } }')).data.pool;
+    expect(await lastOperation()).toMatchObject({ kind: 'RELOAD', state: 'SUCCEEDED' });
+    const query = '{ pool(name: "sim") { modelRef ready model { digest } replicas { preload { name state } } } }';
+    const { replicas, ...pool } = (await gql(world.url, query)).data.pool;
     expect(pool).toEqual({ modelRef: `file:${cached()}`, ready: true, model: { digest: DIGEST } });
+    expect(replicas[0].preload).toContainEqual({ name: 'verify_model', state: 'SUCCEEDED' });
     expect(await send(world.url, '/v1/pools/sim/reload', { new_model_ref: 's3://b/k' })).toMatchObject({
       status: 503,
       code: 'POOL_UNREADY',
@@ -251,4 +249,24 @@ describe('staging', () => {
       status: 400,
     });
   });
+
+  it('is not needed for a file that is here, which a reload holds against its digest before it is served', async () => {
+    const file = join(folder, 'other.gguf');
+    await writeFile(file, randomBytes(1000));
+    const id = await model(`file:${file}`, `sha256:${'3'.repeat(64)}`);
+    const before = (await gql(world.url, '{ pool(name: "sim") { modelRef ready } }')).data.pool;
+    expect(await send(world.url, '/v1/pools/sim/reload', { new_model_ref: id })).toMatchObject({ status: 202 });
+    const ended = await lastOperation();
+    expect(ended?.state).not.toBe('SUCCEEDED');
+    expect(ended?.error).toMatchObject({ code: 'CHECKSUM_MISMATCH' });
+    expect((await gql(world.url, '{ pool(name: "sim") { modelRef ready } }')).data.pool).toEqual(before);
+  });
 });
+
+/** How the newest operation ended. */
+async function lastOperation() {
+  const [row] = await world.database.query<{ id: string }>(
+    `SELECT id FROM operations ORDER BY created_at DESC LIMIT 1`,
+  );
+  return (await followOperation(world.url, Buffer.from(`Operation:${row?.id}`).toString('base64'))).at(-1);
+}

@@ -58,7 +58,7 @@ CREATE INDEX "artifacts_created_at_id_size_bytes_idx" ON "artifacts"("created_at
 CREATE INDEX "artifacts_kind_created_at_id_idx" ON "artifacts"("kind", "created_at", "id");
 
 -- CreateIndex
-CREATE INDEX "artifacts_tags_idx" ON "artifacts" USING GIN ("tags");
+CREATE INDEX "artifacts_tags_idx" ON "artifacts" USING GIN ("tags") WITH (fastupdate = off);
 
 -- AddForeignKey
 ALTER TABLE "artifacts" ADD CONSTRAINT "artifacts_parent_fkey" FOREIGN KEY ("parent") REFERENCES "artifacts"("id") ON DELETE RESTRICT ON UPDATE CASCADE;

@@ -57,7 +57,7 @@ describe('a model file that a caller names', () => {
   });
 
   it('is a regular file: pipes and folders are refused at once', async () => {
-    execFileSync('mkfifo', [join(root, 'pipe')]);
+    execFileSync('/usr/bin/mkfifo', [join(root, 'pipe')]);
     expect(await codeOf(join(root, 'pipe'))).toBe('MODEL_MISSING');
     expect(await codeOf(join(root, 'deep'))).toBe('MODEL_MISSING');
     expect(await codeOf(join(root, 'nothing'))).toBe('MODEL_MISSING');
