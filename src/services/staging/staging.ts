@@ -7,7 +7,7 @@ import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
 import { Reconciler } from '../../runtime/reconciler.js';
-import { delay, within } from '../../runtime/wait.js';
+import { delay } from '../../runtime/wait.js';
 import type { CatalogModelRow } from '../../store/catalog.js';
 import {
   beginStaging,
@@ -99,8 +99,9 @@ export class Staging {
     const run = this.#runs.get(id.toLowerCase());
     if (run === undefined) return;
     run.abort.abort(CANCELED);
-    using patience = within(CANCEL_PATIENCE_MS);
-    await Promise.race([run.ended, delay(CANCEL_PATIENCE_MS, patience.signal)]);
+    const ended = new AbortController();
+    void run.ended.then(() => ended.abort());
+    await delay(CANCEL_PATIENCE_MS, ended.signal);
   }
 
   #refusal(model: CatalogModelRow): Refusal | null {
