@@ -104,7 +104,13 @@ describe('the names of a model that is served', () => {
       ...{ id: 'p', engine: 'llamacpp' as const, modelRef: 'file:a', names: ['file:a', 'nice'], contextLength: 4096 },
       ...{ deviceMask: '0', draining: false, ready: true, recoverable: true, slotsFree: 1, queueDepth: 0 },
     };
-    const request = { engine: 'llamacpp' as const, ctx: 10, deadlineMs: 1000, placement: AUTO_PLACEMENT };
+    const request = {
+      workload: 'completion' as const,
+      engine: 'llamacpp' as const,
+      ctx: 10,
+      deadlineMs: 1000,
+      placement: AUTO_PLACEMENT,
+    };
     expect(choosePool({ ...request, modelRef: 'nice' }, [candidate])).toMatchObject({ ok: true, poolId: 'p' });
     expect(choosePool({ ...request, modelRef: 'nasty' }, [candidate])).toMatchObject({
       refusal: { field: 'model_ref' },
