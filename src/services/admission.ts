@@ -83,7 +83,7 @@ export class Admission {
       return await this.#admit(task, submitter, requestHash);
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error;
-      const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
+      const known = await this.#receiptOfKnown(task.taskId, requestHash, error, submitter);
       if (known !== null) return known;
       const { engine, priority } = task;
       this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
@@ -91,7 +91,8 @@ export class Admission {
     }
   }
 
-  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+  async #admit(asked: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+    const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
     const { poolId, modelRef, explanation } = await this.#place(task);
@@ -116,10 +117,16 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
-      dispatcher.wake();
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
+      dispatcher.queued();
     }
     return receipt;
+  }
+
+  /** The model of one that follows its pool may have changed since its door read it. */
+  #following(task: TaskSubmission): TaskSubmission {
+    const pool = task.followsPool ? this.poolNow(task.placement.pinPoolId ?? '') : null;
+    return pool === null ? task : { ...task, modelRef: pool.modelRef };
   }
 
   /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
@@ -138,7 +145,7 @@ export class Admission {
   quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
     // A pool that the configuration no longer names has lanes still.
-    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    if (!fleet.candidates().some(({ id }) => id === poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
     return dispatcher.quote(poolId, priority);
   }
 
@@ -246,12 +253,23 @@ export class Admission {
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
-  async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
+  async #receiptOfKnown(
+    taskId: string,
+    requestHash: string,
+    refused: RefusalError,
+    { correlationId }: Submitter,
+  ): Promise<Receipt | null> {
     const { family, code } = refused.refusal;
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
-    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    // Written by this very request, and the answer of the database was lost.
+    if (family === 'unavailable' && row.correlationId === correlationId) {
+      this.#deps.telemetry.admitted({ ...row, taskId: row.id }, known);
+      this.#deps.dispatcher.wake();
+    }
+    return known;
   }
 }
 
