@@ -102,9 +102,8 @@ export class Admission {
     await checkTokens(fleet, poolId, task);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
-    const { placement: _overrides, ...asked } = task;
     // Whatever it was asked for by: the row has the name that its pool has for it.
-    const rest = { ...asked, modelRef };
+    const { placement: _overrides, ...rest } = { ...task, modelRef };
     const row: NewTask = {
       ...rest,
       seed: task.seed ?? seedFromTaskId(task.taskId),
