@@ -268,7 +268,9 @@ async function furnish(
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
   const nodes = { nodeId, membership, elsewhere, fleet };
-  const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
+  const rateLimits = new RateLimits(clock, config.pools);
+  const house = { db, clock, dispatcher, supervisor, leases, gpus, rateLimits, events: poolEvents, telemetry };
+  const pools = new Pools({ ...house, ...nodes });
 
   scope.defer('membership', () => membership.stop());
   await membership.start();
@@ -314,7 +316,7 @@ async function furnish(
     hub,
     telemetry,
     places,
-    rateLimits: new RateLimits(clock, config.pools),
+    rateLimits,
     sessionTtlMs: config.sessions.ttl_ms,
   });
   const verification = new Verification({ db, admission, telemetry });

@@ -1,8 +1,10 @@
 /** The doors over one set of services: GraphQL on three transports, REST, metrics and readiness. */
 import type { IncomingMessage } from 'node:http';
 import type { Environment } from '../config/environment.js';
+import { underContract } from '../rest/contract.js';
 import { controlRoutes } from '../rest/control.js';
 import { dataRoutes } from '../rest/data.js';
+import { readOperations } from '../rest/openapi.js';
 import { type Route, sendJson } from '../rest/router.js';
 import { buildSchema } from '../schema/schema.js';
 import type { Services } from '../services/services.js';
@@ -11,8 +13,9 @@ import type { Database } from '../store/database.js';
 import type { Telemetry } from '../telemetry/events.js';
 import { createGraphiQL } from './graphiql.js';
 import { createGraphQLDoor } from './graphql.js';
-import type { Doors } from './http.js';
+import { type Doors, sendHealth } from './http.js';
 import { bearerOf, checkToken, type IdentityRules, identityOf } from './identity.js';
+import { OPENAPI_DIR } from './paths.js';
 
 export interface DoorsOptions {
   readonly services: Services;
@@ -55,11 +58,14 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
   });
   const graphiql = createGraphiQL({ title: 'llama-orch' });
   return {
-    routes: [
-      ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
-      ...controlRoutes(services),
-      ...operationalRoutes(supervisor, telemetry),
-    ],
+    routes: underContract(
+      [
+        ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
+        ...controlRoutes(services),
+        ...operationalRoutes(supervisor, telemetry),
+      ],
+      readOperations(OPENAPI_DIR),
+    ),
     graphql: (req, res, correlationId) => {
       correlation.set(req, correlationId);
       void graphql.handle(req, res);
@@ -75,6 +81,11 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
 
 function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[] {
   return [
+    {
+      method: 'GET',
+      path: '/health',
+      handler: async (call) => sendHealth(call.res),
+    },
     {
       method: 'GET',
       path: '/ready',

@@ -2,6 +2,7 @@
 import { type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
 import { isLive, notReadyBecause } from '../core/pool.js';
 import { leastCapability, type RegistryReplica, registryEntry } from '../core/registry.js';
+import type { Workload } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import type { OperationRecord } from '../store/operations.js';
@@ -24,6 +25,7 @@ import { reload } from './operations/reload.js';
 import { checkRestart, findReplica, restart } from './operations/restart.js';
 import type { OperationRun, Outcome } from './operations/run.js';
 import type { PoolEvents } from './poolEvents.js';
+import type { RateLimit, RateLimits } from './rateLimits.js';
 import type { Supervisor } from './supervision/supervisor.js';
 
 export const DEFAULT_DRAIN_DEADLINE_MS = 30_000;
@@ -42,6 +44,7 @@ export interface PoolsDeps {
   readonly elsewhere: Elsewhere;
   readonly leases: LeaseKeeper;
   readonly gpus: Gpus;
+  readonly rateLimits: RateLimits;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
 }
@@ -52,8 +55,10 @@ export type Operation = OperationRecord;
 export interface EngineCapability {
   readonly engine: Engine;
   readonly contextMax: number;
-  readonly workloads: readonly string[];
+  readonly workloads: readonly Workload[];
   readonly concurrency: number;
+  /** Of its pools, for each caller; priorities without a limit are left out. */
+  readonly rateLimits: readonly RateLimit[];
 }
 
 export class Pools {
@@ -82,6 +87,7 @@ export class Pools {
         contextMax: Math.max(known?.contextMax ?? 0, pool.contextLength),
         workloads: ['completion'],
         concurrency: (known?.concurrency ?? 0) + this.#deps.fleet.limits(pool.id).slotsTotal,
+        rateLimits: [...(known?.rateLimits ?? []), ...this.#deps.rateLimits.ofPool(pool.id)],
       });
     }
     return [...byEngine.values()];
