@@ -30,7 +30,10 @@ export function taskRequest(overrides: Record<string, unknown> = {}): Record<str
 
 export async function ask(url: string, method: string, path: string, init: RequestInit = {}): Promise<Response> {
   const response = await fetch(`${url}${path}`, { method, signal: AbortSignal.timeout(20_000), ...init });
-  await checkResponse(method, path, response.clone());
+  const copy = response.clone();
+  await checkResponse(method, path, copy);
+  // Of a stream only the head was looked at, and the other copy ends with this one only.
+  if (!copy.bodyUsed) void copy.body?.cancel();
   return response;
 }
 
