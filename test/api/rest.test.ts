@@ -164,6 +164,12 @@ describe('bad input', () => {
     expect((await post(world.url, '/v1/tasks', '[1,2]')).status).toBe(400);
     expect((await post(world.url, '/v1/tasks', '"text"')).status).toBe(400);
     expect((await post(world.url, '/v1/tasks', '['.repeat(20_000))).status).toBe(400);
+    const deep = `${'{"a":'.repeat(300)}1${'}'.repeat(300)}`;
+    const nested = await post(world.url, '/v1/tasks', JSON.stringify(taskRequest()).replace('{', `{"hint":${deep},`));
+    expect(await nested.json()).toMatchObject({ code: 'INVALID_PARAMS', field: 'body' });
+    // As many digits as a body holds: they are not worth a bigint.
+    const digits = JSON.stringify(taskRequest({ seed: 1 })).replace('"seed":1', `"seed":${'9'.repeat(4_000_000)}`);
+    expect(await (await post(world.url, '/v1/tasks', digits)).json()).toMatchObject({ field: 'seed' });
     expect(
       (await post(world.url, '/v1/tasks', 'a=b', { 'content-type': 'application/x-www-form-urlencoded' })).status,
     ).toBe(415);

@@ -17,11 +17,15 @@ import { NOT_SERVED_YET } from './notServedYet.js';
 const GIB = 1024 ** 3;
 const IDLE_MS = 1_000;
 
-function pool(id: string, over: { tokensPerSecond?: number; fullPolicy?: string; slots?: number } = {}) {
-  const { tokensPerSecond = 0, fullPolicy = 'reject', slots = 2 } = over;
+function pool(
+  id: string,
+  over: { tokensPerSecond?: number; fullPolicy?: string; slots?: number; priorities?: readonly object[] } = {},
+) {
+  const { tokensPerSecond = 0, fullPolicy = 'reject', slots = 2, priorities = [] } = over;
   return {
     ...{ id, engine: 'llamacpp', model: `${id}-7b`, ctx: 4096, devices: [0], slots },
     queue: { capacity: slots === 1 ? 1 : 64, full_policy: fullPolicy },
+    admission: { priorities },
     timeouts: { wall_ms: 60_000, idle_ms: IDLE_MS },
     provisioning: {
       mode: 'simulated',
@@ -44,7 +48,7 @@ const UNREADY = {
 const CONFIG = JSON.stringify({
   gpu: { mode: 'simulated', devices: [{ name: 'Big', memory_bytes: 24 * GIB }] },
   pools: [
-    pool('sim'),
+    pool('sim', { priorities: [{ name: 'batch', rate_limit_rps: 0.5 }] }),
     pool('slow', { tokensPerSecond: 5, slots: 1 }),
     pool('lru', { tokensPerSecond: 5, slots: 1, fullPolicy: 'drop-lru' }),
     pool('sick'),
@@ -171,6 +175,9 @@ describe('what is asked for is given', () => {
     for (const id of ['getCapabilities', 'getPoolHealth', 'getPoolStatus', 'getHealth', 'getReadiness', 'getMetrics']) {
       await expectStatus(200, id);
     }
+    const { body: capabilities } = await expectStatus(200, 'getCapabilities');
+    const limits = { sim: { batch: { requests_per_second: 0.5, burst: 1 } } };
+    expect(capabilities.engines).toMatchObject([{ engine: 'llamacpp', ctx_max: 4096, rate_limits: limits }]);
     const held = await submit('slow', { max_tokens: 2000 });
     await runs(held);
     const { body: accepted, headers } = await expectStatus(202, 'drainPool', { parameters: { id: 'slow' } });
