@@ -1,13 +1,24 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 
-// Long suites are named *.long.test.ts and run by `npm run test:all` alone.
+// Long suites are named *.long.test.ts, or take a part of themselves with `LONG`; `npm run test:long` runs these alone.
 const long = process.env.LLORCH_LONG_TESTS === '1';
+
+function longFiles(): string[] {
+  const isLong = (file: string) =>
+    file.endsWith('.long.test.ts') ||
+    (file.endsWith('.test.ts') && readFileSync(file, 'utf8').includes("from '../support/long.js'"));
+  return readdirSync('test', { recursive: true, encoding: 'utf8' })
+    .map((file) => join('test', file))
+    .filter(isLong);
+}
 
 export default defineConfig({
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
-    include: ['test/**/*.test.ts'],
+    include: long ? longFiles() : ['test/**/*.test.ts'],
     exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
     globalSetup: ['test/support/globalSetup.ts'],
     pool: 'forks',

@@ -93,7 +93,10 @@ function submission() {
       prompt: 'Tell me about the sea.',
       maxTokens: 4,
       deadlineMs: 3_600_000,
+      inputs: [],
       kvHint: null,
+      followsPool: false,
+      disconnectGraceMs: null,
       placement: AUTO_PLACEMENT,
     },
   };

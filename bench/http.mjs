@@ -76,20 +76,27 @@ export async function post(url, body, { agent, expected = 202 }) {
 export function countFrames(response, needle) {
   return new Promise((resolve, reject) => {
     const seen = { count: 0, firstMs: 0, lastMs: 0 };
-    let carry = Buffer.alloc(0);
-    response.on('data', (chunk) => {
-      const bytes = carry.length === 0 ? chunk : Buffer.concat([carry, chunk]);
-      const found = countIn(bytes, needle);
-      // A needle may lie across two chunks; what is left after the last whole one is looked at again.
-      carry = Buffer.from(bytes.subarray(Math.max(found.end, bytes.length - needle.length + 1)));
-      if (found.count === 0) return;
+    watchFrames(response, needle, (count) => {
       seen.lastMs = performance.now();
       if (seen.count === 0) seen.firstMs = seen.lastMs;
-      seen.count += found.count;
+      seen.count += count;
     });
     response.once('end', () => resolve(seen));
     response.once('error', reject);
     response.once('close', () => reject(new Error('the stream was cut')));
+  });
+}
+
+/** Tells how many more of `needle` there are in the bytes of a stream, whenever some have come. */
+export function watchFrames(response, needle, onFrames) {
+  let carry = Buffer.alloc(0);
+  response.on('error', () => {});
+  response.on('data', (chunk) => {
+    const bytes = carry.length === 0 ? chunk : Buffer.concat([carry, chunk]);
+    const found = countIn(bytes, needle);
+    // A needle may lie across two chunks; what is left after the last whole one is looked at again.
+    carry = Buffer.from(bytes.subarray(Math.max(found.end, bytes.length - needle.length + 1)));
+    if (found.count > 0) onFrames(found.count);
   });
 }
 

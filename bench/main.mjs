@@ -7,9 +7,13 @@ import { cpus } from 'node:os';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAdmissions } from './admissions.mjs';
+import { measureDequeue } from './dequeue.mjs';
 import { measureFirstToken } from './firstToken.mjs';
+import { measureLifecycle } from './lifecycle.mjs';
+import { measureResuming } from './resuming.mjs';
 import { Scope } from './scope.mjs';
 import { table } from './stats.mjs';
+import { measureStreams } from './streams.mjs';
 import { measureSubscribers } from './subscribers.mjs';
 import { measureThroughput } from './throughput.mjs';
 import { startPostgres } from './world.mjs';
@@ -18,6 +22,10 @@ const MEASUREMENTS = {
   throughput: measureThroughput,
   firstToken: measureFirstToken,
   admissions: measureAdmissions,
+  lifecycle: measureLifecycle,
+  dequeue: measureDequeue,
+  streams: measureStreams,
+  resuming: measureResuming,
   subscribers: measureSubscribers,
 };
 

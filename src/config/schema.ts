@@ -66,7 +66,7 @@ const PoolFields = z.strictObject({
   sampler_profile_version: text.optional(),
   replicas: z.int().min(1).max(64).default(1),
   /** Concurrent tasks of one replica. */
-  slots: z.int().min(1).max(64).default(1),
+  slots: z.int().min(1).max(1024).default(1),
   endpoint: endpointUrl.optional(),
   /** Where an external engine serves its metrics, if not at `endpoint` (Triton: port 8002). */
   metrics_endpoint: endpointUrl.optional(),

@@ -16,10 +16,17 @@ export interface TaskSubmission {
   readonly seed: bigint | null;
   readonly determinism: Determinism;
   readonly samplerProfileVersion: string | null;
+  /** The query of a rerank task. */
   readonly prompt: string;
+  /** Texts to embed, or documents to rank; empty for completions. */
+  readonly inputs: readonly string[];
   readonly maxTokens: number;
   readonly deadlineMs: number;
   readonly kvHint: 'reuse' | 'cold' | null;
+  /** The caller named a pool and no model: it wants what the pool serves when the task is run. */
+  readonly followsPool: boolean;
+  /** Ends the task when its last reader has been gone for so long, ms; null: it outlives its readers. */
+  readonly disconnectGraceMs: number | null;
   readonly placement: PlacementOverrides;
 }
 

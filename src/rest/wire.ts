@@ -22,9 +22,12 @@ export function submissionOf(request: TaskRequest): TaskSubmission {
     determinism: request.determinism ?? 'strict',
     samplerProfileVersion: request.sampler_profile_version ?? null,
     prompt: request.prompt ?? request.inputs?.join('\n') ?? '',
+    inputs: [],
     maxTokens: request.max_tokens,
     deadlineMs: Number(request.deadline_ms),
     kvHint: request.kv_hint ?? null,
+    followsPool: false,
+    disconnectGraceMs: null,
     placement: {
       mode: placement?.mode ?? 'auto',
       pinPoolId: placement?.pin_pool_id ?? null,

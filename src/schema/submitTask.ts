@@ -143,9 +143,12 @@ async function submissionOf(
     determinism: input.determinism,
     samplerProfileVersion: input.samplerProfileVersion ?? null,
     prompt: input.prompt,
+    inputs: [],
     maxTokens: input.maxTokens,
     deadlineMs: input.deadlineMs,
     kvHint: input.kvHint ?? null,
+    followsPool: input.pool != null && input.modelRef == null,
+    disconnectGraceMs: null,
     placement,
   };
 }

@@ -282,9 +282,10 @@ function receipt(taskId: string, poolId: string, queuePosition: number, basis: S
   return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote: quoteStart(queuePosition, basis) };
 }
 
-/** Of everything that makes two submissions the same task. */
+/** Of everything that makes two submissions the same task. The model of one that follows its pool was not its caller's word. */
 function hashOf(task: TaskSubmission): string {
-  const { placement, ...rest } = task;
+  const { placement, modelRef, ...others } = task;
+  const rest = task.followsPool ? others : { ...others, modelRef };
   const canonical = JSON.stringify(
     [Object.entries(rest).sort(byKey), Object.entries(placement).sort(byKey)],
     (_key, value) => (typeof value === 'bigint' ? String(value) : value),

@@ -1,5 +1,5 @@
 /** The journal of pools: every event is a row with a cursor; a reader replays from any point and goes on live, no gap. */
-
+import { randomUUID } from 'node:crypto';
 import type { Database } from '../store/database.js';
 import {
   appendPoolEvent,
@@ -25,11 +25,13 @@ export class PoolEvents {
   }
 
   /** Writes an event and wakes readers. A failure is logged: what happened, happened, recorded or not. */
-  async record(event: NewPoolEvent): Promise<void> {
-    await this.append(event).catch((error: unknown) => this.#telemetry.backgroundFailure('pool event', error));
+  async record(event: Omit<NewPoolEvent, 'id'>): Promise<void> {
+    await this.append({ id: randomUUID(), ...event }).catch((error: unknown) =>
+      this.#telemetry.backgroundFailure('pool event', error),
+    );
   }
 
-  /** The same for whoever tries again: rejects when it was not written. */
+  /** The same for whoever tries again, with the same id: rejects when it is not known to be written. */
   async append(event: NewPoolEvent): Promise<void> {
     await appendPoolEvent(this.#db, event);
     for (const wake of [...this.#wake]) wake();

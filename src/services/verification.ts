@@ -134,7 +134,15 @@ function submissionOf(task: TaskRow): TaskSubmission {
   const taskId = randomUUID();
   return {
     ...{ taskId, sessionId: taskId, workload, modelRef, engine, ctx, seed, determinism, samplerProfileVersion },
-    ...{ prompt, maxTokens, priority: 'batch', kvHint: null },
+    ...{
+      prompt,
+      inputs: task.inputs,
+      maxTokens,
+      priority: 'batch',
+      kvHint: null,
+      followsPool: false,
+      disconnectGraceMs: null,
+    },
     deadlineMs: Math.max(LEAST_DEADLINE_MS, task.deadlineAt.getTime() - task.createdAt.getTime()),
     placement: { ...AUTO_PLACEMENT, mode: 'prefer', preferPools: [task.poolId] },
   };

@@ -94,6 +94,7 @@ function rowOf(task: NewTask, ord: number) {
     model_ref: task.modelRef,
     ctx: task.ctx,
     prompt: task.prompt,
+    inputs: task.inputs,
     max_tokens: task.maxTokens,
     seed: String(task.seed),
     determinism: task.determinism,
@@ -104,6 +105,8 @@ function rowOf(task: NewTask, ord: number) {
     placement: task.explanation,
     start_basis: task.startBasis,
     deadline_ms: task.deadlineMs,
+    follows_pool: task.followsPool,
+    disconnect_grace_ms: task.disconnectGraceMs,
   };
 }
 

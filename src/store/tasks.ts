@@ -14,11 +14,14 @@ export interface TaskRow {
   readonly modelRef: string;
   readonly ctx: number;
   readonly prompt: string;
+  readonly inputs: readonly string[];
   readonly maxTokens: number;
   readonly seed: bigint;
   readonly determinism: Determinism;
   readonly samplerProfileVersion: string | null;
   readonly kvHint: 'reuse' | 'cold' | null;
+  readonly followsPool: boolean;
+  readonly disconnectGraceMs: number | null;
   readonly correlationId: string;
   readonly requestHash: string;
   readonly status: TaskStatus;
@@ -83,8 +86,9 @@ export interface Finish extends Append {
 
 /** Of a TaskRow, for a `tasks t`. */
 export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId", t.workload, t.priority, t.engine,
-  t.model_ref AS "modelRef", t.ctx, t.prompt, t.max_tokens AS "maxTokens", t.seed, t.determinism,
-  t.sampler_profile_version AS "samplerProfileVersion", t.kv_hint AS "kvHint", t.correlation_id AS "correlationId",
+  t.model_ref AS "modelRef", t.ctx, t.prompt, t.inputs, t.max_tokens AS "maxTokens", t.seed, t.determinism,
+  t.sampler_profile_version AS "samplerProfileVersion", t.kv_hint AS "kvHint", t.follows_pool AS "followsPool",
+  t.disconnect_grace_ms AS "disconnectGraceMs", t.correlation_id AS "correlationId",
   t.request_hash AS "requestHash", t.status,
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type CutProxy, startCutProxy } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -53,7 +54,7 @@ describe('a database that was away', () => {
     expect(moves.at(-1)?.detail.to).toBe('READY');
   });
 
-  it('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
+  it.runIf(LONG)('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
     world = await startWorld({ config: simConfig({ replicas: 1 }) });
     await world.database.query(`CREATE SEQUENCE endings;
       CREATE FUNCTION refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type FakeNvidiaSmi, fakeApp, fakeGpu, fakeNvidiaSmi } from '../host/gpuSupport.js';
 import { cleanUp } from '../host/support.js';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const MIB = 1024 ** 2;
@@ -54,30 +55,34 @@ const row = async (): Promise<{ pid: number; bytes: number }> => {
 const count = async (sql: string): Promise<number> => (await world.database.query(sql)).length;
 
 describe('memory of a GPU that is read', () => {
-  it('is learned from the engine; one that died and holds it keeps it from the next until it is free', async () => {
-    await reads(300, {});
-    world = await startWorld({ config: onNvidia(simConfig({ replicas: 1, slots: 1 })) });
-    const { pid, bytes } = await row();
-    // Nothing is known but what the configuration claims.
-    expect(bytes).toBe(GIB);
-    await reads(300, { [pid]: 5000 });
-    const peak = () => world.database.query('SELECT peak_bytes::float8 AS bytes, samples FROM vram_peaks');
-    await expect.poll(peak).toEqual([{ bytes: 5000 * MIB, samples: 1 }]);
+  it.runIf(LONG)(
+    'is learned from the engine; one that died and holds it keeps it from the next until it is free',
+    async () => {
+      await reads(300, {});
+      world = await startWorld({ config: onNvidia(simConfig({ replicas: 1, slots: 1 })) });
+      const { pid, bytes } = await row();
+      // Nothing is known but what the configuration claims.
+      expect(bytes).toBe(GIB);
+      await reads(300, { [pid]: 5000 });
+      const peak = () => world.database.query('SELECT peak_bytes::float8 AS bytes, samples FROM vram_peaks');
+      await expect.poll(peak).toEqual([{ bytes: 5000 * MIB, samples: 1 }]);
 
-    process.kill(pid, 'SIGKILL');
-    await expect
-      .poll(async () => (await replica()).lastError, { timeout: 25_000 })
-      .toMatchObject({
-        code: 'VRAM_NOT_FREED',
-        message: `GPU 0 (NVIDIA RTX 3090, Fake) still misses 4.9 GiB of an engine that has ended; held by process ${pid}`,
-      });
-    expect((await replica()).state).not.toBe('READY');
-    await reads(300, {});
-    await expect.poll(replica, { timeout: 25_000 }).toMatchObject({ state: 'READY', lastError: null });
-    expect((await row()).bytes).toBe(Math.ceil(5000 * MIB * 1.05));
-    await expect.poll(() => count(`SELECT 1 FROM pool_events WHERE kind = 'vram_not_freed'`)).toBe(1);
-    await expect.poll(() => count(`SELECT 1 FROM pool_events WHERE kind = 'vram_freed'`)).toBe(1);
-  }, 90_000);
+      process.kill(pid, 'SIGKILL');
+      await expect
+        .poll(async () => (await replica()).lastError, { timeout: 25_000 })
+        .toMatchObject({
+          code: 'VRAM_NOT_FREED',
+          message: `GPU 0 (NVIDIA RTX 3090, Fake) still misses 4.9 GiB of an engine that has ended; held by process ${pid}`,
+        });
+      expect((await replica()).state).not.toBe('READY');
+      await reads(300, {});
+      await expect.poll(replica, { timeout: 25_000 }).toMatchObject({ state: 'READY', lastError: null });
+      expect((await row()).bytes).toBe(Math.ceil(5000 * MIB * 1.05));
+      await expect.poll(() => count(`SELECT 1 FROM pool_events WHERE kind = 'vram_not_freed'`)).toBe(1);
+      await expect.poll(() => count(`SELECT 1 FROM pool_events WHERE kind = 'vram_freed'`)).toBe(1);
+    },
+    90_000,
+  );
 
   it('that comes back is used again without a word', async () => {
     await reads(300, {});

@@ -191,9 +191,12 @@ describe('admission', () => {
     determinism: 'strict',
     samplerProfileVersion: null,
     prompt: 'p',
+    inputs: [],
     maxTokens: 10,
     deadlineMs: 1000,
     kvHint: null,
+    followsPool: false,
+    disconnectGraceMs: null,
     placement: AUTO_PLACEMENT,
   };
 

@@ -88,22 +88,26 @@ describe('after kill -9 of the control plane', () => {
     expect(processesOf(home)).toEqual([]);
   });
 
-  it('a sick engine is ended, and replaced', async () => {
-    const config = simConfig({ replicas: 2 });
-    const first = await start(config);
-    const [sick, well] = await engines();
-    await kill(first);
-    process.kill(Number(sick), 'SIGSTOP');
-    const second = await start(config);
-    await expect
-      .poll(async () => (await replicas(second.url)).every(({ state }) => state === 'READY'), { timeout: 25_000 })
-      .toBe(true);
-    const after = await engines();
-    expect(after).toContain(well);
-    expect(after).not.toContain(sick);
-    expect(after).toHaveLength(2);
-    await serves(second.url, 'llamacpp');
-  }, 60_000);
+  it.runIf(LONG)(
+    'a sick engine is ended, and replaced',
+    async () => {
+      const config = simConfig({ replicas: 2 });
+      const first = await start(config);
+      const [sick, well] = await engines();
+      await kill(first);
+      process.kill(Number(sick), 'SIGSTOP');
+      const second = await start(config);
+      await expect
+        .poll(async () => (await replicas(second.url)).every(({ state }) => state === 'READY'), { timeout: 25_000 })
+        .toBe(true);
+      const after = await engines();
+      expect(after).toContain(well);
+      expect(after).not.toContain(sick);
+      expect(after).toHaveLength(2);
+      await serves(second.url, 'llamacpp');
+    },
+    60_000,
+  );
 
   it('engines that would be started otherwise now are replaced', async () => {
     const first = await start(simConfig({ replicas: 1, slots: 1 }));
@@ -132,7 +136,7 @@ describe('after kill -9 of the control plane', () => {
     await serves(second.url, 'llamacpp');
   });
 
-  it('engines of pools that are gone are ended', async () => {
+  it.runIf(LONG)('engines of pools that are gone are ended', async () => {
     const first = await start(simConfig({ replicas: 2 }));
     const before = await engines();
     await kill(first);
@@ -180,35 +184,43 @@ pools: [{ id: p, engine: llamacpp, model: 'file:m.gguf', ctx: 4096, slots: 1, pr
     expect(await life()).toBe(third);
   }, 120_000);
 
-  it('is replaced: a program without a promise that is another one now', async () => {
-    const program = join(home, 'llama-server');
-    await writeProgram(program, LLAMA_SERVER_IN_PLACE);
-    await writeFile(join(home, 'm.gguf'), 'a model');
-    const life = () => lifeWith(`{ mode: binary, binary: { url: 'file://${program}' } }`);
-    const first = await life();
-    expect(await life()).toBe(first);
-    await appendFile(program, '// rebuilt\n');
-    expect(await life()).not.toBe(first);
-  }, 120_000);
+  it.runIf(LONG)(
+    'is replaced: a program without a promise that is another one now',
+    async () => {
+      const program = join(home, 'llama-server');
+      await writeProgram(program, LLAMA_SERVER_IN_PLACE);
+      await writeFile(join(home, 'm.gguf'), 'a model');
+      const life = () => lifeWith(`{ mode: binary, binary: { url: 'file://${program}' } }`);
+      const first = await life();
+      expect(await life()).toBe(first);
+      await appendFile(program, '// rebuilt\n');
+      expect(await life()).not.toBe(first);
+    },
+    120_000,
+  );
 
-  it('is replaced: sources at another ref', async () => {
-    const { folder } = await makeFakeTools(home);
-    const repo = join(home, 'repo');
-    await mkdir(repo);
-    await writeFile(join(repo, 'engine'), LLAMA_SERVER_IN_PLACE);
-    await writeFile(join(home, 'm.gguf'), 'a model');
-    const git = (...args: string[]) =>
-      execFileSync('git', ['-C', repo, '-c', 'user.name=t', '-c', 'user.email=t@t.test', ...args]);
-    git('init', '--quiet');
-    git('add', '.');
-    git('commit', '--quiet', '-m', 'engine');
-    for (const tag of ['b1', 'b2']) git('tag', tag);
-    const life = (ref: string) =>
-      lifeWith(`{ mode: source, source: { repo: 'file://${repo}', ref: ${ref} } }`, {
-        PATH: `${folder}:${process.env.PATH}`,
-      });
-    const first = await life('b1');
-    expect(await life('b1')).toBe(first);
-    expect(await life('b2')).not.toBe(first);
-  }, 120_000);
+  it.runIf(LONG)(
+    'is replaced: sources at another ref',
+    async () => {
+      const { folder } = await makeFakeTools(home);
+      const repo = join(home, 'repo');
+      await mkdir(repo);
+      await writeFile(join(repo, 'engine'), LLAMA_SERVER_IN_PLACE);
+      await writeFile(join(home, 'm.gguf'), 'a model');
+      const git = (...args: string[]) =>
+        execFileSync('git', ['-C', repo, '-c', 'user.name=t', '-c', 'user.email=t@t.test', ...args]);
+      git('init', '--quiet');
+      git('add', '.');
+      git('commit', '--quiet', '-m', 'engine');
+      for (const tag of ['b1', 'b2']) git('tag', tag);
+      const life = (ref: string) =>
+        lifeWith(`{ mode: source, source: { repo: 'file://${repo}', ref: ${ref} } }`, {
+          PATH: `${folder}:${process.env.PATH}`,
+        });
+      const first = await life('b1');
+      expect(await life('b1')).toBe(first);
+      expect(await life('b2')).not.toBe(first);
+    },
+    120_000,
+  );
 });

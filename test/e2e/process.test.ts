@@ -3,6 +3,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createDatabase } from '../support/database.js';
+import { LONG } from '../support/long.js';
 import { indicesOf, post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
 import { makeHome, processesOf, runToEnd, startServer } from '../support/server.js';
 
@@ -62,7 +63,7 @@ describe('the life of the program', () => {
     expect(processesOf(dir)).toEqual([]);
   });
 
-  it('ends best_effort tasks of a killed control plane with WORKER_RESET', async () => {
+  it.runIf(LONG)('ends best_effort tasks of a killed control plane with WORKER_RESET', async () => {
     const dir = await home();
     const first = await startServer(dir);
     const request = demoTask({ max_tokens: 200, determinism: 'best_effort' });

@@ -1,4 +1,5 @@
 /** The journal under load: several pools, several writers, two nodes, readers that begin anywhere. */
+import { randomUUID } from 'node:crypto';
 import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PoolEvents } from '../../src/services/poolEvents.js';
@@ -98,5 +99,16 @@ describe('pool events', () => {
     const parked = reader.next();
     reader.close();
     expect(await parked).toBeNull();
+  });
+
+  it('that are told twice, as after an answer that was lost, are written once and leave no number unused', async () => {
+    const { head } = await opened.query('SELECT last_seq::text AS head FROM journal').then(([row]) => row ?? {});
+    const event = { id: randomUUID(), poolId: 'a', replicaId: null, kind: 'test', message: 'twice', detail: null };
+    await node.append(event);
+    await node.append(event);
+    await node.append({ ...event, id: randomUUID(), message: 'next' });
+    const events = await read(node, null, String(head), 2);
+    expect(events.map(({ message }) => message)).toEqual(['twice', 'next']);
+    gapless(events, BigInt(String(head)));
   });
 });

@@ -6,6 +6,7 @@ import { nextStatus, type TaskCommand, type TaskStatus } from '../../src/core/ta
 import { claimTasks, submitTasks } from '../../src/store/queue.js';
 import { appendChunks, endQueuedTask, finishTask, getTask, type LogChunk, requeueTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
+import { LONG } from '../support/long.js';
 import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
 
 const COMMANDS: TaskCommand[] = ['claim', 'stream', 'end', 'fail', 'cancel', 'requeue', 'drop', 'expire'];
@@ -90,7 +91,7 @@ describe('tasks in SQL', () => {
         );
         expect(open[0]?.n).toBe(status === 'LEASED' || status === 'STREAMING' ? 1 : 0);
       }),
-      { numRuns: 60 },
+      { numRuns: LONG ? 120 : 20 },
     );
   });
 });

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { readEnvironment } from '../../src/config/environment.js';
 import { parseConfig } from '../../src/config/load.js';
+import { pollUntil } from '../../src/runtime/wait.js';
 import { type ControlPlane, startControlPlane } from '../../src/server/compose.js';
 import { createDatabase, type TestDatabase } from './database.js';
 import { endsWithFile } from './lifetimes.js';
@@ -67,6 +68,14 @@ pools:
 `;
 }
 
+/** Rows follow what replicas are by a moment: tests that look into them begin when they have. */
+async function rowsFollow(database: TestDatabase): Promise<void> {
+  const behind = `SELECT id FROM pools p WHERE NOT EXISTS (
+    SELECT FROM replicas r WHERE r.pool_id = p.id AND r.state = 'READY' AND NOT r.retired)`;
+  const follow = async () => (await database.query(behind)).length === 0;
+  if (!(await pollUntil(follow, { everyMs: 20, deadlineMs: 15_000 }))) throw new Error('rows do not follow replicas');
+}
+
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const home = await mkdtemp(join(tmpdir(), 'llama-orch-world-'));
   const database = await createDatabase().catch(async (error: unknown) => {
@@ -117,6 +126,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     const notReady = plane.pools.filter((pool) => !pool.ready);
     if (notReady.length > 0 && options.expectNotReady !== true)
       throw new Error(`pools are not ready: ${JSON.stringify(notReady)}\n${lines.join('')}`);
+    if (options.expectNotReady !== true) await rowsFollow(database);
     const { url } = plane;
     return { plane, url, database, logLines: () => lines, [Symbol.asyncDispose]: close };
   } catch (error) {

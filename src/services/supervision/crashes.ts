@@ -113,9 +113,8 @@ export class Crashes {
         : flagChanges(before, launchArgs, OTHER_AT_EVERY_START).slice(0, MAX_FLAG_CHANGES);
     await insertCrash(db, { ...crash, flagChanges: changes });
     await pruneCrashes(db, replicaId, KEPT_PER_REPLICA);
-    // Last, as it does not fail: so it is told once, however often the rest is tried.
     const detail = { crash: id, fault, exit_code: exitCode, signal, flag_changes: changes };
-    await events.record({ poolId, replicaId, kind: 'replica_crashed', message, detail });
+    await events.append({ id, poolId, replicaId, kind: 'replica_crashed', message, detail });
   }
 }
 

@@ -1,4 +1,5 @@
 /** What a replica tells of itself, and where it goes: its row, the journal of its pool, the log, the metrics. */
+import { randomUUID } from 'node:crypto';
 import type { BreakerState } from '../../core/breaker.js';
 import type { Engine } from '../../core/errors.js';
 import type { ReplicaHealth } from '../../core/health.js';
@@ -124,6 +125,7 @@ export class Reports implements ReplicaReports {
   #event(kind: string, message: string, detail: Readonly<Record<string, unknown>>): void {
     const { poolId, id: replicaId } = this.#replica;
     const { outbox, events } = this.#deps;
-    outbox.push(`${kind} of ${replicaId}`, () => events.append({ poolId, replicaId, kind, message, detail }));
+    const id = randomUUID();
+    outbox.push(`${kind} of ${replicaId}`, () => events.append({ id, poolId, replicaId, kind, message, detail }));
   }
 }
