@@ -179,6 +179,8 @@ export interface components {
              * @description The same as decode_ms.
              */
             readonly decode_time_ms?: number | bigint;
+            /** @description budget, where the budget of the session ended the task. */
+            readonly finish_reason?: string;
             /** @description Of an embedding or a rerank task. */
             readonly result?: unknown;
             /** Format: int32 */
