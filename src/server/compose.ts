@@ -17,6 +17,8 @@ import { simulatedGpus } from '../host/gpus.js';
 import { engineLogFile } from '../host/logFile.js';
 import { containerEnvironment } from '../host/provision/program.js';
 import { StartupError } from '../host/startupError.js';
+import { underContract } from '../rest/contract.js';
+import { readOperations } from '../rest/openapi.js';
 import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
@@ -58,7 +60,7 @@ import { createMetrics } from '../telemetry/metrics.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
-import { SIM_ENTRY } from './paths.js';
+import { OPENAPI_DIR, SIM_ENTRY } from './paths.js';
 
 const HTTP_GRACE_MS = 2_000;
 const POOLS_READY_DEADLINE_MS = 15_000;
@@ -117,7 +119,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const house = await furnish(options, telemetry, dataDir, { db, url }, scope);
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
-  server.open(doors);
+  server.open({ ...doors, routes: underContract(doors.routes, readOperations(OPENAPI_DIR)) });
   scope.defer('readiness', () => server.shut());
 
   onStep('waiting for the pools');

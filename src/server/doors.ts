@@ -1,10 +1,8 @@
 /** The doors over one set of services: GraphQL on three transports, REST, metrics and readiness. */
 import type { IncomingMessage } from 'node:http';
 import type { Environment } from '../config/environment.js';
-import { underContract } from '../rest/contract.js';
 import { controlRoutes } from '../rest/control.js';
 import { dataRoutes } from '../rest/data.js';
-import { readOperations } from '../rest/openapi.js';
 import { type Route, sendJson } from '../rest/router.js';
 import { buildSchema } from '../schema/schema.js';
 import type { Services } from '../services/services.js';
@@ -15,7 +13,6 @@ import { createGraphiQL } from './graphiql.js';
 import { createGraphQLDoor } from './graphql.js';
 import { type Doors, sendHealth } from './http.js';
 import { bearerOf, checkToken, type IdentityRules, identityOf } from './identity.js';
-import { OPENAPI_DIR } from './paths.js';
 
 export interface DoorsOptions {
   readonly services: Services;
@@ -58,14 +55,11 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
   });
   const graphiql = createGraphiQL({ title: 'llama-orch' });
   return {
-    routes: underContract(
-      [
-        ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
-        ...controlRoutes(services),
-        ...operationalRoutes(supervisor, telemetry),
-      ],
-      readOperations(OPENAPI_DIR),
-    ),
+    routes: [
+      ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
+      ...controlRoutes(services),
+      ...operationalRoutes(supervisor, telemetry),
+    ],
     graphql: (req, res, correlationId) => {
       correlation.set(req, correlationId);
       void graphql.handle(req, res);
