@@ -2,7 +2,9 @@
  * Every operation and every status of contracts/openapi, asked of a running server by a client made from these files. What
  * cannot be provoked is named with its reason, so that a new status is either shown or explained.
  */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ERROR_CODES } from '../../src/core/errors.js';
 import { pollUntil } from '../../src/runtime/wait.js';
@@ -16,6 +18,7 @@ import { NOT_SERVED_YET } from './notServedYet.js';
 
 const GIB = 1024 ** 3;
 const IDLE_MS = 1_000;
+const TOKEN = 'the-token-of-this-test';
 
 function pool(
   id: string,
@@ -58,31 +61,27 @@ const CONFIG = JSON.stringify({
 
 const SERVED = OPERATIONS.filter(({ operationId }) => !NOT_SERVED_YET.includes(operationId));
 const NO_INPUT = [
-  'getOperation',
-  'getPoolHealth',
-  'getPoolStatus',
-  'getCapabilities',
-  'getHealth',
-  'getReadiness',
-  'getMetrics',
-];
+  ...['getOperation', 'getPoolHealth', 'getPoolStatus', 'getCapabilities', 'getHealth', 'getReadiness', 'getMetrics'],
+  ...['getCatalogModel', 'deleteCatalogModel', 'getArtifact'],
+].filter((id) => SERVED.some(({ operationId }) => operationId === id));
 
-/** By operation and status, or by status alone. */
+/** They ask nobody. */
+const IN_MEMORY = ['getCapabilities', 'getReadiness', 'getMetrics', 'registerWorker'].filter((id) =>
+  SERVED.some(({ operationId }) => operationId === id),
+);
+const served = (operationId: string) => SERVED.some((one) => one.operationId === operationId);
+const NO_CATALOG = 'no model can be retired or refused without the catalog';
+
+/** By operation and status. */
 const NOT_PROVOKED: Readonly<Record<string, string>> = {
   ...Object.fromEntries(NO_INPUT.map((id) => [`${id} 400`, 'nothing in it can be wrong, but for HTTP itself'])),
-  'createTask 410': 'no model can be retired without the catalog',
-  'reloadPool 410': 'no model can be retired without the catalog',
-  'getCapabilities 500': 'answered from memory',
-  'getReadiness 500': 'answered from memory',
-  'getMetrics 500': 'answered from memory',
-  'getCapabilities 503': 'only while the control plane starts or stops',
-  'getReadiness 503': 'only while no pool is ready; see registry.test.ts',
-  'getMetrics 503': 'only while the control plane starts or stops',
+  ...(!served('createCatalogModel') && { 'createTask 410': NO_CATALOG, 'reloadPool 410': NO_CATALOG }),
+  ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 500`, 'answered from memory'])),
+  ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 503`, 'only while the control plane starts or stops'])),
 };
 const CODES_NOT_PROVOKED: Readonly<Record<string, string>> = {
   REPLICA_EXHAUSTED: 'no rule gives it: tasks wait for a slot, and a full queue is ADMISSION_REJECT',
-  MODEL_DEPRECATED: 'no model can be retired without the catalog',
-  UNTRUSTED_ARTIFACT: 'nothing is verified without the catalog',
+  ...(!served('createCatalogModel') && { MODEL_DEPRECATED: NO_CATALOG, UNTRUSTED_ARTIFACT: NO_CATALOG }),
 };
 
 let world: World;
@@ -95,9 +94,9 @@ beforeAll(async () => {
     proxy = await startCutProxy({ host: hostname, port: Number(port) });
     return Object.assign(new URL(url), { host: `127.0.0.1:${proxy.port}` }).href;
   };
-  const env = { AUTH_TOKEN: 'the-token', AUTH_OPTIONAL: 'true' };
+  const env = { AUTH_TOKEN: TOKEN, AUTH_OPTIONAL: 'true' };
   world = await startWorld({ config: CONFIG, configDir: process.cwd(), env, databaseUrl, expectNotReady: true });
-  client = new ContractClient(world.url);
+  client = new ContractClient(world.url, { 'x-api-key': TOKEN });
   const states = async () => {
     const rows = await world.database.query<{ state: string }>('SELECT DISTINCT state::text FROM replicas ORDER BY 1');
     return rows.map(({ state }) => state).join(' ');
@@ -195,6 +194,46 @@ describe('what is asked for is given', () => {
   });
 });
 
+describe('what is kept', () => {
+  const model = (id: string, over: object = {}) => ({ body: { id, digest: `sha256:${'0'.repeat(64)}`, ...over } });
+  const withId = (id: string, over: object = {}) => ({ parameters: { id }, ...over });
+
+  it.skipIf(!served('createArtifact'))('artifacts, under the digest of what they hold', async () => {
+    const body = { kind: 'plan', content: { big: 1 }, tags: ['a'] };
+    const text = JSON.stringify(body).replace('"big":1', '"big":9007199254740993');
+    const { body: reference } = await expectStatus(201, 'createArtifact', { text });
+    expect((await expectStatus(201, 'createArtifact', { text })).body.id).toBe(reference.id);
+    const { body: kept } = await expectStatus(200, 'getArtifact', withId(String(reference.id)));
+    expect(kept).toMatchObject({ kind: 'plan', tags: ['a'] });
+  });
+
+  it.skipIf(!served('createCatalogModel'))('models; one that is retired, or not trusted, takes no tasks', async () => {
+    await expectStatus(201, 'createCatalogModel', model('lru-7b', { tags: ['a'] }));
+    await expectStatus(409, 'createCatalogModel', model('lru-7b', { tags: ['b'] }));
+    await expectStatus(200, 'getCatalogModel', withId('lru-7b'));
+    const retired = { state: 'Retired', deadline_ms: 600_000 };
+    await expectStatus(202, 'setCatalogModelState', withId('lru-7b', { body: retired }));
+    await expectStatus(410, 'createTask', body({ model_ref: 'lru-7b' }), 'MODEL_DEPRECATED');
+    await expectStatus(410, 'reloadPool', withId('lru', { body: { new_model_ref: 'lru-7b' } }), 'MODEL_DEPRECATED');
+    const trust_policy = { mode: 'strict', require_signature: true };
+    await expectStatus(201, 'createCatalogModel', model('sick-7b', { trust_policy }));
+    await expectStatus(400, 'createTask', body({ model_ref: 'sick-7b' }), 'UNTRUSTED_ARTIFACT');
+    for (const id of ['lru-7b', 'sick-7b']) await expectStatus(204, 'deleteCatalogModel', withId(id));
+    const file = join(process.cwd(), 'LICENSE');
+    const digest = `sha256:${createHash('sha256').update(readFileSync(file)).digest('hex')}`;
+    await expectStatus(201, 'createCatalogModel', model('licence', { digest, source_url: `file://${file}` }));
+    await expectStatus(202, 'verifyCatalogModel', withId('licence'));
+    await expectStatus(201, 'createCatalogModel', model('other', { source_url: `file://${file}` }));
+    await expectStatus(400, 'verifyCatalogModel', withId('other'), 'UNTRUSTED_ARTIFACT');
+    for (const id of ['licence', 'other']) await expectStatus(204, 'deleteCatalogModel', withId(id));
+  });
+
+  it.skipIf(!served('registerWorker'))('nothing of workers: they are told who they are', async () => {
+    const { body: told } = await expectStatus(200, 'registerWorker');
+    expect(told).toMatchObject({ ok: true, identity: expect.stringMatching(/^token:[0-9a-f]{6}$/), pool_id: 'sim' });
+  });
+});
+
 describe('what cannot be given is refused', () => {
   it('by full queues', async () => {
     const reject = await fill('slow');
@@ -265,10 +304,8 @@ describe('what nobody may ask, or asks wrongly, is refused by every operation', 
 });
 
 describe('what fails on our side is told', () => {
-  const tables = ['tasks', 'sessions', 'pools', 'operations'];
-  const inDatabase = SERVED.filter(
-    ({ operationId }) => !['getCapabilities', 'getReadiness', 'getMetrics', 'getHealth'].includes(operationId),
-  );
+  const tables = ['tasks', 'sessions', 'pools', 'operations', 'artifacts', 'catalog_models'];
+  const inDatabase = SERVED.filter(({ operationId }) => ![...IN_MEMORY, 'getHealth'].includes(operationId));
   const askAll = async (status: number) => {
     for (const { operationId } of inDatabase) {
       await expectStatus(status, operationId, operationId === 'createTask' ? body({}) : {});
@@ -276,9 +313,13 @@ describe('what fails on our side is told', () => {
   };
 
   it('with 500 where the database has no answer to a statement', async () => {
-    for (const table of tables) await world.database.query(`ALTER TABLE ${table} RENAME TO ${table}_away`);
+    const rename = async (from: string, to: string) => {
+      for (const table of tables)
+        await world.database.query(`ALTER TABLE IF EXISTS ${table}${from} RENAME TO ${table}${to}`);
+    };
+    await rename('', '_away');
     await askAll(500);
-    for (const table of tables) await world.database.query(`ALTER TABLE ${table}_away RENAME TO ${table}`);
+    await rename('_away', '');
   });
 
   it('with 503 where there is no database', async () => {

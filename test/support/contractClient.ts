@@ -57,14 +57,18 @@ function initOf(
 export class ContractClient {
   readonly seen = new Map<string, Set<string>>();
   readonly #url: string;
+  readonly #headers: Readonly<Record<string, string>>;
 
-  constructor(url: string) {
+  /** @param headers of every request. */
+  constructor(url: string, headers: Readonly<Record<string, string>> = {}) {
     this.#url = url;
+    this.#headers = headers;
   }
 
   async call(operationId: string, options: CallOptions = {}): Promise<Answer> {
     const spec = operation(operationId);
-    const response = await ask(this.#url, spec.method, pathOf(spec, options), initOf(spec, options));
+    const headers = { ...this.#headers, ...options.headers };
+    const response = await ask(this.#url, spec.method, pathOf(spec, options), initOf(spec, { ...options, headers }));
     const text = response.headers.get('content-type')?.startsWith('application/json') ? await response.text() : '';
     if (text === '') await response.body?.cancel();
     const body = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);

@@ -54,9 +54,10 @@ function requests({ poolId, modelRef, sparePoolId, without }: FuzzOptions): fc.A
       deadline_ms: [1, 60_000],
     },
     ...{ pin_pool_id: [poolId], prefer_pools: [[], [poolId]], avoid_pools: [[]], new_model_ref: [modelRef] },
+    ...{ id: ['a-model'], digest: [`sha256:${'0'.repeat(64)}`], source_url: ['file:///models/a.gguf'], parent: [null] },
     ...{ require_device_mask: [null], placement: [null, {}], seed: [1, null] },
   };
-  const ids = [...taskIds, sparePoolId, randomUUID()];
+  const ids = [...taskIds, sparePoolId, 'a-model', randomUUID()];
   /** Most of the requests for what takes most. */
   const each = (operation: Operation) => ({
     weight: operation.requestBody !== undefined ? 8 : operation.path.includes('{') ? 3 : 1,
