@@ -1,7 +1,8 @@
 /**
  * The HTTP client that every engine dialect uses: one pool of connections to one endpoint. It decides nothing about
  * an engine's meaning; whatever goes wrong becomes an HttpFailure, and the dialect's table says what that stands for.
- * Requests carry only the headers given here: nothing a client of ours sent ever reaches an engine.
+ * Requests carry only the headers given here: of what a client of ours sent, nothing but its correlation id reaches an
+ * engine. (A header that names a conversation would let llama-server go on after we hung up.)
  */
 import { type Dispatcher, Pool } from 'undici';
 import type { z } from 'zod';
@@ -12,7 +13,7 @@ const MAX_ERROR_ANSWER_BYTES = 64 * 1024;
 /** How long and how much a finished stream may still trickle before its connection is dropped instead of reused. */
 const DRAIN_MS = 1_000;
 
-export type TransportFault = 'refused' | 'connect_timeout' | 'reset' | 'silent' | 'malformed' | 'closed';
+export type TransportFault = 'refused' | 'connect_timeout' | 'reset' | 'silent' | 'malformed' | 'oversized' | 'closed';
 
 /** What went wrong, before any engine's meaning is put on it. */
 export type HttpFailure =
@@ -27,6 +28,7 @@ export interface HttpCall {
   readonly path: string;
   /** Sent as JSON. */
   readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Ends a call for whichever comes first: the caller's abort or a deadline that the owner arms and disarms. */
@@ -130,9 +132,17 @@ export class EngineHttpClient {
     this.#translate = options.translate;
   }
 
-  /** A 2xx answer's JSON, checked. Any other status or shape throws what the translator makes of it. */
-  async json<T>(call: HttpCall, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
-    const text = await this.text(call, signal);
+  /**
+   * A 2xx answer's JSON, checked. Any other status or shape throws what the translator makes of it.
+   * @param timeoutMs of the whole call.
+   */
+  async json<T>(
+    call: HttpCall,
+    schema: z.ZodType<T>,
+    signal: AbortSignal,
+    timeoutMs = this.#unaryTimeoutMs,
+  ): Promise<T> {
+    const text = await this.text(call, signal, timeoutMs);
     const malformed = (detail: string, cause?: unknown): Error =>
       this.#translate({ kind: 'transport', fault: 'malformed', detail: `${call.path}: ${detail}` }, cause);
     let value: unknown;
@@ -146,10 +156,10 @@ export class EngineHttpClient {
     return parsed.data;
   }
 
-  async text(call: HttpCall, signal: AbortSignal): Promise<string> {
+  async text(call: HttpCall, signal: AbortSignal, timeoutMs = this.#unaryTimeoutMs): Promise<string> {
     return this.#inScope(signal, this.#translate, async (scope) => {
-      scope.arm(this.#unaryTimeoutMs);
-      const answer = await this.#request(call, scope.signal, this.#unaryTimeoutMs);
+      scope.arm(timeoutMs);
+      const answer = await this.#request(call, scope.signal, timeoutMs);
       return readAccepted(answer);
     });
   }
@@ -178,7 +188,7 @@ export class EngineHttpClient {
     return this.#pool.request({
       method: call.method,
       path: call.path,
-      headers: hasBody ? { ...this.#headers, 'content-type': 'application/json' } : this.#headers,
+      headers: { ...this.#headers, ...(hasBody && { 'content-type': 'application/json' }), ...call.headers },
       ...(hasBody && { body: JSON.stringify(call.body) }),
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
@@ -203,7 +213,7 @@ export function explain(error: unknown, scope: CallScope, caller: AbortSignal, f
   if (caller.aborted) return caller.reason;
   if (error instanceof StatusError) return fail({ kind: 'status', status: error.status, body: error.body });
   if (error instanceof AnswerTooLarge) {
-    return fail({ kind: 'transport', fault: 'malformed', detail: error.message }, error);
+    return fail({ kind: 'transport', fault: 'oversized', detail: error.message }, error);
   }
   const failure = transportFailure(error, scope.timedOut);
   return failure === null ? error : fail(failure, error);
@@ -236,7 +246,7 @@ async function readCapped(answer: Answer, maxBytes: number): Promise<string> {
   let bytes = 0;
   for await (const chunk of answer.body as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > maxBytes) throw new AnswerTooLarge(`an answer is larger than ${maxBytes} bytes`);
+    if (bytes > maxBytes) throw new AnswerTooLarge(`an answer is larger than ${maxBytes} bytes; ask for less at once`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks, bytes).toString('utf8');

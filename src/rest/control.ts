@@ -74,7 +74,10 @@ function capabilitiesBody(engine: EngineCapability): Schemas['EngineCapabilities
     ctx_max: engine.contextMax,
     supported_workloads: engine.workloads,
     rate_limits: limits,
-    features: { concurrency: engine.concurrency },
+    features: {
+      concurrency: engine.concurrency,
+      pools: engine.pools.map(({ poolId, workloads }) => ({ pool_id: poolId, supported_workloads: workloads })),
+    },
   };
 }
 

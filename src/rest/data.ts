@@ -1,4 +1,6 @@
 /** The data plane of the original contract: tasks and sessions. */
+import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
+import { RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
 import type { components } from './generated/data.js';
 import { type Call, type Route, sendJson } from './router.js';
@@ -13,6 +15,15 @@ function resumeIndex(call: Call): number {
   const header = call.req.headers['last-event-id'];
   const given = (typeof header === 'string' ? header : '') || call.query.get('after');
   return given === null || given === '' ? -1 : Number(given);
+}
+
+/** `?cancel_on_disconnect=true` or `=<ms>`: the task is to end when its last reader has gone. */
+function disconnectGraceOf(call: Call): number | null {
+  const given = call.query.get('cancel_on_disconnect') ?? 'false';
+  const graceMs = disconnectGrace(/^(true|false)$/.test(given) ? given === 'true' : Number(given || Number.NaN));
+  const broken = checkDisconnectGrace(graceMs === 'invalid' ? Number.NaN : graceMs);
+  if (broken !== null) throw new RefusalError(broken);
+  return graceMs === 'invalid' ? null : graceMs;
 }
 
 export function dataRoutes(services: Services, options: { readonly microbatch: boolean }): Route[] {
@@ -37,8 +48,10 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       path: '/v1/tasks/{id}/stream',
       streams: true,
       handler: async (call) => {
-        const reader = await services.streams.open(call.params.id ?? '', resumeIndex(call));
-        await pipeEvents(reader, call.res, options);
+        const taskId = call.params.id ?? '';
+        const reader = await services.streams.open(taskId, resumeIndex(call), disconnectGraceOf(call));
+        const result = (resultId: string) => services.tasks.result(resultId);
+        await pipeEvents(reader, call.res, { ...options, result });
       },
     },
     {

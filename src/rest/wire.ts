@@ -1,6 +1,7 @@
 /** What requests mean and refusals look like on the wire. The one table from kind of failure to status is here. */
 import type { TaskSubmission } from '../core/admission.js';
 import type { Refusal, TaskFailure } from '../core/errors.js';
+import { textsOf } from '../core/workload.js';
 import type { components } from './generated/data.js';
 
 export type TaskRequest = components['schemas']['TaskRequest'];
@@ -21,8 +22,7 @@ export function submissionOf(request: TaskRequest): TaskSubmission {
     seed: request.seed === undefined || request.seed === null ? null : BigInt(request.seed),
     determinism: request.determinism ?? 'strict',
     samplerProfileVersion: request.sampler_profile_version ?? null,
-    prompt: request.prompt ?? request.inputs?.join('\n') ?? '',
-    inputs: [],
+    ...textsOf(request.workload, { prompt: request.prompt ?? null, inputs: request.inputs ?? null }),
     maxTokens: request.max_tokens,
     deadlineMs: Number(request.deadline_ms),
     kvHint: request.kv_hint ?? null,
@@ -71,10 +71,11 @@ export function envelopeOf(refusal: Refusal): Envelope {
   };
 }
 
-export function backpressureHeaders(refusal: Refusal): Record<string, string> {
-  if (refusal.family !== 'backpressure') return {};
-  const retryAfterMs = refusal.retryAfterMs ?? 1000;
-  return { 'retry-after': String(Math.ceil(retryAfterMs / 1000)), 'x-backoff-ms': String(retryAfterMs) };
+/** When to come back, for whoever was refused for now. */
+export function retryHeaders({ family, retryAfterMs = 1000 }: Refusal): Record<string, string> {
+  if (family !== 'backpressure' && family !== 'unavailable') return {};
+  const retryAfter = { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
+  return family === 'backpressure' ? { ...retryAfter, 'x-backoff-ms': String(retryAfterMs) } : retryAfter;
 }
 
 /** SSEError */

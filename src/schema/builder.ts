@@ -27,6 +27,8 @@ export interface SchemaTypes {
     BigInt: { Input: bigint; Output: bigint };
     JSON: { Input: unknown; Output: unknown };
     UUID: { Input: string; Output: string };
+    /** Milliseconds; null: for ever. */
+    DisconnectGrace: { Input: number | null; Output: number | null };
   };
 }
 
@@ -108,3 +110,6 @@ builder.subscriptionType({
 export function pageCost(args: { readonly first?: number | null | undefined }): { field: number; multiplier: number } {
   return { field: 2, multiplier: Math.min(Math.max(args.first ?? MAX_PAGE, 1), MAX_PAGE) };
 }
+
+/** A result may have 8 MiB: some fit into an answer, a whole page does not. */
+export const RESULT_COST = 1_000;

@@ -17,8 +17,8 @@ export const Workload = builder.enumType('Workload', {
   description: 'What a task asks an engine for.',
   values: {
     COMPLETION: { value: 'completion', description: 'Text that continues a prompt.' },
-    EMBEDDING: { value: 'embedding', description: 'Vectors; not served yet.' },
-    RERANK: { value: 'rerank', description: 'Scores; not served yet.' },
+    EMBEDDING: { value: 'embedding', description: 'A vector of each input.' },
+    RERANK: { value: 'rerank', description: 'The inputs by how well they answer the prompt, best first.' },
   } as const,
 });
 
@@ -91,7 +91,7 @@ export const TaskStatus = builder.enumType('TaskStatus', {
     SUCCEEDED: { description: 'Ended by itself.' },
     CANCELED: { description: 'Ended by a cancel.' },
     FAILED: { description: 'Ended by an error.' },
-    DROPPED: { description: 'Removed from a full queue.' },
+    DROPPED: { description: 'Removed from its queue: that was full, or its pool was given another model.' },
     EXPIRED: { description: 'Its deadline passed while it waited.' },
   } as const,
 });

@@ -6,7 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
-import { checkExposure, isLoopback, listenAddress } from '../config/environment.js';
+import { checkExposure, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import type { GpuEvent } from '../core/gpu.js';
@@ -27,8 +27,10 @@ import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
 import { Elsewhere } from '../services/cluster/elsewhere.js';
 import { Membership } from '../services/cluster/membership.js';
+import { ServedElsewhere } from '../services/cluster/servedElsewhere.js';
 import { SharedDrain } from '../services/cluster/sharedDrain.js';
 import { StopRequests } from '../services/cluster/stopRequests.js';
+import { type Wake, Wakes } from '../services/cluster/wakes.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Expiry } from '../services/expiry.js';
 import { Gpus } from '../services/gpus.js';
@@ -41,11 +43,14 @@ import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
 import { RateLimits } from '../services/rateLimits.js';
+import { Disconnects } from '../services/readers/disconnects.js';
+import { ReaderPresence } from '../services/readers/presence.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
+import { Stranded } from '../services/stranded.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
 import { Crashes } from '../services/supervision/crashes.js';
@@ -57,10 +62,13 @@ import type { Database } from '../store/database.js';
 import { Telemetry } from '../telemetry/events.js';
 import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { keepSecret } from '../telemetry/secrets.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
+import { identityRules } from './identity.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
 import { OPENAPI_DIR, SIM_ENTRY } from './paths.js';
+import { secretsOf } from './secrets.js';
 
 const HTTP_GRACE_MS = 2_000;
 const POOLS_READY_DEADLINE_MS = 15_000;
@@ -85,6 +93,7 @@ export interface ControlPlane extends AsyncDisposable {
 
 /** @throws StartupError | ConfigError with a cause and a fix; nothing is left running then. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  keepSecret(secretsOf(options.environment, options.config));
   const telemetry = new Telemetry(createLogger(options.logTo), createMetrics());
   const scope = new Scope((name, error) => {
     if (error !== undefined) telemetry.log.error({ step: name, err: error }, 'closing failed');
@@ -104,11 +113,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   for (const note of notBuiltYet(config)) telemetry.log.warn({ human: note }, 'setting without effect');
   const dataDir = await openDataDir(environment.homeDir);
   scope.defer('data directory', async () => dataDir[Symbol.asyncDispose]());
-  const rules = {
-    token: environment.secrets.authToken,
-    loopbackOnly: isLoopback(address.host),
-    loopbackIsFree: environment.authOptional,
-  };
+  const rules = identityRules(environment, address, config.server);
   const server = new HttpServer({ rules, telemetry });
   const url = await listen(server, address);
   scope.defer('http server', () => server.close(HTTP_GRACE_MS));
@@ -256,16 +261,29 @@ async function furnish(
   const host = new Host();
   telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
-  const hub = new StreamHub(db, onError);
-  const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
+  const presence = new ReaderPresence({ db, nodeId, onError });
+  // What wakes others is woken by them: made first, wired later.
+  let tellOthers = (_what: Wake) => {};
+  const onChange = () => tellOthers('log');
+  const hub = new StreamHub({ db, presence, onChange, onError });
+  const recorder = new StreamRecorder(db, (error) => onError('stream log', error), onChange);
   const leases = new LeaseKeeper(db, clock, holder, onError);
   const drains = new SharedDrain(supervisor);
   const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
   const fleet = new ClusterFleet(supervisor, elsewhere);
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
-  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places }, () =>
+    tellOthers('queue'),
+  );
+  const servedElsewhere = new ServedElsewhere({ db, holder, elsewhere, quotes, dispatcher, onError });
   const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
+  const wakes = new Wakes({
+    ...{ db, nodeId, onError },
+    hasOthers: () => elsewhere.isRunning,
+    on: { queue: () => dispatcher.wake(), stop: () => stopRequests.wake(), log: () => hub.wakeTails() },
+  });
+  tellOthers = (what) => wakes.tell(what);
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
@@ -286,7 +304,9 @@ async function furnish(
   await provisioning.start();
   await supervisor.start();
   // Before all that has to be stopped: it reads, and may fail.
-  await quotes.start();
+  await servedElsewhere.start();
+  scope.defer('services of other nodes', () => servedElsewhere.stop());
+  quotes.start();
   leases.start();
   scope.defer('leases', () => leases.stop());
   recovery.start();
@@ -296,14 +316,32 @@ async function furnish(
   dispatcher.start();
   elsewhere.start();
   scope.defer('other nodes', () => elsewhere.stop());
+  wakes.start();
+  scope.defer('wakes', () => wakes.stop());
   stopRequests.start();
   scope.defer('stop requests', () => stopRequests.stop());
   scope.defer('dispatcher', () => dispatcher.stop());
   scope.defer('recovery', () => recovery.stop());
   expiry.start();
   scope.defer('expiry', () => expiry.stop());
+  const stranded = new Stranded({ db, clock, hub, fleet, dispatcher, telemetry });
+  stranded.start();
+  scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
+  await presence.start();
+  scope.defer('task readers', () => presence.stop());
+  const cancellation = new Cancellation({
+    db,
+    clock,
+    dispatcher,
+    hub,
+    telemetry,
+    tellHolder: () => tellOthers('stop'),
+  });
+  const disconnects = new Disconnects({ db, cancellation, membership, onError });
+  disconnects.start();
+  scope.defer('disconnects', () => disconnects.stop());
   const replicaLogs = new ReplicaLogs({
     db,
     clock,
@@ -327,7 +365,7 @@ async function furnish(
   const services: Services = {
     admission,
     verification,
-    cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
+    cancellation,
     streams: hub,
     tasks: new Tasks(db),
     pools,

@@ -3,14 +3,13 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
-import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
@@ -21,10 +20,8 @@ import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
 import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
+import { checkTokens } from './tokenCheck.js';
 
-/** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
-const TOKENIZER_EXTRAS = 8;
-const TOKENIZE_DEADLINE_MS = 10_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4096;
 
@@ -83,24 +80,25 @@ export class Admission {
       return await this.#admit(task, submitter, requestHash);
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error;
-      const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
+      const known = await this.#receiptOfKnown(task.taskId, requestHash, error, submitter);
       if (known !== null) return known;
-      const { engine, priority } = task;
-      this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
+      const { correlationId, identity } = submitter;
+      this.#deps.telemetry.rejected({ ...task, correlationId }, identity, error.refusal);
       throw error;
     }
   }
 
-  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+  async #admit(asked: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+    const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = await this.#place(task);
+    const { poolId, explanation } = await this.#place(task, submitter.correlationId);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    await this.#checkTokens(poolId, task);
-    const { dispatcher } = this.#deps;
+    const { dispatcher, fleet } = this.#deps;
+    await checkTokens(fleet, poolId, task);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
-    const { correlationId } = submitter;
+    const { correlationId, identity } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -113,11 +111,17 @@ export class Admission {
     const result = await this.#writer(poolId).submit(row);
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
-      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
-      dispatcher.wake();
+      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, identity, receipt);
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
+      dispatcher.queued();
     }
     return receipt;
+  }
+
+  /** The model of one that follows its pool may have changed since its door read it. */
+  #following(task: TaskSubmission): TaskSubmission {
+    const pool = task.followsPool ? this.poolNow(task.placement.pinPoolId ?? '') : null;
+    return pool === null ? task : { ...task, modelRef: pool.modelRef };
   }
 
   /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
@@ -134,7 +138,7 @@ export class Admission {
   quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
     // A pool that the configuration no longer names has lanes still.
-    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    if (!fleet.candidates().some(({ id }) => id === poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
     return dispatcher.quote(poolId, priority);
   }
 
@@ -162,40 +166,14 @@ export class Admission {
     return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
   }
 
-  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
+  async #place(
+    task: TaskSubmission,
+    correlationId: string,
+  ): Promise<{ poolId: string; explanation: PlacementExplanation }> {
     const outcome = choosePool(task, await this.#candidates(task));
-    this.#deps.telemetry.placed(task.placement, outcome.explanation);
+    this.#deps.telemetry.placed({ ...task, correlationId }, task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
-  }
-
-  /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
-  async #checkTokens(poolId: string, task: TaskSubmission): Promise<void> {
-    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
-    if (most + task.maxTokens <= task.ctx) return;
-    const replica = this.#deps.fleet.ready(poolId)[0];
-    if (replica === undefined) {
-      if (task.maxTokens < task.ctx) return; // Nobody can count now; the engine itself will refuse what does not fit.
-      throw new RefusalError(
-        checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
-      );
-    }
-    const count = await this.#countTokens(
-      replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
-    );
-    if (count === null) return; // This engine has no tokenizer to ask; it refuses by itself what does not fit.
-    const broken = checkPromptTokens(count, task);
-    if (broken !== null) throw new RefusalError(broken);
-  }
-
-  async #countTokens(counting: Promise<number | null>): Promise<number | null> {
-    try {
-      return await counting;
-    } catch (error) {
-      if (!(error instanceof EngineError) && !(error instanceof DOMException)) throw error;
-      const refusal = unavailable('POOL_UNREADY', 'the engine did not count the tokens of the prompt; try again', 1000);
-      throw new RefusalError(refusal, { cause: error });
-    }
   }
 
   #writer(poolId: string): Batcher<NewTask, Written> {
@@ -268,12 +246,23 @@ export class Admission {
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
-  async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
+  async #receiptOfKnown(
+    taskId: string,
+    requestHash: string,
+    refused: RefusalError,
+    { correlationId, identity }: Submitter,
+  ): Promise<Receipt | null> {
     const { family, code } = refused.refusal;
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
-    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    // Written by this very request, and the answer of the database was lost.
+    if (family === 'unavailable' && row.correlationId === correlationId) {
+      this.#deps.telemetry.admitted({ ...row, taskId: row.id }, identity, known);
+      this.#deps.dispatcher.wake();
+    }
+    return known;
   }
 }
 

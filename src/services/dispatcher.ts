@@ -3,20 +3,22 @@
  * task that took one. It takes no input; whatever might have changed something only wakes it.
  */
 import { DrainRate } from '../core/drainRate.js';
-import { LEASE_TTL_MS } from '../core/lease.js';
+import { LEASE_TTL_MS, trustedUntilMs } from '../core/lease.js';
 import { type Forecast, slotOrder } from '../core/placement.js';
 import { type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { leastStartMs, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
-import { claimTasks } from '../store/queue.js';
-import { type LaneDepth, laneDepths } from '../store/tasks.js';
+import { claimedSince, claimTasks } from '../store/queue.js';
+import { type ClaimedTask, type LaneDepth, laneDepths } from '../store/tasks.js';
 import { Attempt, type AttemptDeps } from './attempt.js';
 import type { ReadyReplica } from './fleet.js';
 
 const IDLE_LOOK_MS = 1_000;
 const LANES_EVERY_MS = 500;
 const MAX_CLAIM = 64;
+/** A claim that was cut off is looked for so long: by then it is done, or the database has given it up. */
+const LOST_CLAIM_MS = 5_000;
 
 export class Dispatcher {
   readonly #deps: AttemptDeps;
@@ -27,9 +29,14 @@ export class Dispatcher {
   #lanes: readonly LaneDepth[] = [];
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
+  readonly #tellOthers: () => void;
+  /** When the last claim failed, monotonic ms: it may have been done all the same. */
+  #lostClaimMs: number | null = null;
   #closing = false;
 
-  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
+  /** @param tellOthers that there may be something in a queue. */
+  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>, tellOthers: () => void) {
+    this.#tellOthers = tellOthers;
     this.#deps = {
       ...deps,
       queueDepth: (poolId) => this.queueDepth(poolId),
@@ -56,6 +63,12 @@ export class Dispatcher {
 
   wake(): void {
     this.#loop.wake();
+  }
+
+  /** A task came into the queue of a pool, which may be another node's. */
+  queued(): void {
+    this.wake();
+    this.#tellOthers();
   }
 
   /** Takes no more tasks; the ones that run are stopped, and go back to their queue where that is honest. */
@@ -91,7 +104,7 @@ export class Dispatcher {
     const { fleet, leases } = this.#deps;
     return fleet
       .ready(poolId)
-      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsFreeElsewhere(poolId));
+      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsElsewhere(poolId).free);
   }
 
   /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
@@ -106,13 +119,10 @@ export class Dispatcher {
     });
   }
 
-  /** Of the replicas here; where none is, of a pool that other nodes serve, all of its slots. */
+  /** On all nodes. */
   #slotsReady(poolId: string): number {
     const { fleet } = this.#deps;
-    const here = fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0);
-    if (here > 0) return here;
-    const servedElsewhere = fleet.candidates().some(({ id, ready }) => id === poolId && ready);
-    return servedElsewhere ? fleet.limits(poolId).slotsTotal : 0;
+    return fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, fleet.slotsElsewhere(poolId).ready);
   }
 
   /** The start of a task of that priority if it were sent now. */
@@ -146,6 +156,12 @@ export class Dispatcher {
     return this.#drainRate(poolId).retryAfterMs(this.#deps.clock.monotonicMs());
   }
 
+  /** Other nodes served so many tasks of a pool since this was last told: while tasks wait, others have taken their slots. */
+  servedElsewhere(poolId: string, served: number): void {
+    const offered = this.queueDepth(poolId) > 0 ? served : served + 1;
+    this.#drainRate(poolId).granted(offered, served, this.#deps.clock.monotonicMs());
+  }
+
   #drainRate(poolId: string): DrainRate {
     const known = this.#drainRates.get(poolId) ?? new DrainRate();
     this.#drainRates.set(poolId, known);
@@ -160,6 +176,7 @@ export class Dispatcher {
   }
 
   async #dispatch(): Promise<void> {
+    await this.#takeUpLostClaim();
     for (const poolId of this.#deps.fleet.poolIds()) {
       if (this.#closing) return;
       await this.#dispatchPool(poolId);
@@ -168,23 +185,54 @@ export class Dispatcher {
 
   async #dispatchPool(poolId: string): Promise<void> {
     const { fleet, leases, db, clock } = this.#deps;
-    const ready = new Map(fleet.ready(poolId).map((replica) => [replica.id, replica]));
+    const [first, ...others] = fleet.ready(poolId);
+    if (first === undefined) return;
+    const { engine, modelRef } = first;
+    // One claim asks for the tasks of one model; a set of replicas that serves together has one.
+    const alike = [first, ...others.filter((replica) => replica.modelRef === modelRef)];
+    const ready = new Map(alike.map((replica) => [replica.id, replica]));
     const slots = slotOrder([...ready.values()].map((replica) => this.#slotsOf(replica))).slice(0, MAX_CLAIM);
     if (slots.length === 0) return;
     const claimStartedMs = clock.monotonicMs();
     const ageing = this.#hasOverdue(poolId);
-    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, ageing });
+    const serves = { engine, modelRef };
+    const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
+    const claimed = await claimTasks(db, claim).catch((error: unknown) => {
+      this.#lostClaimMs = clock.monotonicMs();
+      throw error;
+    });
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
       const replica = ready.get(task.replicaId);
       if (replica === undefined) throw new Error(`claimed a slot of ${task.replicaId}, which was not offered`);
-      const attempt = new Attempt(this.#deps, task, replica);
-      const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
-      leases.hold(lease, claimStartedMs);
-      this.#attempts.set(task.id, attempt);
-      attempt.start();
-      this.#deps.quotes.started(task);
+      this.#begin(task, replica, claimStartedMs);
     }
+  }
+
+  #begin(task: ClaimedTask, replica: ReadyReplica, claimStartedMs: number): void {
+    const attempt = new Attempt(this.#deps, task, replica);
+    const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
+    this.#deps.leases.hold(lease, claimStartedMs);
+    this.#attempts.set(task.id, attempt);
+    attempt.start();
+    this.#deps.quotes.started(task);
+  }
+
+  /** What a claim took whose answer was lost is ours, and nobody else looks after it. */
+  async #takeUpLostClaim(): Promise<void> {
+    const { db, leases, fleet, clock } = this.#deps;
+    const lostMs = this.#lostClaimMs;
+    if (lostMs === null) return;
+    const askedMs = clock.monotonicMs();
+    for (const task of await claimedSince(db, leases.holder, leases.newestId)) {
+      const replica = fleet
+        .ready(task.poolId)
+        .find(({ id, modelRef }) => id === task.replicaId && modelRef === task.modelRef);
+      const claimedMs = askedMs - task.ageMs;
+      // Of a replica that is gone meanwhile, and where there is no time left, the lease runs out.
+      if (replica !== undefined && askedMs < trustedUntilMs(claimedMs)) this.#begin(task, replica, claimedMs);
+    }
+    if (askedMs - lostMs > LOST_CLAIM_MS) this.#lostClaimMs = null;
   }
 
   #slotsOf(replica: ReadyReplica) {
@@ -196,8 +244,8 @@ export class Dispatcher {
   #settled(attempt: Attempt, heldMs: number): void {
     const { id, poolId, priority } = attempt.task;
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
-    // A run that was broken off says nothing about how long one takes.
-    if (attempt.claimableInMs === null) this.#deps.quotes.served(poolId, priority, heldMs);
+    // A run that was broken off, or whose lease was lost, says nothing about how long one takes.
+    if (attempt.hasEnded) this.#deps.quotes.served(poolId, priority, heldMs);
     this.wake();
     if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
   }
@@ -217,9 +265,8 @@ export class Dispatcher {
     for (const { poolId, priority, depth } of this.#lanes) {
       const engine = engines.get(poolId);
       if (engine === undefined) continue;
-      this.#deps.telemetry.metrics.queueDepth.set({ engine, engine_version: '', pool_id: poolId, priority }, depth);
+      this.#deps.telemetry.laneRead({ engine, poolId, priority }, depth);
     }
-    this.#deps.telemetry.metrics.activeLeases.set(this.#deps.leases.count);
-    this.#deps.telemetry.metrics.streamReaders.set(this.#deps.hub.readerCount);
+    this.#deps.telemetry.nodeRead({ leases: this.#deps.leases.count, streamReaders: this.#deps.hub.readerCount });
   }
 }

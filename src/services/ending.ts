@@ -1,10 +1,13 @@
 /** How a run is ended: its ending made durable, and its slot given back once the engine is seen to have let go of it. */
-import type { TaskFailure } from '../core/errors.js';
+import { createHash } from 'node:crypto';
+import { RefusalError, type TaskFailure } from '../core/errors.js';
 import type { TerminalEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
+import type { TaskResult, Workload } from '../core/workload.js';
 import type { CancelOutcome } from '../engines/adapter.js';
 import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
+import { releaseReason } from '../store/leases.js';
 import {
   type Append,
   type ClaimedTask,
@@ -12,7 +15,9 @@ import {
   type Finish,
   finishTask,
   getTask,
+  type ResultArtifact,
   recordSlotFree,
+  requeueTask,
   type TaskRow,
 } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
@@ -55,9 +60,17 @@ export interface Ending {
   readonly tokensOut: number;
   readonly decodeMs: number;
   readonly finishReason: string;
+  /** What a task without tokens gave; null: it gave tokens, or nothing. */
+  readonly result: ResultArtifact | null;
   readonly error: TaskFailure | null;
   /** null: the slot is released once the engine is seen to be free. */
   readonly releaseReason: string | null;
+}
+
+/** What an engine gave at once, as it is kept: by content, so that the same result is kept once. */
+export function resultArtifact(workload: Workload, result: TaskResult): ResultArtifact {
+  const content = JSON.stringify(result);
+  return { id: `sha256:${createHash('sha256').update(content).digest('hex')}`, content, tags: ['result', workload] };
 }
 
 /**
@@ -72,20 +85,45 @@ export async function writeEnding(
   ending: Ending,
 ): Promise<boolean> {
   const { event, ...outcome } = ending;
-  const { status, finishReason, error, tokensOut } = outcome;
-  const facts = { status, finishReason, error, text: tokens.join(''), tokensOut };
+  const { status, finishReason, error, tokensOut, result } = outcome;
+  const resultId = result?.id ?? null;
+  const facts = { status, finishReason, error, text: tokens.join(''), tokensOut, resultId };
   const coResidentMax = deps.leases.coResidentMax(task.leaseId);
   const engine = { ...replica.run, coResidentMax, tokens: tokens.length, chainHash };
   const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine });
   const finish: Finish = { ...append, ...outcome, chunks: [...append.chunks, terminalChunk(event)], transcript };
+  return whileTrusted(deps, finish.leaseId, 'task ending', async () => {
+    if (await finishTask(deps.db, finish)) return true;
+    const row = await getTask(deps.db, task.id);
+    return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+  });
+}
+
+/** Sends a task back to its queue with what its log has so far; tries, and returns, as `writeEnding` does. */
+export function writeRequeue(
+  deps: Pick<EndingDeps, 'db' | 'leases' | 'telemetry'>,
+  append: Append,
+  how: { readonly delayMs: number; readonly reason: string },
+): Promise<boolean> {
+  return whileTrusted(deps, append.leaseId, 'task requeue', async () => {
+    if (await requeueTask(deps.db, append, how)) return true;
+    // It may run elsewhere by now: what its lease was ended for tells whose write it was.
+    return (await releaseReason(deps.db, append.leaseId)) === how.reason;
+  });
+}
+
+async function whileTrusted<Result>(
+  { leases, telemetry }: Pick<EndingDeps, 'leases' | 'telemetry'>,
+  leaseId: string,
+  what: string,
+  write: () => Promise<Result>,
+): Promise<Result> {
   for (;;) {
     try {
-      if (await finishTask(deps.db, finish)) return true;
-      const row = await getTask(deps.db, task.id);
-      return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+      return await write();
     } catch (failure) {
-      if (!deps.leases.isTrusted(finish.leaseId) || isDataError(failure)) throw failure;
-      deps.telemetry.backgroundFailure('task ending', failure);
+      if (!leases.isTrusted(leaseId) || isDataError(failure)) throw failure;
+      telemetry.backgroundFailure(what, failure);
       await delay(RETRY_MS);
     }
   }
@@ -98,7 +136,8 @@ function isDataError(error: unknown): boolean {
 
 /** Ends the run at its engine by every means that has, and looks whether it is gone. */
 function cancelAtEngine({ replica, requestId, task }: Run): Promise<CancelOutcome> {
-  return replica.adapter.cancel({ requestId, slot: task.slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
+  const slot = task.workload === 'completion' ? task.slot : null;
+  return replica.adapter.cancel({ requestId, slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
 }
 
 /**
@@ -120,8 +159,9 @@ export async function freeSlot(deps: Pick<EndingDeps, 'fleet'>, run: Run): Promi
 /** Gives the slot back once its engine has let go of it, by itself or by force. @returns whether that was seen. */
 export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
   const free = await freeSlot(deps, run);
-  if (free) await recordSlotFree(deps.db, run.task.id);
-  await deps.leases.release(run.task.leaseId, reason);
+  const { id, leaseId } = run.task;
+  if (free) await whileTrusted(deps, leaseId, 'slot free', () => recordSlotFree(deps.db, id));
+  await whileTrusted(deps, leaseId, 'lease release', () => deps.leases.release(leaseId, reason));
   return free;
 }
 
@@ -133,7 +173,7 @@ export async function endQueued(
   deps: { readonly db: Database; readonly hub: StreamHub; readonly telemetry: Telemetry },
   task: TaskRow,
   ending: {
-    readonly status: 'CANCELED' | 'EXPIRED';
+    readonly status: 'CANCELED' | 'EXPIRED' | 'DROPPED';
     readonly event: TerminalEvent;
     readonly finishReason: string;
     readonly error: TaskFailure | null;
@@ -143,9 +183,15 @@ export async function endQueued(
   const text = await loggedText(deps.db, task);
   const ran = { replicaId: null, engine: null };
   const transcript = transcriptOf(task, { ...outcome, text, tokensOut: task.tokensOut, ...ran });
-  const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
+  const write = endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
+  const ended = await write.catch(async (failure: unknown) => {
+    if (!(failure instanceof RefusalError)) throw failure;
+    const row = await getTask(deps.db, task.id);
+    if (row?.status !== outcome.status || row.chunks !== task.chunks + 1) throw failure;
+    return true; // written, and its answer was lost
+  });
   if (!ended) return false;
   deps.hub.changed(task.id);
-  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status);
+  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status, outcome.finishReason);
   return true;
 }

@@ -116,8 +116,8 @@ export class Verification {
     const [first, second] = [await this.#runOf(taskId), await this.#runOf(rerunId)];
     const findings = findingsOf(first, second);
     if (!(await settleVerification(db, id, findings))) return;
-    const { engine, poolId } = second.task;
-    telemetry.verified({ engine, poolId, taskId, rerunId }, findings);
+    const { engine, poolId, correlationId } = second.task;
+    telemetry.verified({ engine, poolId, taskId, rerunId, correlationId }, findings);
   }
 
   async #runOf(taskId: string): Promise<Run> {
@@ -148,7 +148,11 @@ function submissionOf(task: TaskRow): TaskSubmission {
   };
 }
 
-function saidNothing({ status, tokensOut }: TaskRow): Reason | null {
+function saidNothing({ status, tokensOut, workload }: TaskRow): Reason | null {
+  if (workload !== 'completion') {
+    const message = `The task is one of ${workload}: it has no tokens to compare.`;
+    return { code: 'NOTHING_TO_COMPARE', message, fix: null };
+  }
   if (status === 'SUCCEEDED' || tokensOut > 0) return null;
   return { code: 'NOTHING_TO_COMPARE', message: `The task ended as ${status} before its first token.`, fix: null };
 }

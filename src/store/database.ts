@@ -37,7 +37,7 @@ function isUnavailable(error: unknown): boolean {
 
 const DATABASE_AWAY: Refusal = unavailable(
   'POOL_UNAVAILABLE',
-  'the database does not answer; nothing of this request was written',
+  'the database does not answer; whether this request was written is not known, and it does no harm to repeat it',
   2_000,
 );
 
@@ -100,6 +100,11 @@ export class Database implements AsyncDisposable {
   /** The same on the connections that only leases use. */
   leaseQuery<Row extends pg.QueryResultRow>(statement: Statement, values: readonly unknown[]): Promise<Row[]> {
     return run<Row>(this.#lease, statement, values);
+  }
+
+  /** Where connections made from now on go. */
+  get url(): string {
+    return this.#main.options.connectionString ?? '';
   }
 
   /** The server came back at another address: connections made from now on go there. */

@@ -1,4 +1,5 @@
 /** Leases after the claim: renewed together, released one by one. Both use the connections reserved for leases. */
+import type { CancelReason } from '../core/task.js';
 import type { Database, Statement } from './database.js';
 
 const RENEW: Statement = {
@@ -25,6 +26,16 @@ const RELEASE: Statement = {
 
 export async function releaseLease(db: Database, leaseId: string, reason: string): Promise<void> {
   await db.leaseQuery(RELEASE, [leaseId, reason]);
+}
+
+const REASON: Statement = {
+  name: 'lease_reason',
+  text: 'SELECT release_reason AS reason FROM leases WHERE id = $1::bigint',
+};
+
+/** Why it ended; null while it is held. */
+export async function releaseReason(db: Database, leaseId: string): Promise<string | null> {
+  return (await db.leaseQuery<{ reason: string | null }>(REASON, [leaseId]))[0]?.reason ?? null;
 }
 
 // A lease can outlive its task: a cancelled one is held until the engine is seen to be free, and its holder may die first.
@@ -77,7 +88,8 @@ export async function recallLeases(db: Database, poolId: string, ownHolder: stri
 const ASKED: Statement = {
   name: 'lease_asked',
   text: `
-SELECT l.task_id AS "taskId", t.cancel_requested_at IS NOT NULL AS canceled
+SELECT l.task_id AS "taskId",
+       CASE WHEN t.cancel_requested_at IS NOT NULL THEN coalesce(t.cancel_reason, 'client') END AS canceled
 FROM leases l JOIN tasks t ON t.lease_id = l.id
 WHERE l.holder = $1::uuid AND l.released_at IS NULL AND t.status IN ('LEASED', 'STREAMING')
   AND (t.cancel_requested_at IS NOT NULL OR l.recalled_at IS NOT NULL)`,
@@ -85,8 +97,8 @@ WHERE l.holder = $1::uuid AND l.released_at IS NULL AND t.status IN ('LEASED', '
 
 export interface AskedToStop {
   readonly taskId: string;
-  /** By a caller; else its lease was recalled. */
-  readonly canceled: boolean;
+  /** Why it is cancelled; null: its lease was recalled. */
+  readonly canceled: CancelReason | null;
 }
 
 /** What a holder was asked to stop, by whichever node. */

@@ -1,7 +1,8 @@
 /** Tasks and their event logs. Every function is one SQL statement; the story of each stands above it. */
 import type { Engine, TaskFailure } from '../core/errors.js';
 import type { StartBasis } from '../core/queue.js';
-import type { Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
+import type { CancelReason, Determinism, Priority, TaskStatus } from '../core/task.js';
+import type { Workload } from '../core/workload.js';
 import type { Database, Statement } from './database.js';
 
 export interface TaskRow {
@@ -35,6 +36,8 @@ export interface TaskRow {
   readonly chunks: number;
   readonly tokensOut: number;
   readonly cancelRequestedAt: Date | null;
+  /** Of the first request; null: none was made, or none is known. */
+  readonly cancelReason: CancelReason | null;
   /** When its engine was seen to have let go of a cancelled task. */
   readonly cancelSlotFreeAt: Date | null;
 }
@@ -73,6 +76,11 @@ export interface Transcript {
   readonly content: string;
 }
 
+/** What a task gave where that is no text, kept by content as a transcript is. */
+export interface ResultArtifact extends Transcript {
+  readonly tags: readonly string[];
+}
+
 export interface Finish extends Append {
   readonly status: 'SUCCEEDED' | 'CANCELED' | 'FAILED';
   readonly tokensIn: number | null;
@@ -80,6 +88,8 @@ export interface Finish extends Append {
   readonly finishReason: string | null;
   readonly error: TaskFailure | null;
   readonly transcript: Transcript;
+  /** Left out: none. */
+  readonly result?: ResultArtifact | null;
   /** Releases the lease in the same statement; null keeps the slot held until the engine is seen to be free. */
   readonly releaseReason: string | null;
 }
@@ -93,6 +103,7 @@ export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId"
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
   t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt",
+  t.cancel_reason AS "cancelReason",
   t.cancel_slot_free_at AS "cancelSlotFreeAt"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
@@ -103,7 +114,8 @@ export function toTask<Raw extends RawTask>(raw: Raw): Omit<Raw, 'seed'> & { see
 }
 
 // Appends for all tasks of a node in one write. A task takes its chunks only under the lease they were made under and
-// only where they continue its log; others are left out, and the caller learns which were taken.
+// only where they continue its log; others are left out, and the caller learns which were taken. Only its holder writes
+// under a lease, and writes the same chunks again when an answer was lost: a log that has the first of them takes the rest.
 const APPEND: Statement = {
   name: 'task_append',
   text: `
@@ -111,11 +123,12 @@ WITH head AS (
   SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::int[])
     AS h(task_id, lease_id, first_ord, count, tokens_out)
 ), held AS (
-  UPDATE tasks t SET status = 'STREAMING', chunks = t.chunks + h.count, tokens_out = h.tokens_out,
+  UPDATE tasks t SET status = 'STREAMING', chunks = h.first_ord + h.count, tokens_out = h.tokens_out,
     started_at = coalesce(t.started_at, now()),
     first_token_at = CASE WHEN h.tokens_out > 0 THEN coalesce(t.first_token_at, now()) ELSE t.first_token_at END
   FROM head h
-  WHERE t.id = h.task_id AND t.lease_id = h.lease_id AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = h.first_ord
+  WHERE t.id = h.task_id AND t.lease_id = h.lease_id AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN h.first_ord AND h.first_ord + h.count
   RETURNING t.id
 ), log AS (
   INSERT INTO stream_chunks (task_id, ord, kind, first_seq, last_seq, payload, at)
@@ -123,6 +136,7 @@ WITH head AS (
   FROM unnest($6::uuid[], $7::int[], $8::text[], $9::int[], $10::int[], $11::text[], $12::float8[])
     AS c(task_id, ord, kind, first_seq, last_seq, payload, at_ms)
   JOIN held ON held.id = c.task_id
+  ON CONFLICT (task_id, ord) DO NOTHING
 )
 SELECT id FROM held`,
 };
@@ -159,7 +173,8 @@ const INSERT_CHUNKS = `
   INSERT INTO stream_chunks (task_id, ord, kind, first_seq, last_seq, payload, at)
   SELECT done.id, $3 + c.n - 1, c.kind, c.first_seq, c.last_seq, c.payload::json, to_timestamp(c.at_ms / 1000.0)
   FROM done, unnest($4::text[], $5::int[], $6::int[], $7::text[], $8::float8[])
-    WITH ORDINALITY AS c(kind, first_seq, last_seq, payload, at_ms, n)`;
+    WITH ORDINALITY AS c(kind, first_seq, last_seq, payload, at_ms, n)
+  ON CONFLICT (task_id, ord) DO NOTHING`;
 
 // The one-way door: the last chunks, the terminal event, the transcript, the outcome and (mostly) the end of the lease,
 // together or not at all. Fenced like an append.
@@ -171,12 +186,18 @@ WITH artifact AS (
   SELECT $15, 'trace', $16::json, ARRAY['transcript']
   WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
   ON CONFLICT (id) DO NOTHING
+), result AS (
+  INSERT INTO artifacts (id, kind, content, tags)
+  SELECT $18::text, 'other', $19::json, $20::text[]
+  WHERE $18::text IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
+  ON CONFLICT (id) DO NOTHING
 ), done AS (
   UPDATE tasks t SET status = $9::task_status, ended_at = now(), chunks = $3 + cardinality($4::text[]), tokens_out = $10,
     tokens_in = $11, decode_ms = $12, finish_reason = $13, error = $14::jsonb, transcript_id = $15,
-    started_at = coalesce(t.started_at, now()),
+    result_id = $18::text, started_at = coalesce(t.started_at, now()),
     first_token_at = CASE WHEN $10 > 0 THEN coalesce(t.first_token_at, now()) ELSE t.first_token_at END
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN $3 AND $3 + cardinality($4::text[]) - 1
   RETURNING t.id, t.lease_id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (
@@ -202,18 +223,28 @@ export async function finishTask(db: Database, finish: Finish): Promise<boolean>
     finish.transcript.id,
     finish.transcript.content,
     finish.releaseReason,
+    finish.result?.id ?? null,
+    finish.result?.content ?? null,
+    finish.result?.tags ?? null,
   ]);
   return rows.length > 0;
 }
 
-// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it.
+// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it. One that has
+// given tokens is bound to the model that gave them. The lane is taken before the task and its lease, as all writers do:
+// the trigger would take it last, while a claim that has it may wait for the slot of this very lease.
 const REQUEUE: Statement = {
   name: 'task_requeue',
   text: `
-WITH done AS (
+WITH lane AS (
+  SELECT l.depth FROM queue_lanes l JOIN tasks t ON t.pool_id = l.pool_id AND t.priority = l.priority
+  WHERE t.id = $1::uuid FOR NO KEY UPDATE OF l
+), done AS (
   UPDATE tasks t SET status = 'QUEUED', lease_id = NULL, replica_id = NULL, chunks = $3 + cardinality($4::text[]),
-    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond'
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond', follows_pool = t.follows_pool AND $9 = 0
+  WHERE (SELECT count(*) FROM lane) > 0
+    AND t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN $3 AND $3 + cardinality($4::text[])
   RETURNING t.id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (
@@ -287,13 +318,13 @@ export async function endQueuedTask(
 const REQUEST_CANCEL: Statement = {
   name: 'task_request_cancel',
   text: `
-UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now())
+UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now()), cancel_reason = coalesce(t.cancel_reason, $2)
 WHERE t.id = $1 AND t.status IN ('LEASED', 'STREAMING') RETURNING t.id`,
 };
 
 /** Durably asks the holder to stop; false when the task is not held. */
-export async function requestCancel(db: Database, taskId: string): Promise<boolean> {
-  return (await db.query(REQUEST_CANCEL, [taskId])).length > 0;
+export async function requestCancel(db: Database, taskId: string, reason: CancelReason): Promise<boolean> {
+  return (await db.query(REQUEST_CANCEL, [taskId, reason])).length > 0;
 }
 
 const CANCEL_CONFIRMED: Statement = {
@@ -304,6 +335,13 @@ const CANCEL_CONFIRMED: Statement = {
 /** The engine was seen to have freed the slot of a cancelled task. */
 export async function recordSlotFree(db: Database, taskId: string): Promise<void> {
   await db.query(CANCEL_CONFIRMED, [taskId]);
+}
+
+const RESULT: Statement = { name: 'task_result', text: 'SELECT content FROM artifacts WHERE id = $1' };
+
+/** What a task without tokens gave, by the id of the artifact; null when it is not there. */
+export async function readResult(db: Database, resultId: string): Promise<unknown> {
+  return (await db.query<{ content: unknown }>(RESULT, [resultId]))[0]?.content ?? null;
 }
 
 const GET: Statement = { name: 'task_get', text: `SELECT ${COLUMNS} FROM tasks t WHERE t.id = $1` };

@@ -7,5 +7,4 @@ export const NOT_SERVED_YET: readonly string[] = [
   'setCatalogModelState',
   'createArtifact',
   'getArtifact',
-  'registerWorker',
 ];

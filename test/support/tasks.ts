@@ -60,10 +60,14 @@ export async function seedPool(
       breaker: 'CLOSED',
       preload: [],
       kvUsage: null,
+      workloads: ['completion'],
     });
   }
   return { poolId: id, replicaIds };
 }
+
+/** What the replicas of such a pool serve. */
+export const SERVES = { engine: 'llamacpp', modelRef: 'm' } as const;
 
 export const SUBMIT = { sessionTtlMs: 600_000, displaced: displacedFailure('p', 'drop-lru', 500) };
 
