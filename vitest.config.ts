@@ -14,12 +14,20 @@ function longFiles(): string[] {
     .filter(isLong);
 }
 
+/** Their files share the modules of the whole program with the next ones in the same worker: loading it takes seconds. */
+const SHARING = ['api', 'contract', 'e2e', 'services', 'store'];
+const folders = readdirSync('test', { withFileTypes: true }).filter((entry) => entry.isDirectory());
+const others = folders.map(({ name }) => name).filter((name) => !SHARING.includes(name));
+
+function filesIn(names: readonly string[]): string[] {
+  const inFolders = (file: string) => names.some((name) => file.startsWith(join('test', name, '/')));
+  return long ? longFiles().filter(inFolders) : names.map((name) => `test/${name}/**/*.test.ts`);
+}
+
 export default defineConfig({
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
-    include: long ? longFiles() : ['test/**/*.test.ts'],
-    exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
     globalSetup: ['test/support/globalSetup.ts'],
     pool: 'forks',
     // Most tests wait for other processes most of the time, so more files than cores run at once.
@@ -29,5 +37,10 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
+    exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
+    projects: [
+      { extends: true, test: { name: 'parts', include: filesIn(others) } },
+      { extends: true, test: { name: 'whole', include: filesIn(SHARING), isolate: false } },
+    ],
   },
 });

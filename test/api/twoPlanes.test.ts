@@ -36,6 +36,14 @@ beforeAll(async () => {
   a = await startWorld({ config: config([{ id: 'both' }]) });
   const pools = [{ id: 'both', policy: 'drop-lru', capacity: 9 }, { id: 'far' }];
   b = await startWorld({ config: config(pools), databaseUrl: async () => a.database.url });
+  // Each looks for the other once a second.
+  const question =
+    '{ explainPlacement(input: { pool: "both", prompt: "x", maxTokens: 1 }) { candidates { pool score { slotsFree } } } }';
+  const slots = async ({ url }: World) => {
+    const { candidates } = (await gql(url, question)).data.explainPlacement;
+    return candidates.find(({ pool }: { pool: string }) => pool === 'both')?.score.slotsFree;
+  };
+  for (const node of [a, b]) await expect.poll(() => slots(node)).toBe(2);
 });
 afterAll(async () => {
   await b[Symbol.asyncDispose]();
