@@ -1,0 +1,53 @@
+/** Control planes of scenarios: those that ask for the same one share it, as long as nothing has gone wrong in it. */
+import { expect } from 'vitest';
+import { gql } from '../support/graphql.js';
+import { startWorld, type World } from '../support/world.js';
+import type { Configuration } from './configuration.js';
+
+/** More would hold engines that no scenario asks for any more. */
+const MAX_OPEN = 2;
+
+interface House {
+  readonly key: string;
+  readonly world: World;
+}
+
+/** The oldest first. */
+const open: House[] = [];
+
+export interface HouseRequest {
+  readonly configuration: Configuration;
+  readonly env: Readonly<Record<string, string>>;
+  /** True: nobody else gets it. */
+  readonly own: boolean;
+}
+
+export async function houseFor({ configuration, env, own }: HouseRequest): Promise<World> {
+  const key = JSON.stringify([configuration.text, env]);
+  const shared = open.find((house) => house.key === key);
+  if (shared !== undefined && !own) return shared.world;
+  while (open.length >= MAX_OPEN) await closeHouse(open[0]?.world);
+  const world = await startWorld({ config: configuration.text, env, expectNotReady: true });
+  open.push({ key: own ? '' : key, world });
+  await (env.AUTH_TOKEN === undefined ? untilReady(world, configuration.becomeReady) : untilOpen(world));
+  return world;
+}
+
+export async function closeHouse(world: World | undefined): Promise<void> {
+  const place = open.findIndex((house) => house.world === world);
+  if (place >= 0) open.splice(place, 1);
+  await world?.[Symbol.asyncDispose]();
+}
+
+async function untilReady(world: World, wanted: readonly string[]): Promise<void> {
+  const notReady = async () => {
+    const { data } = await gql(world.url, '{ pools { name ready notReadyBecause { code } } }');
+    return data.pools.filter(({ name, ready }: { name: string; ready: boolean }) => !ready && wanted.includes(name));
+  };
+  await expect.poll(notReady, { timeout: 20_000 }).toEqual([]);
+}
+
+/** Where GraphQL asks for a token. */
+async function untilOpen(world: World): Promise<void> {
+  await expect.poll(async () => (await fetch(`${world.url}/ready`)).status, { timeout: 20_000 }).toBe(200);
+}

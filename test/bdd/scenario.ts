@@ -1,0 +1,118 @@
+/** What one scenario knows: its control plane, its tasks by the names it gave them, and the last answer. */
+import { randomUUID } from 'node:crypto';
+
+import { type Sample, scrape } from '../support/metrics.js';
+import type { World } from '../support/world.js';
+import { configurationOf } from './configuration.js';
+import { type Answer, Doors, type TaskReader } from './doors.js';
+import { closeHouse, houseFor } from './houses.js';
+import { writeProof } from './proof.js';
+import { QuickPickleWorld, setWorldConstructor } from './quickpickle.js';
+import type { StepData } from './step.js';
+
+export class Scenario extends QuickPickleWorld {
+  /** For the next control plane of this scenario. */
+  readonly env: Record<string, string> = {};
+  /** Section `gpu` of its configuration; simulated GPUs when null. */
+  gpu: object | null = null;
+  /** The last answer of a door, or what a command printed. */
+  answer: Answer | null = null;
+  /** Global id of the last operation that was begun. */
+  operationId: string | null = null;
+  readonly #taskIds = new Map<string, string>();
+  readonly #readers = new Map<string, TaskReader>();
+  readonly #cleanups: (() => unknown)[] = [];
+  #world: World | null = null;
+  #doors: Doors | null = null;
+  #metrics: ReadonlyMap<string, readonly Sample[]> = new Map();
+  #linesBefore = 0;
+
+  override async init(): Promise<void> {
+    this.context.onTestFinished(({ task }) => this.#end(task.result?.state === 'fail'), 30_000);
+  }
+
+  /** Brings up what it describes, or goes where another scenario has it already. */
+  async enter(table: StepData): Promise<void> {
+    const configuration = configurationOf(table.hashes(), this.gpu ?? undefined);
+    await this.enterConfigured({ configuration, own: this.gpu !== null });
+  }
+
+  async enterConfigured(request: { configuration: ReturnType<typeof configurationOf>; own: boolean }): Promise<void> {
+    const own = request.own || this.info.tags.includes('@own');
+    this.#world = await houseFor({ ...request, own, env: this.env });
+    this.#doors = new Doors(this.#world.url);
+    this.#linesBefore = this.#world.logLines().length;
+    this.#metrics = await scrape(this.#world.url);
+  }
+
+  get world(): World {
+    if (this.#world === null) throw new Error('the scenario has no control plane yet');
+    return this.#world;
+  }
+
+  get doors(): Doors {
+    if (this.#doors === null) throw new Error('the scenario has no control plane yet');
+    return this.#doors;
+  }
+
+  /** As they were when the scenario came. */
+  get metricsBefore(): ReadonlyMap<string, readonly Sample[]> {
+    return this.#metrics;
+  }
+
+  /** Of this scenario alone. */
+  logLines(): readonly string[] {
+    return this.world.logLines().slice(this.#linesBefore);
+  }
+
+  /** Calls `cleanup` at the end, the last that was given first. */
+  later(cleanup: () => unknown): void {
+    this.#cleanups.push(cleanup);
+  }
+
+  /** The id of the task of that name, which has a new one when it is named for the first time. */
+  taskId(name: string): string {
+    const known = this.#taskIds.get(name) ?? randomUUID();
+    this.#taskIds.set(name, known);
+    return known;
+  }
+
+  /** The reader of that task, which begins at the first question. */
+  reader(name: string): TaskReader {
+    const reader = this.#readers.get(name) ?? this.readAgain(name);
+    this.#readers.set(name, reader);
+    return reader;
+  }
+
+  /** Another reader of it, in the place of the one before. */
+  readAgain(name: string, after?: number): TaskReader {
+    this.#readers.get(name)?.leave();
+    const reader = this.doors.stream(this.taskId(name), after);
+    this.#readers.set(name, reader);
+    return reader;
+  }
+
+  /** Text of a feature, `{id of NAME}` replaced by the id of that task. */
+  filled(text: string): string {
+    return text.replace(/\{id of (\w+)\}/g, (_whole, name: string) => this.taskId(name));
+  }
+
+  async #end(failed: boolean): Promise<void> {
+    try {
+      if (failed) await writeProof(this);
+      for (const reader of this.#readers.values()) reader.leave();
+      if (this.#world !== null && !failed) await this.#cancelAll();
+    } finally {
+      if (failed || this.info.tags.includes('@own') || this.gpu !== null) await closeHouse(this.#world ?? undefined);
+      for (const cleanup of this.#cleanups.reverse()) await cleanup();
+    }
+  }
+
+  /** The next scenario finds the engines idle. Tasks that ended, or were never admitted, are not touched by it. */
+  async #cancelAll(): Promise<void> {
+    const ids = [...this.#taskIds.values()];
+    await Promise.all(ids.map((id) => this.doors.rest('POST', `/v1/tasks/${id}/cancel`, '{}')));
+  }
+}
+
+setWorldConstructor(Scenario);

@@ -1,0 +1,65 @@
+/** What a scenario begins with: a host, its environment, and a control plane with pools. */
+import { dirname } from 'node:path';
+import { expect } from 'vitest';
+import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi } from '../../host/gpuSupport.js';
+import { cleanUp } from '../../host/support.js';
+import type { Scenario } from '../scenario.js';
+import { type StepData, step } from '../step.js';
+
+/** The driver of the host of a scenario; a stand-in for nvidia-smi, asked as the real one is. */
+const drivers = new WeakMap<Scenario, FakeNvidiaSmi>();
+
+step(/^the environment:$/, (scenario, table: StepData) => {
+  for (const [name = '', value = ''] of table.raw()) scenario.env[name] = value;
+});
+
+step(/^a control plane with the pools:$/, (scenario, table: StepData) => scenario.enter(table));
+
+/** Pools that are not simulated: YAML as an operator writes it. */
+step(/^a control plane configured as:$/, async (scenario, text: StepData) => {
+  await scenario.enterConfigured({ configuration: { text: text.toString(), becomeReady: [] }, own: false });
+});
+
+async function useDriver(scenario: Scenario, behaviour: Parameters<typeof fakeNvidiaSmi>[0]): Promise<void> {
+  const smi = await fakeNvidiaSmi(behaviour);
+  const before = { PATH: process.env.PATH, LLAMA_ORCH_NVML_LIBRARY: process.env.LLAMA_ORCH_NVML_LIBRARY };
+  scenario.later(async () => {
+    for (const [name, value] of Object.entries(before)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+    await cleanUp();
+  });
+  process.env.PATH = `${dirname(smi.file)}:${process.env.PATH}`;
+  process.env.LLAMA_ORCH_NVML_LIBRARY = '/nowhere/libnvidia-ml.so';
+  drivers.set(scenario, smi);
+  scenario.gpu = { mode: 'nvidia' };
+}
+
+step(/^a host whose driver finds no GPU$/, (scenario) =>
+  useDriver(scenario, { print: 'No devices were found\n', exitCode: 6 }),
+);
+
+step(/^a host with two GPUs$/, (scenario) => useDriver(scenario, { gpus: [fakeGpu(0), fakeGpu(1)] }));
+
+function driverOf(scenario: Scenario): FakeNvidiaSmi {
+  const smi = drivers.get(scenario);
+  if (smi === undefined) throw new Error('the scenario has no host with GPUs');
+  return smi;
+}
+
+step(/^GPU 0 falls off the bus$/, async (scenario) => {
+  const lost = { ...fakeGpu(0), 'memory.total': '[GPU is lost]', 'memory.free': '[GPU is lost]' };
+  await driverOf(scenario).set({ gpus: [lost, fakeGpu(1)] });
+});
+
+step(/^GPU 0 is back$/, (scenario) => driverOf(scenario).set({ gpus: [fakeGpu(0), fakeGpu(1)] }));
+
+/** Long enough to be seen: what asks it finds no driver at least once. */
+step(/^the driver is reset$/, async (scenario) => {
+  const smi = driverOf(scenario);
+  await smi.set({ print: "it couldn't communicate with the NVIDIA driver\n", exitCode: 9 });
+  const before = (await smi.calls()).length;
+  await expect.poll(async () => (await smi.calls()).length).toBeGreaterThanOrEqual(before + 2);
+  await smi.set({ gpus: [fakeGpu(0), fakeGpu(1)] });
+});
