@@ -23,6 +23,8 @@ export class Scenario extends QuickPickleWorld {
   readonly #readers = new Map<string, TaskReader>();
   readonly #cleanups: (() => unknown)[] = [];
   #world: World | null = null;
+  /** Nobody else has it: it ends with the scenario. */
+  #owns = false;
   #doors: Doors | null = null;
   #metrics: ReadonlyMap<string, readonly Sample[]> = new Map();
   #linesBefore = 0;
@@ -38,11 +40,12 @@ export class Scenario extends QuickPickleWorld {
   }
 
   async enterConfigured(request: { configuration: ReturnType<typeof configurationOf>; own: boolean }): Promise<void> {
-    const own = request.own || this.info.tags.includes('@own');
-    this.#world = await houseFor({ ...request, own, env: this.env });
+    this.#owns = request.own || this.info.tags.includes('@own');
+    this.#world = await houseFor({ ...request, own: this.#owns, env: this.env });
     this.#doors = new Doors(this.#world.url);
     this.#linesBefore = this.#world.logLines().length;
-    this.#metrics = await scrape(this.#world.url);
+    const isOpen = this.env.AUTH_TOKEN === undefined || this.env.AUTH_OPTIONAL === 'true';
+    if (isOpen) this.#metrics = await scrape(this.#world.url);
   }
 
   get world(): World {
@@ -94,7 +97,12 @@ export class Scenario extends QuickPickleWorld {
 
   /** Text of a feature, `{id of NAME}` replaced by the id of that task. */
   filled(text: string): string {
-    return text.replace(/\{id of (\w+)\}/g, (_whole, name: string) => this.taskId(name));
+    return text.replace(/\{id of ([\w ]+)\}/g, (_whole, name: string) => this.taskId(name));
+  }
+
+  /** The rows of a table, filled. */
+  rows(table: StepData): string[][] {
+    return table.raw().map((row) => row.map((cell) => this.filled(cell)));
   }
 
   async #end(failed: boolean): Promise<void> {
@@ -103,7 +111,7 @@ export class Scenario extends QuickPickleWorld {
       for (const reader of this.#readers.values()) reader.leave();
       if (this.#world !== null && !failed) await this.#cancelAll();
     } finally {
-      if (failed || this.info.tags.includes('@own') || this.gpu !== null) await closeHouse(this.#world ?? undefined);
+      if (failed || this.#owns) await closeHouse(this.#world ?? undefined);
       for (const cleanup of this.#cleanups.reverse()) await cleanup();
     }
   }

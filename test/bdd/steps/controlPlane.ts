@@ -17,7 +17,7 @@ step(/^a control plane with the pools:$/, (scenario, table: StepData) => scenari
 
 /** Pools that are not simulated: YAML as an operator writes it. */
 step(/^a control plane configured as:$/, async (scenario, text: StepData) => {
-  await scenario.enterConfigured({ configuration: { text: text.toString(), becomeReady: [] }, own: false });
+  await scenario.enterConfigured({ configuration: { text: text.toString(), becomeReady: [] }, own: true });
 });
 
 async function useDriver(scenario: Scenario, behaviour: Parameters<typeof fakeNvidiaSmi>[0]): Promise<void> {

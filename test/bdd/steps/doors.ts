@@ -42,7 +42,7 @@ step(/^the answer has the headers:$/, (scenario, table: StepData) => {
 });
 
 step(/^the answer holds:$/, (scenario, table: StepData) => {
-  expect(mismatches(answerOf(scenario).body, table.raw())).toEqual([]);
+  expect(mismatches(answerOf(scenario).body, scenario.rows(table))).toEqual([]);
 });
 
 /** For what comes a moment after what causes it. */

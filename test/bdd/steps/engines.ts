@@ -4,22 +4,32 @@ import { post } from '../../support/rest.js';
 import type { Scenario } from '../scenario.js';
 import { step } from '../step.js';
 
-interface EngineRow {
-  readonly pid: number | null;
-  readonly endpoint: string | null;
+interface Engine {
+  readonly pid: number;
+  readonly endpoint: string;
 }
 
-async function engineOf(scenario: Scenario, replica: string): Promise<{ pid: number; endpoint: string }> {
-  const text = `SELECT pid, endpoint FROM replicas WHERE id = $1 AND state = 'READY'`;
-  const look = async () => (await scenario.world.database.query<EngineRow>(text, [replica]))[0];
-  await expect.poll(look).toMatchObject({ pid: expect.any(Number), endpoint: expect.any(String) });
-  const { pid, endpoint } = (await look()) ?? {};
-  if (pid == null || endpoint == null) throw new Error(`${replica} has no engine now`);
-  return { pid, endpoint };
+/** The one that serves; undefined while none does. */
+async function findEngine(scenario: Scenario, replica: string): Promise<Engine | undefined> {
+  const text = `SELECT pid, endpoint FROM replicas WHERE id = $1 AND state = 'READY' AND endpoint IS NOT NULL`;
+  return (await scenario.world.database.query<Engine>(text, [replica]))[0];
 }
 
+async function engineOf(scenario: Scenario, replica: string): Promise<Engine> {
+  const found: Engine[] = [];
+  const look = async () =>
+    found.push(...[await findEngine(scenario, replica)].filter((engine) => engine !== undefined));
+  await expect.poll(look, { message: `${replica} has an engine that serves` }).toBeGreaterThan(0);
+  const [engine] = found;
+  if (engine === undefined) throw new Error(`${replica} has no engine`);
+  return engine;
+}
+
+/** Over once the control plane has seen it. */
 step(/^the engine of "([^"]+)" is killed$/, async (scenario, replica: string) => {
-  process.kill((await engineOf(scenario, replica)).pid, 'SIGKILL');
+  const { pid } = await engineOf(scenario, replica);
+  process.kill(pid, 'SIGKILL');
+  await expect.poll(async () => (await findEngine(scenario, replica))?.pid, { interval: 20 }).not.toBe(pid);
 });
 
 step(/^the engine of "([^"]+)" gets the fault "([^"]+)"$/, async (scenario, replica: string, fault: string) => {

@@ -4,7 +4,7 @@ import { indicesOf, type SseFrame, tokensOf } from '../../support/rest.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { type StepData, step } from '../step.js';
-import { namesIn } from './tasks.js';
+import { NAMES, namesIn } from './tasks.js';
 
 const OVER = new Set(['end', 'error']);
 
@@ -38,7 +38,7 @@ step(/^the stream of "(\w+)" is whole$/, async (scenario, name: string) => {
   expect(events.findIndex((event) => OVER.has(event))).toBe(events.length - 1);
   const indices = indicesOf(frames);
   expect(indices).toEqual(indices.map((_, place) => place));
-  const ids = frames.map(({ id }) => Number(id));
+  const ids = frames.flatMap(({ id }) => (id === null ? [] : [Number(id)]));
   expect(ids).toEqual(ids.toSorted((one, other) => one - other));
 });
 
@@ -71,11 +71,11 @@ async function textsOf(scenario: Scenario, list: string): Promise<string[]> {
   return texts;
 }
 
-step(/^((?:"\w+"(?:, | and )?)+) said the same$/, async (scenario, list: string) => {
+step(new RegExp(`^${NAMES} said the same$`), async (scenario, list: string) => {
   expect(new Set(await textsOf(scenario, list)).size).toBe(1);
 });
 
-step(/^((?:"\w+"(?:, | and )?)+) said different things$/, async (scenario, list: string) => {
+step(new RegExp(`^${NAMES} said different things$`), async (scenario, list: string) => {
   const texts = await textsOf(scenario, list);
   expect(new Set(texts).size).toBe(texts.length);
 });

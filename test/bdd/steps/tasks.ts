@@ -9,21 +9,42 @@ import { type StepData, step } from '../step.js';
 /** Fields of a request that are no text. */
 const NUMBERS = new Set(['max_tokens', 'deadline_ms', 'ctx', 'seed', 'expected_tokens']);
 
+/** One name or several, as `"a", "b" and "c"`. */
+export const NAMES = String.raw`((?:"\w+"(?:, | and )?)+)`;
+
 export function namesIn(list: string): string[] {
   return [...list.matchAll(/"(\w+)"/g)].map(([, name = '']) => name);
 }
 
-function requestOf(scenario: Scenario, name: string, table: StepData | undefined): Record<string, unknown> {
-  const request: Record<string, unknown> = taskRequest({ task_id: scenario.taskId(name) });
+interface Served {
+  readonly modelRef: string;
+  readonly engine: string;
+  readonly contextLength: number;
+}
+
+/** What the pool serves, unless the table asks for something else. */
+function requestOf(
+  scenario: Scenario,
+  name: string,
+  pool: string,
+  served: Served,
+  rows: readonly (readonly string[])[],
+) {
+  const request: Record<string, unknown> = {
+    ...taskRequest({ task_id: scenario.taskId(name), session_id: scenario.taskId(`session of ${name}`) }),
+    model_ref: served.modelRef,
+    engine: served.engine.toLowerCase(),
+    ctx: served.contextLength,
+  };
   const placement: Record<string, unknown> = {};
-  for (const [field = '', cell = ''] of table?.raw() ?? []) {
-    const value = scenario.filled(cell);
+  for (const [field = '', cell = ''] of rows) {
     if (field === 'session') request.session_id = scenario.taskId(`session ${cell}`);
-    else if (field === 'inputs') request.inputs = JSON.parse(value);
-    else if (field.startsWith('placement.')) placement[field.slice('placement.'.length)] = placed(value);
-    else request[field] = NUMBERS.has(field) ? Number(value) : value;
+    else if (field === 'inputs') request.inputs = JSON.parse(cell);
+    else if (field.startsWith('placement.')) placement[field.slice('placement.'.length)] = placed(cell);
+    else request[field] = NUMBERS.has(field) ? Number(cell) : cell;
   }
-  return Object.keys(placement).length === 0 ? request : { ...request, placement };
+  const isPlaced = Object.keys(placement).length > 0;
+  return { ...request, placement: isPlaced ? placement : { mode: 'pin', pin_pool_id: pool } };
 }
 
 function placed(cell: string): unknown {
@@ -31,51 +52,50 @@ function placed(cell: string): unknown {
   return cell.startsWith('[') ? JSON.parse(cell) : cell;
 }
 
-/** What the pool serves, unless the table asks for something else. */
-async function submit(scenario: Scenario, name: string, pool: string, table: StepData | undefined): Promise<Answer> {
-  const shown = (await showPool(scenario.doors, pool)) as { modelRef: string; engine: string } | null;
+async function served(scenario: Scenario, pool: string): Promise<Served> {
+  const shown = await showPool(scenario.doors, pool);
   if (shown === null) throw new Error(`there is no pool ${pool}`);
-  const given = requestOf(scenario, name, table);
-  const asked = new Set((table?.raw() ?? []).map(([field]) => field));
-  if (!asked.has('model_ref')) given.model_ref = shown.modelRef;
-  if (!asked.has('engine')) given.engine = shown.engine.toLowerCase();
-  if (given.placement === undefined) given.placement = { mode: 'pin', pin_pool_id: pool };
-  scenario.answer = await scenario.doors.rest('POST', '/v1/tasks', JSON.stringify(given));
+  return shown as Served;
+}
+
+async function submit(scenario: Scenario, name: string, pool: string, rows: string[][]): Promise<Answer> {
+  const request = requestOf(scenario, name, pool, await served(scenario, pool), rows);
+  scenario.answer = await scenario.doors.rest('POST', '/v1/tasks', JSON.stringify(request));
   return scenario.answer;
 }
 
-async function admit(scenario: Scenario, list: string, pool: string, table?: StepData): Promise<void> {
+async function admit(scenario: Scenario, list: string, pool: string, rows: string[][]): Promise<void> {
   for (const name of namesIn(list)) {
-    const answer = await submit(scenario, name, pool, table);
+    const answer = await submit(scenario, name, pool, rows);
     expect(answer.status, JSON.stringify(answer.body)).toBe(202);
   }
 }
 
-const NAMES = String.raw`((?:"\w+"(?:, | and )?)+)`;
-
 step(new RegExp(`^I submit ${NAMES} to "([^"]+)"$`), (scenario, list: string, pool: string) =>
-  admit(scenario, list, pool),
+  admit(scenario, list, pool, []),
 );
 
-step(new RegExp(`^I submit ${NAMES} to "([^"]+)" with:$`), admit);
+step(new RegExp(`^I submit ${NAMES} to "([^"]+)" with:$`), (scenario, list: string, pool: string, table: StepData) =>
+  admit(scenario, list, pool, scenario.rows(table)),
+);
 
 /** The answer may be a refusal. */
 step(/^I try to submit "(\w+)" to "([^"]+)"$/, (scenario, name: string, pool: string) =>
-  submit(scenario, name, pool, undefined),
+  submit(scenario, name, pool, []),
 );
 
-step(/^I try to submit "(\w+)" to "([^"]+)" with:$/, submit);
+step(/^I try to submit "(\w+)" to "([^"]+)" with:$/, (scenario, name: string, pool: string, table: StepData) =>
+  submit(scenario, name, pool, scenario.rows(table)),
+);
 
 /** Takes every slot with a task that goes on, so that what comes next waits. */
-step(/^"([^"]+)" is busy with ((?:"\w+"(?:, | and )?)+)$/, async (scenario, pool: string, list: string) => {
+step(new RegExp(`^"([^"]+)" is busy with ${NAMES}$`), async (scenario, pool: string, list: string) => {
+  const { contextLength } = await served(scenario, pool);
+  const endless = [
+    ['max_tokens', String(Math.min(4000, contextLength - 100))],
+    ['deadline_ms', '600000'],
+  ];
   for (const name of namesIn(list)) {
-    const endless = {
-      raw: () => [
-        ['max_tokens', '4000'],
-        ['deadline_ms', '600000'],
-      ],
-      hashes: () => [],
-    };
     await admit(scenario, `"${name}"`, pool, endless);
     await expect.poll(() => scenario.reader(name).frames.some(({ event }) => event === 'token')).toBe(true);
   }

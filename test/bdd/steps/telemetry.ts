@@ -53,7 +53,7 @@ function linesOf(lines: readonly string[]): Record<string, unknown>[] {
 
 /** One line of this scenario that has all of it. */
 step(/^a log line tells:$/, async (scenario, table: StepData) => {
-  const rows = table.raw().map((row) => row.map((cell) => scenario.filled(cell)));
+  const rows = scenario.rows(table);
   const best = () => {
     const missed = linesOf(scenario.logLines()).map((line) => mismatches(line, rows));
     return missed.toSorted((one, other) => one.length - other.length)[0];

@@ -7,7 +7,7 @@ import { type StepData, step } from '../step.js';
 
 /** Waits until all rows hold: what is shown follows what happens by a moment. */
 async function comesToShow(read: () => Promise<unknown>, table: StepData, scenario: Scenario): Promise<void> {
-  const rows = table.raw().map((row) => row.map((cell) => scenario.filled(cell)));
+  const rows = scenario.rows(table);
   await expect.poll(async () => mismatches(await read(), rows), { interval: 50 }).toEqual([]);
 }
 

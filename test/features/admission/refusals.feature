@@ -1,0 +1,58 @@
+Feature: What is refused before it is queued
+  A task that cannot succeed is refused with the field that is wrong, and nothing is cut short.
+
+  Background:
+    Given a control plane with the pools:
+      | pool | slots | replicas | speed | ctx |
+      | chat | 1     | 1        | 20    | 512 |
+
+  @ORCH-3014 @OC-CORE-1020
+  Scenario: A context above what the pool offers
+    When I try to submit "a" to "chat" with:
+      | ctx | 4096 |
+    Then the answer is 400
+    And the answer holds:
+      | code      | INVALID_PARAMS |
+      | message   | /ctx/          |
+      | retriable | false          |
+
+  @ORCH-3014 @ORCH-3015 @OC-CORE-1020 @OC-CORE-1021
+  Scenario: A prompt that leaves too little of the context for its answer
+    When I try to submit "a" to "chat" with:
+      | max_tokens | 510 |
+      | prompt     | one two three four five six seven eight nine ten eleven twelve |
+    Then the answer is 400
+    And the answer holds:
+      | code    | INVALID_PARAMS        |
+      | message | /510.*512\|512.*510/  |
+
+  @ORCH-3016
+  Scenario: A model that nobody serves
+    When I try to submit "a" to "chat" with:
+      | model_ref | somebody-elses-70b |
+    Then the answer is 400
+    And the answer holds:
+      | code    | INVALID_PARAMS       |
+      | message | /somebody-elses-70b/ |
+
+  @ORCH-3016 @OC-CORE-1023
+  Scenario: A deadline that passes while the task waits ends it, and no engine sees it
+    Given "chat" is busy with "holder"
+    When I submit "a" to "chat" with:
+      | deadline_ms | 400 |
+    Then "a" ends as EXPIRED with DEADLINE_UNMET
+    And the task "a" shows:
+      | attempts  | 0    |
+      | startedAt | none |
+    And the stream of "a" has the events "error"
+
+  @ORCH-2007
+  Scenario: Bodies that are no task are refused by the field that is wrong
+    When I send POST "/v1/tasks" with:
+      """
+      { "task_id": "not a uuid" }
+      """
+    Then the answer is 400
+    And the answer holds:
+      | code  | INVALID_PARAMS |
+      | field | task_id        |
