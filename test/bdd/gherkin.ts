@@ -137,10 +137,11 @@ export interface StepProblems {
 export function problemsOf(steps: readonly FeatureStep[], definitions: readonly RegExp[]): StepProblems {
   const matching = steps.map((step) => ({ ...step, found: definitions.filter((one) => one.test(step.text)) }));
   const used = new Set(matching.flatMap(({ found }) => found));
-  const where = ({ text, place }: FeatureStep) => `${place} ${text}`;
+  // Examples may make one step many times.
+  const places = (some: readonly FeatureStep[]) => [...new Set(some.map(({ text, place }) => `${place} ${text}`))];
   return {
-    undefined: matching.filter(({ found }) => found.length === 0).map(where),
-    ambiguous: matching.filter(({ found }) => found.length > 1).map(where),
+    undefined: places(matching.filter(({ found }) => found.length === 0)),
+    ambiguous: places(matching.filter(({ found }) => found.length > 1)),
     unused: definitions.filter((one) => !used.has(one)).map(String),
   };
 }

@@ -5,14 +5,14 @@ import { startWorld, type World } from '../support/world.js';
 import type { Configuration } from './configuration.js';
 
 /** More would hold engines that no scenario asks for any more. */
-const MAX_OPEN = 2;
+const MAX_OPEN = 3;
 
 interface House {
   readonly key: string;
   readonly world: World;
 }
 
-/** The oldest first. */
+/** The one that was asked for least recently first. */
 const open: House[] = [];
 
 export interface HouseRequest {
@@ -24,8 +24,10 @@ export interface HouseRequest {
 
 export async function houseFor({ configuration, env, own }: HouseRequest): Promise<World> {
   const key = JSON.stringify([configuration.text, env]);
-  const shared = open.find((house) => house.key === key);
-  if (shared !== undefined && !own) return shared.world;
+  const place = own ? -1 : open.findIndex((house) => house.key === key);
+  if (place >= 0) open.push(...open.splice(place, 1));
+  const shared = place < 0 ? undefined : open.at(-1);
+  if (shared !== undefined) return shared.world;
   while (open.length >= MAX_OPEN) await closeHouse(open[0]?.world);
   const world = await startWorld({ config: configuration.text, env, expectNotReady: true });
   open.push({ key: own ? '' : key, world });

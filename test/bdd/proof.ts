@@ -46,5 +46,6 @@ export async function writeProof(scenario: Scenario): Promise<void> {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  // Quickpickle leaves the message out of the stack.
+  return error instanceof Error ? `${error.message}\n${error.stack ?? ''}` : String(error);
 }

@@ -23,11 +23,11 @@ describe('the requirements', () => {
     const scenario = { name: 'one', tags: ['@B-2', '@C-3', '@Z-9'] };
     const feature = { file: 'x.feature', name: 'x', scenarios: [scenario], steps: [] };
     const requirement = (id: string, more: object) => ({ id, must: 'm', awaits: null, homes: [], ...more });
-    const home = { kind: 'test' as const, file: 'test/bdd/traceability.test.ts', name: 'is nowhere', long: false };
+    const home = { kind: 'test' as const, file: 'test/core/queue.test.ts', name: 'is nowhere', long: false };
     const flawed = [
       requirement('A-1', {}),
       requirement('B-2', { homes: [home], awaits: 'a release' }),
-      requirement('C-3', { homes: [{ ...home, name: 'have homes that are there' }] }),
+      requirement('C-3', { homes: [{ ...home, name: 'a queue' }] }),
     ];
     expect(flawsOf(flawed, [feature])).toEqual([
       'A-1 has no home: tag a scenario with @A-1, or name a test',

@@ -43,7 +43,3 @@ step(/^the pool "([^"]+)" has told:$/, async (scenario, pool: string, table: Ste
   };
   await expect.poll(missing, { interval: 50 }).toEqual([]);
 });
-
-step(/^the pool "([^"]+)" has not told "(\w+)"$/, async (scenario, pool: string, kind: string) => {
-  expect((await eventsOf(scenario.doors, pool)).filter((event) => event.kind === kind)).toEqual([]);
-});

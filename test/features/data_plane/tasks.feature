@@ -3,9 +3,11 @@ Feature: Tasks
 
   Background:
     Given a control plane with the pools:
-      | pool | slots | replicas | speed |
-      | chat | 2     | 2        | 40    |
-      | one  | 1     | 1        | 40    |
+      | pool | slots | replicas | speed | wall ms | idle ms | canary ms |
+      | chat | 2     | 2        | 40    |         |         |           |
+      | one  | 1     | 1        | 40    |         |         |           |
+      | slow | 1     | 1        | 20    | 500     |         |           |
+      | mute | 1     | 1        |       |         | 700     | 0         |
 
   Scenario: A task is admitted, streamed and ended
     When I submit "a" to "chat"
@@ -55,6 +57,11 @@ Feature: Tasks
     Then "b" is canceled
     And the stream of "b" has the events "end"
 
+  Scenario: A task from the command line
+    When I run "run --pool chat --seed 3 --max-tokens 5 'hello there'"
+    Then it exits with 0
+    And it says "5 tokens"
+
   Scenario: A task that nobody knows is not found
     When I send POST "/v1/tasks/{id of nobody}/cancel" with:
       """
@@ -64,9 +71,6 @@ Feature: Tasks
 
   @ORCH-3016 @OC-CORE-1022
   Scenario: A task that holds its slot for too long is ended
-    Given a control plane with the pools:
-      | pool | slots | replicas | speed | wall ms |
-      | slow | 1     | 1        | 20    | 500     |
     When I submit "a" to "slow" with:
       | max_tokens | 2000 |
     Then "a" ends as FAILED with DECODE_TIMEOUT
@@ -75,9 +79,6 @@ Feature: Tasks
 
   @ORCH-3016 @OC-CORE-1022
   Scenario: An engine that falls silent in the middle ends its task
-    Given a control plane with the pools:
-      | pool | slots | replicas | idle ms | canary ms |
-      | mute | 1     | 1        | 700     | 0         |
-    And the engine of "mute-0" gets the fault "hang-at-token:3"
+    Given the engine of "mute-0" gets the fault "hang-at-token:3"
     When I submit "a" to "mute"
     Then "a" ends as FAILED with DECODE_TIMEOUT

@@ -4,7 +4,7 @@ Feature: Determinism
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | devices | speed |
-      | chat | 1     | 2        | 0, 1    | 80    |
+      | chat | 1     | 2        | 0, 1    | 60    |
 
   @ORCH-3045 @ORCH-3050 @OC-TEST-7001
   Scenario: The same seed says the same on both replicas, another seed something else

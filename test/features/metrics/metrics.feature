@@ -3,7 +3,7 @@ Feature: Metrics and logs
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | speed |
-      | chat | 2     | 1        | 60    |
+      | chat | 2     | 1        | 50    |
 
   @ORCH-3028 @OC-METRICS-7101
   Scenario: A task is counted from its admission to its end

@@ -28,9 +28,10 @@ Feature: GPU preflight
   @ORCH-1102
   Scenario Outline: An engine that fell back to the CPU is never served from: <engine>
     Given a control plane with the pools:
-      | pool     | engine     | faults       | ready |
-      | llamacpp | llamacpp   | cpu-fallback | no    |
-      | vllm     | vllm       | cpu-fallback | no    |
+      | pool     | engine   | replicas | slots | devices | speed | faults       | ready |
+      | mixed    | llamacpp | 2        | 1     | 0, 1    | 40    |              | yes   |
+      | llamacpp | llamacpp | 1        | 1     | 0       |       | cpu-fallback | no    |
+      | vllm     | vllm     | 1        | 1     | 0       |       | cpu-fallback | no    |
     Then the pool "<engine>" shows:
       | ready          | false  |
       | lastError.code | <code> |
@@ -44,8 +45,10 @@ Feature: GPU preflight
   @ORCH-1103 @HME-010
   Scenario: GPUs of 24 and 12 GB of one host work at the same time, and are shown as simulated
     Given a control plane with the pools:
-      | pool  | replicas | slots | devices | speed |
-      | mixed | 2        | 1     | 0, 1    | 40    |
+      | pool     | engine   | replicas | slots | devices | speed | faults       | ready |
+      | mixed    | llamacpp | 2        | 1     | 0, 1    | 40    |              | yes   |
+      | llamacpp | llamacpp | 1        | 1     | 0       |       | cpu-fallback | no    |
+      | vllm     | vllm     | 1        | 1     | 0       |       | cpu-fallback | no    |
     And "mixed" is busy with "one" and "two"
     Then the pool "mixed" shows:
       | simulated                   | true                     |
@@ -55,7 +58,7 @@ Feature: GPU preflight
       | replicas.*.deviceMask       | 0, 1                     |
       | replicas.*.slotsFree        | 0, 0                     |
 
-  @ORCH-3039 @OC-POOL-3030
+  @ORCH-3039 @OC-POOL-3030 @long
   Scenario: A GPU that is lost takes its engine along, and the other goes on
     Given a host with two GPUs
     And a control plane with the pools:
@@ -73,7 +76,7 @@ Feature: GPU preflight
     Then the replica "chat-0" shows:
       | state | READY |
 
-  @ORCH-3053 @OC-POOL-3030
+  @ORCH-3053 @OC-POOL-3030 @long
   Scenario: A driver that began anew is told and counted, and its engines are started anew
     Given a host with two GPUs
     And a control plane with the pools:

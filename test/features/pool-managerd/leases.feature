@@ -2,8 +2,8 @@ Feature: Leases
 
   Background:
     Given a control plane with the pools:
-      | pool | slots | replicas | speed |
-      | chat | 1     | 2        | 40    |
+      | pool | slots | replicas | devices | speed |
+      | chat | 1     | 2        | 0, 1    | 60    |
 
   @ORCH-3506 @ORCH-3012
   Scenario: A slot is held by one task at a time, and free again after its end

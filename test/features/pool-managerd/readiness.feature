@@ -3,7 +3,7 @@ Feature: Readiness and the registry of pools
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | devices | speed |
-      | chat | 2     | 2        | 0, 1    | 50    |
+      | chat | 1     | 2        | 0, 1    | 60    |
 
   @ORCH-3500 @ORCH-3501 @ORCH-3502 @ORCH-3505
   Scenario: A pool tells whether it lives, is ready and drains, and what went wrong last
@@ -29,12 +29,12 @@ Feature: Readiness and the registry of pools
     Given "chat" is busy with "one"
     Then GET "/pools/chat/status" comes to hold:
       | active_leases | 1 |
-      | slots_total   | 4 |
-      | slots_free    | 3 |
+      | slots_total   | 2 |
+      | slots_free    | 1 |
     When I cancel "one"
     Then GET "/pools/chat/status" comes to hold:
       | active_leases | 0 |
-      | slots_free    | 4 |
+      | slots_free    | 2 |
 
   @ORCH-3506
   Scenario: A pool that nobody knows is not found

@@ -50,8 +50,8 @@ Feature: Access
   @OC-CTRL-2070
   Scenario: Pages of other origins are refused
     Given a control plane with the pools:
-      | pool | slots |
-      | chat | 2     |
+      | pool | slots | replicas | speed |
+      | chat | 2     | 1        | 50    |
     When I send POST "/v1/pools/chat/drain" with the headers:
       | Origin       | http://evil.example |
       | Content-Type | application/json    |

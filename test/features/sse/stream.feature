@@ -4,7 +4,7 @@ Feature: Streams
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | speed |
-      | chat | 4     | 1        | 60    |
+      | chat | 2     | 1        | 50    |
 
   @OC-CTRL-2020 @OC-CTRL-2021 @OC-CTRL-2023 @OC-CTRL-2025
   Scenario: A stream starts, has every token once and in order, and ends once
