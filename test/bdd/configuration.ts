@@ -16,6 +16,8 @@ interface PoolRow {
   readonly policy: string;
   /** Requests per second of one caller, in the interactive lane. */
   readonly rps: number;
+  /** More words for the command line of the simulator. */
+  readonly flags: string;
   /** Faults of the simulator, with commas between them. */
   readonly faults: string;
   readonly 'idle ms': number;
@@ -36,6 +38,7 @@ const DEFAULTS: Omit<PoolRow, 'pool' | 'model'> = {
   queue: 64,
   policy: 'reject',
   rps: 0,
+  flags: '',
   faults: '',
   'idle ms': 5_000,
   'wall ms': 60_000,
@@ -64,14 +67,18 @@ function rowOf(cells: Readonly<Record<string, string>>): PoolRow {
   return row as unknown as PoolRow;
 }
 
+function wordsOf(text: string): string[] {
+  return text.split(/[ ,]+/).filter((word) => word !== '');
+}
+
 function poolOf(row: PoolRow): object {
-  const faults = row.faults.split(/,\s*/).filter((fault) => fault !== '');
+  const faults = wordsOf(row.faults);
   return {
     id: row.pool,
     engine: row.engine,
     model: row.model,
     ctx: row.ctx,
-    devices: row.devices.split(/[ ,]+/).map(Number),
+    devices: wordsOf(row.devices).map(Number),
     replicas: row.replicas,
     slots: row.slots,
     queue: { capacity: row.queue, full_policy: row.policy },
@@ -80,7 +87,7 @@ function poolOf(row: PoolRow): object {
     health: { canary_every_ms: row['canary ms'] },
     provisioning: {
       mode: 'simulated',
-      flags: faults.flatMap((fault) => ['--fault', fault]),
+      flags: [...wordsOf(row.flags), ...faults.flatMap((fault) => ['--fault', fault])],
       simulated: {
         tokens_per_second: row.speed,
         first_token_ms: 0,
@@ -91,14 +98,14 @@ function poolOf(row: PoolRow): object {
   };
 }
 
-/** @param gpu section of that name; two simulated GPUs of 24 and 12 GB when it is left out. */
+/** @param sections of the file beside the pools; `gpu` has two simulated ones of 24 and 12 GB when it is left out. */
 export function configurationOf(
   table: readonly Readonly<Record<string, string>>[],
-  gpu: object = { mode: 'simulated', devices: GPUS },
+  sections: Readonly<Record<string, unknown>> = {},
 ): Configuration {
   const rows = table.map(rowOf);
   return {
-    text: JSON.stringify({ gpu, pools: rows.map(poolOf) }),
+    text: JSON.stringify({ gpu: { mode: 'simulated', devices: GPUS }, ...sections, pools: rows.map(poolOf) }),
     becomeReady: rows.filter(({ ready }) => ready === 'yes').map(({ pool }) => pool),
   };
 }

@@ -10,17 +10,25 @@ import { writeProof } from './proof.js';
 import { QuickPickleWorld, setWorldConstructor } from './quickpickle.js';
 import type { StepData } from './step.js';
 
+interface ModelFile {
+  readonly path: string;
+  readonly folder: string;
+  /** `sha256:` and hex digits. */
+  readonly digest: string;
+}
+
 export class Scenario extends QuickPickleWorld {
   /** For the next control plane of this scenario. */
   readonly env: Record<string, string> = {};
-  /** Section `gpu` of its configuration; simulated GPUs when null. */
-  gpu: object | null = null;
+  /** Sections of its configuration beside the pools. */
+  readonly sections: Record<string, unknown> = {};
   /** The last answer of a door, or what a command printed. */
   answer: Answer | null = null;
   /** Global id of the last operation that was begun. */
   operationId: string | null = null;
   readonly #taskIds = new Map<string, string>();
   readonly #readers = new Map<string, TaskReader>();
+  readonly #files = new Map<string, ModelFile>();
   readonly #cleanups: (() => unknown)[] = [];
   #world: World | null = null;
   /** Nobody else has it: it ends with the scenario. */
@@ -35,8 +43,8 @@ export class Scenario extends QuickPickleWorld {
 
   /** Brings up what it describes, or goes where another scenario has it already. */
   async enter(table: StepData): Promise<void> {
-    const configuration = configurationOf(table.hashes(), this.gpu ?? undefined);
-    await this.enterConfigured({ configuration, own: this.gpu !== null });
+    const configuration = configurationOf(table.hashes(), this.sections);
+    await this.enterConfigured({ configuration, own: false });
   }
 
   async enterConfigured(request: { configuration: ReturnType<typeof configurationOf>; own: boolean }): Promise<void> {
@@ -95,9 +103,26 @@ export class Scenario extends QuickPickleWorld {
     return reader;
   }
 
-  /** Text of a feature, `{id of NAME}` replaced by the id of that task. */
+  /** A file that a model may lie in, which exists by now. */
+  addFile(name: string, file: ModelFile): void {
+    this.#files.set(name, file);
+  }
+
+  /**
+   * Text of a feature: `{id of NAME}` is the id of that task, `{path of NAME}`, `{folder of NAME}` and
+   * `{digest of NAME}` tell of a file, and
+   * `{answer id}` is the id in the last answer.
+   */
   filled(text: string): string {
-    return text.replace(/\{id of ([\w ]+)\}/g, (_whole, name: string) => this.taskId(name));
+    const { id = '' } = (this.answer?.body ?? {}) as { id?: string };
+    const ids = text.replace(/\{id of ([\w ]+)\}/g, (_whole, name: string) => this.taskId(name));
+    return ids
+      .replaceAll('{answer id}', id)
+      .replace(/\{(path|folder|digest) of ([\w.]+)\}/g, (_whole, what: keyof ModelFile, name: string) => {
+        const file = this.#files.get(name);
+        if (file === undefined) throw new Error(`there is no file ${name}`);
+        return file[what];
+      });
   }
 
   /** The rows of a table, filled. */

@@ -1,8 +1,13 @@
 /** What a scenario begins with: a host, its environment, and a control plane with pools. */
-import { dirname } from 'node:path';
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { expect } from 'vitest';
+import { parse } from 'yaml';
 import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi } from '../../host/gpuSupport.js';
 import { cleanUp } from '../../host/support.js';
+import { tinyModelBytes } from '../../support/tinyModel.js';
 import type { Scenario } from '../scenario.js';
 import { type StepData, step } from '../step.js';
 
@@ -11,6 +16,21 @@ const drivers = new WeakMap<Scenario, FakeNvidiaSmi>();
 
 step(/^the environment:$/, (scenario, table: StepData) => {
   for (const [name = '', value = ''] of table.raw()) scenario.env[name] = value;
+});
+
+/** YAML of a section of its configuration. */
+step(/^the section "(\w+)":$/, (scenario, name: string, text: StepData) => {
+  scenario.sections[name] = parse(scenario.filled(text.toString()));
+});
+
+/** In a folder of its own. */
+step(/^a model file "([\w.]+)"$/, async (scenario, name: string) => {
+  const folder = await mkdtemp(join(tmpdir(), 'llama-orch-bdd-'));
+  scenario.later(() => rm(folder, { recursive: true, force: true }));
+  const path = join(folder, name);
+  const bytes = tinyModelBytes();
+  await writeFile(path, bytes);
+  scenario.addFile(name, { path, folder, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` });
 });
 
 step(/^a control plane with the pools:$/, (scenario, table: StepData) => scenario.enter(table));
@@ -33,7 +53,7 @@ async function useDriver(scenario: Scenario, behaviour: Parameters<typeof fakeNv
   process.env.PATH = `${dirname(smi.file)}:${process.env.PATH}`;
   process.env.LLAMA_ORCH_NVML_LIBRARY = '/nowhere/libnvidia-ml.so';
   drivers.set(scenario, smi);
-  scenario.gpu = { mode: 'nvidia' };
+  scenario.sections.gpu = { mode: 'nvidia' };
 }
 
 step(/^a host whose driver finds no GPU$/, (scenario) =>

@@ -22,9 +22,15 @@ Feature: Access
       | chat | 2     |
     When I send GET "/v1/capabilities"
     Then the answer is 401
+    And the answer holds:
+      | error | MISSING_TOKEN |
+      | code  | 40101         |
     When I send GET "/v1/capabilities" with the headers:
       | Authorization | Bearer wrong |
     Then the answer is 401
+    And the answer holds:
+      | error | BAD_TOKEN |
+      | code  | 40102     |
     When I send GET "/v1/capabilities" with the headers:
       | Authorization | Bearer a-long-and-secret-token |
     Then the answer is 200
@@ -58,3 +64,33 @@ Feature: Access
     Then the answer is 403
     And the answer has the headers:
       | access-control-allow-origin | none |
+
+  @AUTH-1005
+  Scenario: The log says who asked
+    Given a control plane with the pools:
+      | pool | slots | replicas | speed |
+      | chat | 2     | 1        | 50    |
+    When I submit "a" to "chat"
+    Then "a" ends
+    And a log line tells:
+      | job_id   | {id of a} |
+      | identity | localhost |
+
+  @AUTH-1003 @AUTH-1006
+  Scenario Outline: Whom a proxy forwards is let in only where the proxy is trusted: <setting>
+    Given the environment:
+      | AUTH_TOKEN | a-long-and-secret-token |
+      | <setting>  | true                    |
+    And a control plane with the pools:
+      | pool | slots |
+      | chat | 2     |
+    When I send GET "/v1/capabilities" with the headers:
+      | X-Forwarded-For | 203.0.113.9 |
+    Then the answer is <forwarded>
+    When I send GET "/v1/capabilities"
+    Then the answer is <local>
+
+    Examples:
+      | setting          | forwarded | local |
+      | TRUST_PROXY_AUTH | 200       | 401   |
+      | AUTH_OPTIONAL    | 401       | 200   |
