@@ -2,7 +2,8 @@
 import { type Engine, invalid, type Refusal } from './errors.js';
 import { isUuid } from './ids.js';
 import type { PlacementOverrides } from './placement.js';
-import type { Determinism, Priority, Workload } from './task.js';
+import type { Determinism, Priority } from './task.js';
+import { checkCharacters, checkTexts, type Workload } from './workload.js';
 
 /** A task as a caller asked for it, after the door has checked its shape and filled what has a default. */
 export interface TaskSubmission {
@@ -30,8 +31,6 @@ export interface TaskSubmission {
   readonly placement: PlacementOverrides;
 }
 
-/** One task may not take more than this of prompt, counted in UTF-16 units before any tokenizer sees it. */
-export const MAX_PROMPT_LENGTH = 4 * 1024 * 1024;
 export const MAX_MAX_TOKENS = 1_000_000;
 /** A week: longer promises are mistakes (seconds for milliseconds, an absolute time). */
 export const MAX_DEADLINE_MS = 7 * 24 * 3600 * 1000;
@@ -48,19 +47,24 @@ export function checkSubmission(task: TaskSubmission): Refusal | null {
   if (!isUuid(task.taskId)) return invalid('task_id', 'must be a uuid (8-4-4-4-12 hex digits)');
   if (!isUuid(task.sessionId)) return invalid('session_id', 'must be a uuid (8-4-4-4-12 hex digits)');
   if (task.modelRef.length === 0) return invalid('model_ref', 'must not be empty');
-  if (task.workload !== 'completion') return invalid('workload', `${task.workload} tasks are not served yet`);
-  if (task.prompt.length > MAX_PROMPT_LENGTH) {
-    return invalid('prompt', `is ${task.prompt.length} characters long; at most ${MAX_PROMPT_LENGTH} are taken`);
-  }
-  if (task.prompt.includes('\u0000')) return invalid('prompt', 'must not contain the NUL character');
+  const { samplerProfileVersion: version } = task;
+  const badText =
+    checkTexts(task.workload, task) ?? (version === null ? null : checkCharacters('sampler_profile_version', version));
+  if (badText !== null) return badText;
   if (task.seed !== null && (task.seed > INT64_MAX || task.seed < INT64_MIN)) {
     return invalid('seed', 'must fit into 64 bits');
   }
   return (
     positiveInt('ctx', task.ctx, 2 ** 31 - 1) ??
-    positiveInt('max_tokens', task.maxTokens, MAX_MAX_TOKENS) ??
+    checkMaxTokens(task) ??
     positiveInt('deadline_ms', task.deadlineMs, MAX_DEADLINE_MS)
   );
+}
+
+/** Embeddings and rankings give no tokens. */
+function checkMaxTokens({ workload, maxTokens }: TaskSubmission): Refusal | null {
+  if (workload !== 'completion' && maxTokens === 0) return null;
+  return positiveInt('max_tokens', maxTokens, MAX_MAX_TOKENS);
 }
 
 /** The prompt and what may follow it must fit the context, counted by the engine's own tokenizer. No silent truncation. */

@@ -7,6 +7,7 @@
  * 2. `metrics` and `seam` stand after the token whose seq they carry; they take no position of their own.
  * 3. A reader that comes back with `after: n` gets every token with seq > n, and always the terminal event.
  * 4. The terminal event is last; appending after it is refused.
+ * 5. A task that is no completion has no tokens: its `end` (seq 1) names the result.
  */
 import type { TaskFailure } from './errors.js';
 
@@ -54,6 +55,8 @@ export interface EndEvent {
   readonly decodeMs: number;
   readonly canceled: boolean;
   readonly finishReason: string;
+  /** Id of the artifact that holds what an embedding or rerank task gave. */
+  readonly resultId?: string;
 }
 export interface ErrorEvent {
   readonly kind: 'error';

@@ -3,6 +3,7 @@
  * verdict of the rule that refused it, or its score parts. The same functions answer what-if questions.
  */
 import { type Engine, invalid, type Refusal, unavailable } from './errors.js';
+import { NO_FIX, type Offers, type Workload } from './workload.js';
 
 export interface PlacementOverrides {
   readonly mode: 'pin' | 'prefer' | 'auto';
@@ -39,7 +40,11 @@ export interface PoolCandidate {
   /** It holds the replica that ran the session's last task, and that replica serves. */
   readonly sessionHere?: boolean;
   readonly forecast?: Forecast;
+  /** Left out: completions alone. */
+  readonly offers?: Offers;
 }
+
+const COMPLETIONS_ALONE: Offers = { completion: null, embedding: NO_FIX, rerank: NO_FIX };
 
 /** What would become of the task there, counted from now, ms; null: too little has been measured. */
 export interface Forecast {
@@ -54,6 +59,7 @@ export interface Forecast {
 const NO_FORECAST: Forecast = { earliestMs: null, startMs: null, endMs: null };
 
 export interface PlacementRequest {
+  readonly workload: Workload;
   readonly engine: Engine;
   readonly modelRef: string;
   readonly ctx: number;
@@ -67,6 +73,7 @@ export const PLACEMENT_RULES = [
   'PIN',
   'ENGINE',
   'MODEL',
+  'WORKLOAD',
   'CONTEXT',
   'DEVICE_MASK',
   'AVOIDED',
@@ -115,6 +122,8 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
     placement.mode === 'pin' && placement.pinPoolId !== pool.id ? 'not the pinned pool' : null,
   ENGINE: (pool, { engine }) => (pool.engine === engine ? null : `engine is ${pool.engine}, not ${engine}`),
   MODEL: (pool, { modelRef }) => (pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${modelRef}`),
+  WORKLOAD: ({ offers = COMPLETIONS_ALONE }, { workload }) =>
+    offers[workload] === null ? null : `does not take ${workload} tasks: ${offers[workload]}`,
   CONTEXT: (pool, { ctx }) =>
     ctx > pool.contextLength ? `ctx ${ctx} is above the pool's ${pool.contextLength}` : null,
   DEVICE_MASK: (pool, { placement: { requireDeviceMask: mask } }) =>
@@ -207,6 +216,12 @@ function whyNone(
   if (ofEngine.length === 0) return invalid('engine', `no pool runs the engine ${request.engine}`);
   if (ofModel.length === 0) {
     return invalid('model_ref', `no ${request.engine} pool serves the model "${request.modelRef}"`);
+  }
+  const fixes = ofModel.map(({ offers = COMPLETIONS_ALONE }) => offers[request.workload]);
+  const [fix] = fixes;
+  if (fix != null && !fixes.includes(null)) {
+    const pool = `no ${request.engine} pool that serves "${request.modelRef}" takes ${request.workload} tasks`;
+    return invalid('workload', `${pool}: ${fix}`);
   }
   const longest = Math.max(...ofModel.map((pool) => pool.contextLength));
   if (request.ctx > longest) return invalid('ctx', `${request.ctx} is above the largest context offered, ${longest}`);

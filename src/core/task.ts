@@ -71,7 +71,6 @@ export function isTerminal(status: TaskStatus): boolean {
 export const PRIORITIES = ['interactive', 'batch'] as const;
 export type Priority = (typeof PRIORITIES)[number];
 export type Determinism = 'strict' | 'best_effort';
-export type Workload = 'completion' | 'embedding' | 'rerank';
 
 /** A task may be started this often in all; after that the loss of its engine is final. */
 export const MAX_ATTEMPTS = 4;

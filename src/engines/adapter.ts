@@ -83,7 +83,8 @@ export interface EngineMetrics {
 
 export interface CancelRequest {
   readonly requestId: string;
-  readonly slot: number;
+  /** null: embeddings or a ranking, which the engine puts where it likes. */
+  readonly slot: number | null;
 }
 
 /**
@@ -96,6 +97,20 @@ export interface CancelOutcome {
   readonly verifiedBy: string;
 }
 
+export interface EmbeddingRequest {
+  /** As that of a completion. */
+  readonly requestId: string;
+  /** At least one. */
+  readonly inputs: readonly string[];
+}
+
+export interface RerankRequest {
+  readonly requestId: string;
+  readonly query: string;
+  /** At least one. */
+  readonly documents: readonly string[];
+}
+
 export interface Embeddings {
   /** One vector per input, in order. */
   readonly vectors: readonly (readonly number[])[];
@@ -103,7 +118,7 @@ export interface Embeddings {
 }
 
 export interface Ranking {
-  /** Best first; `index` into the documents given. */
+  /** One per document, best first; `index` into the documents given. */
   readonly results: readonly { readonly index: number; readonly score: number }[];
   readonly tokensIn: number;
 }
@@ -120,14 +135,17 @@ export interface EngineAdapter {
    */
   stream(request: CompletionRequest, signal: AbortSignal): AsyncIterable<readonly EngineFrame[]>;
   /**
-   * Ends a completion by every means the engine has, then looks until it is seen to be gone or the signal aborts.
-   * Also for one whose stream was aborted already. Never throws.
+   * Ends a completion, or embeddings or a ranking under way, by every means the engine has, then looks until it is seen to
+   * be gone or the signal aborts. Also for one whose connection was closed already. Never throws.
    */
   cancel(request: CancelRequest, signal: AbortSignal): Promise<CancelOutcome>;
-  /** Throws EngineError (INVALID_PARAMS) where the engine, or this start of it, has no embeddings. */
-  embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings>;
-  /** Throws EngineError (INVALID_PARAMS) where the engine, or this start of it, does not rerank. */
-  rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking>;
+  /**
+   * One call, never repeated; the engine may be silent as long as before the first token of a completion. Throws EngineError
+   * (INVALID_PARAMS) where the engine, or this start of it, has no embeddings, and for an answer that is too large.
+   */
+  embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings>;
+  /** As `embed`. */
+  rerank(request: RerankRequest, signal: AbortSignal): Promise<Ranking>;
   metrics(signal: AbortSignal): Promise<EngineMetrics>;
   close(): Promise<void>;
 }

@@ -44,6 +44,10 @@ const MAX_UNSEEN = 1_000;
 
 interface Run {
   readonly abort: AbortController;
+  /** As how many requests the engine may count it, at most. */
+  readonly parts: number;
+  /** Its answer comes whole: it has no frames. */
+  readonly unary: boolean;
   /** It has given a frame, so the engine surely has it. */
   seen: boolean;
 }
@@ -81,17 +85,27 @@ export class EngineClient {
     });
   }
 
-  /** Completions under way. */
+  /** Calls under way, without those that only ask. */
   get running(): number {
     return this.#runs.size;
+  }
+
+  /** Whether embeddings or rankings are under way. */
+  get runsUnary(): boolean {
+    for (const { unary } of this.#runs.values()) if (unary) return true;
+    return false;
   }
 
   /** Holds what an engine says is at work against the completions of ours that go on. */
   lookAt(atWork: number, where: string): CancelLook {
     let sure = 0;
-    for (const { seen } of this.#runs.values()) if (seen) sure += 1;
+    let most = 0;
+    for (const { seen, parts } of this.#runs.values()) {
+      if (seen) sure += 1;
+      most += parts;
+    }
     const saw = `${where}: ${atWork} requests at work`;
-    return { free: atWork <= sure, explained: atWork <= this.#runs.size, saw };
+    return { free: atWork <= sure, explained: atWork <= most, saw };
   }
 
   /** A 2xx answer's JSON, checked. Repeated while the failure is one that may pass: use it for what changes nothing. */
@@ -146,12 +160,8 @@ export class EngineClient {
     reader: FrameReader,
     signal: AbortSignal,
   ): AsyncGenerator<readonly EngineFrame[], void, void> {
-    const abort = new AbortController();
-    using either = within(null, signal, abort.signal);
-    const run: Run = { abort, seen: false };
-    // One more request is no sign of life: where others wait already, the silence goes on.
-    if (this.#runs.size === 0) this.#aliveAtMs = performance.now();
-    this.#runs.set(request.requestId, run);
+    const run = this.#enter(request.requestId, { parts: 1, unary: false });
+    using either = within(null, signal, run.abort.signal);
     const scope = new CallScope(either.signal);
     try {
       yield* this.#read(request, call, reader, scope, run);
@@ -159,8 +169,42 @@ export class EngineClient {
       throw this.#streamError(error, reader, scope, either.signal);
     } finally {
       scope.close();
-      if (this.#runs.get(request.requestId) === run) this.#forget(request.requestId, run);
+      this.#leave(request.requestId, run);
     }
+  }
+
+  /**
+   * A call whose answer comes whole, checked; asked once. It may take as long as a stream may be silent, is among the calls
+   * under way, and is cancelled like a completion.
+   */
+  async unary<T>(
+    { requestId, parts }: { readonly requestId: string; readonly parts: number },
+    call: HttpCall,
+    schema: z.ZodType<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const run = this.#enter(requestId, { parts, unary: true });
+    using either = within(null, signal, run.abort.signal);
+    try {
+      const answer = await this.#http.json(call, schema, either.signal, this.#idleTimeoutMs);
+      run.seen = true;
+      this.#gaveFrame();
+      return answer;
+    } finally {
+      this.#leave(requestId, run);
+    }
+  }
+
+  #enter(requestId: string, kind: Pick<Run, 'parts' | 'unary'>): Run {
+    const run: Run = { abort: new AbortController(), seen: false, ...kind };
+    // One more request is no sign of life: where others wait already, the silence goes on.
+    if (this.#runs.size === 0) this.#aliveAtMs = performance.now();
+    this.#runs.set(requestId, run);
+    return run;
+  }
+
+  #leave(requestId: string, run: Run): void {
+    if (this.#runs.get(requestId) === run) this.#forget(requestId, run);
   }
 
   #forget(requestId: string, { seen }: Run): void {

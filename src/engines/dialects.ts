@@ -1,16 +1,17 @@
 /** The engines we speak to. Everything outside this folder chooses a dialect here and knows only its contract. */
 import type { Engine } from '../core/errors.js';
+import type { Offers, Workload } from '../core/workload.js';
 import type { EngineAdapter } from './adapter.js';
 import type { EngineEndpoint } from './client.js';
 import type { DeterminismClaim, EngineLaunch, LaunchedAs, LaunchSpec } from './launch.js';
 import { createLlamaCppAdapter } from './llamacpp/adapter.js';
-import { llamaCppDeterminism, llamaCppLaunch } from './llamacpp/launch.js';
+import { LLAMACPP_WORKLOAD_FIXES, llamaCppDeterminism, llamaCppLaunch, llamaCppWorkloads } from './llamacpp/launch.js';
 import { createTgiAdapter } from './tgi/adapter.js';
 import { tgiDeterminism, tgiLaunch } from './tgi/launch.js';
 import { createTritonAdapter } from './triton/adapter.js';
 import { tritonDeterminism, tritonLaunch } from './triton/launch.js';
 import { createVllmAdapter } from './vllm/adapter.js';
-import { vllmDeterminism, vllmLaunch } from './vllm/launch.js';
+import { VLLM_WORKLOAD_FIXES, vllmDeterminism, vllmLaunch, vllmWorkloads } from './vllm/launch.js';
 
 /** What is known of an engine from outside; a dialect uses what its engine does not tell. */
 export interface AdapterFacts extends EngineEndpoint {
@@ -40,9 +41,17 @@ export interface Dialect {
   launch(launch: EngineLaunch): LaunchSpec;
   adapter(facts: AdapterFacts): EngineAdapter;
   determinism(launched: LaunchedAs): DeterminismClaim;
+  /** What it may take, started like this; whether it does is tried when it is up. */
+  workloads(launched: LaunchedAs): readonly Workload[];
+  /** What has to be done for it to take what it does not. */
+  readonly workloadFixes: Offers;
 }
 
+const ONLY_GENERATES = 'this engine only generates; use a pool of llamacpp or vllm';
+
 const COMMON = {
+  workloads: (): readonly Workload[] => ['completion'],
+  workloadFixes: { completion: null, embedding: ONLY_GENERATES, rerank: ONLY_GENERATES },
   ...{ portCount: 1, metricsPort: null },
   ...{ readsGguf: false, readsFilesOnly: false, namesModelBySource: false, servesRepository: false },
 } as const;
@@ -56,6 +65,8 @@ export const DIALECTS: Readonly<Record<Engine, Dialect>> = {
     launch: llamaCppLaunch,
     adapter: createLlamaCppAdapter,
     determinism: llamaCppDeterminism,
+    workloads: llamaCppWorkloads,
+    workloadFixes: LLAMACPP_WORKLOAD_FIXES,
   },
   vllm: {
     ...COMMON,
@@ -63,6 +74,8 @@ export const DIALECTS: Readonly<Record<Engine, Dialect>> = {
     launch: vllmLaunch,
     adapter: createVllmAdapter,
     determinism: vllmDeterminism,
+    workloads: vllmWorkloads,
+    workloadFixes: VLLM_WORKLOAD_FIXES,
   },
   tgi: {
     ...COMMON,

@@ -67,6 +67,7 @@ const BY_TRANSPORT_FAULT: Readonly<Record<TransportFault, Verdict>> = {
   reset: VERDICTS.lost,
   silent: VERDICTS.hung,
   malformed: VERDICTS.ours,
+  oversized: VERDICTS.badRequest,
   closed: VERDICTS.lost,
 };
 

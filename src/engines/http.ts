@@ -12,7 +12,7 @@ const MAX_ERROR_ANSWER_BYTES = 64 * 1024;
 /** How long and how much a finished stream may still trickle before its connection is dropped instead of reused. */
 const DRAIN_MS = 1_000;
 
-export type TransportFault = 'refused' | 'connect_timeout' | 'reset' | 'silent' | 'malformed' | 'closed';
+export type TransportFault = 'refused' | 'connect_timeout' | 'reset' | 'silent' | 'malformed' | 'oversized' | 'closed';
 
 /** What went wrong, before any engine's meaning is put on it. */
 export type HttpFailure =
@@ -130,9 +130,17 @@ export class EngineHttpClient {
     this.#translate = options.translate;
   }
 
-  /** A 2xx answer's JSON, checked. Any other status or shape throws what the translator makes of it. */
-  async json<T>(call: HttpCall, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
-    const text = await this.text(call, signal);
+  /**
+   * A 2xx answer's JSON, checked. Any other status or shape throws what the translator makes of it.
+   * @param timeoutMs of the whole call.
+   */
+  async json<T>(
+    call: HttpCall,
+    schema: z.ZodType<T>,
+    signal: AbortSignal,
+    timeoutMs = this.#unaryTimeoutMs,
+  ): Promise<T> {
+    const text = await this.text(call, signal, timeoutMs);
     const malformed = (detail: string, cause?: unknown): Error =>
       this.#translate({ kind: 'transport', fault: 'malformed', detail: `${call.path}: ${detail}` }, cause);
     let value: unknown;
@@ -146,10 +154,10 @@ export class EngineHttpClient {
     return parsed.data;
   }
 
-  async text(call: HttpCall, signal: AbortSignal): Promise<string> {
+  async text(call: HttpCall, signal: AbortSignal, timeoutMs = this.#unaryTimeoutMs): Promise<string> {
     return this.#inScope(signal, this.#translate, async (scope) => {
-      scope.arm(this.#unaryTimeoutMs);
-      const answer = await this.#request(call, scope.signal, this.#unaryTimeoutMs);
+      scope.arm(timeoutMs);
+      const answer = await this.#request(call, scope.signal, timeoutMs);
       return readAccepted(answer);
     });
   }
@@ -203,7 +211,7 @@ export function explain(error: unknown, scope: CallScope, caller: AbortSignal, f
   if (caller.aborted) return caller.reason;
   if (error instanceof StatusError) return fail({ kind: 'status', status: error.status, body: error.body });
   if (error instanceof AnswerTooLarge) {
-    return fail({ kind: 'transport', fault: 'malformed', detail: error.message }, error);
+    return fail({ kind: 'transport', fault: 'oversized', detail: error.message }, error);
   }
   const failure = transportFailure(error, scope.timedOut);
   return failure === null ? error : fail(failure, error);
@@ -236,7 +244,7 @@ async function readCapped(answer: Answer, maxBytes: number): Promise<string> {
   let bytes = 0;
   for await (const chunk of answer.body as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > maxBytes) throw new AnswerTooLarge(`an answer is larger than ${maxBytes} bytes`);
+    if (bytes > maxBytes) throw new AnswerTooLarge(`an answer is larger than ${maxBytes} bytes; ask for less at once`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks, bytes).toString('utf8');

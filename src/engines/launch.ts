@@ -95,6 +95,14 @@ export interface DeterminismClaim {
 /** How an engine was started, as far as a claim depends on it; null: somebody else started it. */
 export type LaunchedAs = Pick<EngineLaunch, 'slots' | 'extraArgs' | 'extraEnv'> | null;
 
+/** Whether one of these flags stands among the arguments, as `--flag`, `--flag=value` or `--flag value`. */
+export function hasFlag(args: readonly string[], flags: readonly string[], values?: readonly string[]): boolean {
+  return args.some((arg, at) => {
+    const [flag = '', value = args[at + 1]] = arg.split('=', 2);
+    return flags.includes(flag) && (values === undefined || values.includes(value ?? ''));
+  });
+}
+
 export const NOT_LAUNCHED_BY_US: DeterminismClaim = {
   claim: 'none',
   because: 'somebody else started the engine: its flags are not known',

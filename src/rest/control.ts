@@ -51,7 +51,10 @@ export function controlRoutes(services: Services): Route[] {
           ctx_max: engine.contextMax,
           supported_workloads: engine.workloads,
           rate_limits: {},
-          features: { concurrency: engine.concurrency },
+          features: {
+            concurrency: engine.concurrency,
+            pools: engine.pools.map(({ poolId, workloads }) => ({ pool_id: poolId, supported_workloads: workloads })),
+          },
         }));
         sendJson(call.res, 200, { api_version: API_VERSION, engines });
       },

@@ -38,7 +38,8 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       handler: async (call) => {
         const taskId = parseUuidParam('id', call.params.id);
         const reader = await services.streams.open(taskId, resumeIndex(call));
-        await pipeEvents(reader, call.res, options);
+        const result = (resultId: string) => services.tasks.result(resultId);
+        await pipeEvents(reader, call.res, { ...options, result });
       },
     },
     {

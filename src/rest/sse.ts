@@ -1,6 +1,6 @@
 /** A task's stream as Server-Sent Events. `id:` lines carry the resume index; everything a reader missed goes in one write. */
 import type { ServerResponse } from 'node:http';
-import type { MetricsEvent, StreamEvent, TokensEvent } from '../core/frame.js';
+import type { EndEvent, MetricsEvent, StreamEvent, TokensEvent } from '../core/frame.js';
 import type { TaskReader } from '../services/streams/hub.js';
 import { failureOf } from './wire.js';
 
@@ -34,7 +34,25 @@ function metricsOf({ queueDepth, kvWarmth, onTimeProbability = null }: MetricsEv
   };
 }
 
-export function sseFrames(event: StreamEvent, microbatch: boolean): string {
+/** @param result of a task without tokens; undefined: it has none. */
+function endFrame(event: EndEvent, result: unknown): string {
+  const data = {
+    tokens_out: event.tokensOut,
+    decode_ms: event.decodeMs,
+    decode_time_ms: event.decodeMs,
+    ...(event.canceled && { canceled: true }),
+    ...(result !== undefined && { result }),
+  };
+  return frame('end', data, event.seq);
+}
+
+export interface SseOptions {
+  readonly microbatch: boolean;
+  /** What an embedding or rerank task gave, by the id in its end. */
+  readonly result: (resultId: string) => Promise<unknown>;
+}
+
+async function sseFrames(event: StreamEvent, { microbatch, result }: SseOptions): Promise<string> {
   switch (event.kind) {
     case 'started':
       return frame('started', { queue_position: event.queuePosition, predicted_start_ms: event.predictedStartMs }, 0);
@@ -46,16 +64,7 @@ export function sseFrames(event: StreamEvent, microbatch: boolean): string {
       // The old contract has no name for it; a comment harms nobody.
       return `: seam index=${event.index} attempt=${event.attempt} cause=${event.cause}\n\n`;
     case 'end':
-      return frame(
-        'end',
-        {
-          tokens_out: event.tokensOut,
-          decode_ms: event.decodeMs,
-          decode_time_ms: event.decodeMs,
-          ...(event.canceled && { canceled: true }),
-        },
-        event.seq,
-      );
+      return endFrame(event, event.resultId === undefined ? undefined : await result(event.resultId));
     case 'error':
       return frame('error', failureOf(event.error), event.seq);
   }
@@ -77,11 +86,7 @@ function drained(res: ServerResponse): Promise<void> {
 }
 
 /** Streams until the terminal event, or until the client or the reader is gone. */
-export async function pipeEvents(
-  reader: TaskReader,
-  res: ServerResponse,
-  options: { readonly microbatch: boolean },
-): Promise<void> {
+export async function pipeEvents(reader: TaskReader, res: ServerResponse, options: SseOptions): Promise<void> {
   const onClose = () => reader.close();
   res.on('close', onClose);
   res.writeHead(200, {
@@ -94,7 +99,7 @@ export async function pipeEvents(
   try {
     for (let events = await reader.next(); events !== null && !res.destroyed; events = await reader.next()) {
       let text = '';
-      for (const event of events) text += sseFrames(event, options.microbatch);
+      for (const event of events) text += await sseFrames(event, options);
       if (!res.write(text)) await drained(res);
     }
   } finally {

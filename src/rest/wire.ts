@@ -4,6 +4,7 @@ import type { TaskSubmission } from '../core/admission.js';
 import { ENGINES, invalid, type Refusal, RefusalError, type TaskFailure } from '../core/errors.js';
 import { isUuid } from '../core/ids.js';
 import { PRIORITIES } from '../core/task.js';
+import { textsOf, WORKLOADS } from '../core/workload.js';
 
 const UUID = z.string().refine(isUuid, 'must be a uuid (8-4-4-4-12 hex digits)');
 const INT = z.number().int();
@@ -22,7 +23,7 @@ const Placement = z.object({
 const TaskRequest = z.object({
   task_id: UUID,
   session_id: UUID,
-  workload: z.enum(['completion', 'embedding', 'rerank']),
+  workload: z.enum(WORKLOADS),
   model_ref: z.string(),
   engine: z.enum(ENGINES),
   ctx: INT,
@@ -65,8 +66,7 @@ export function parseTaskRequest(body: unknown): TaskSubmission {
     seed: request.seed ?? null,
     determinism: request.determinism ?? 'strict',
     samplerProfileVersion: request.sampler_profile_version ?? null,
-    prompt: request.prompt ?? request.inputs?.join('\n') ?? '',
-    inputs: [],
+    ...textsOf(request.workload, { prompt: request.prompt ?? null, inputs: request.inputs ?? null }),
     maxTokens: request.max_tokens,
     deadlineMs: request.deadline_ms,
     kvHint: request.kv_hint ?? null,

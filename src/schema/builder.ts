@@ -108,3 +108,6 @@ builder.subscriptionType({
 export function pageCost(args: { readonly first?: number | null | undefined }): { field: number; multiplier: number } {
   return { field: 2, multiplier: Math.min(Math.max(args.first ?? MAX_PAGE, 1), MAX_PAGE) };
 }
+
+/** A result may have 8 MiB: some fit into an answer, a whole page does not. */
+export const RESULT_COST = 1_000;

@@ -1,7 +1,19 @@
 /** What this control plane can do, for clients that adapt to it. */
-import type { EngineCapability } from '../services/pools.js';
+import type { EngineCapability, PoolCapability } from '../services/pools.js';
 import { builder } from './builder.js';
 import { Engine, Workload } from './enums.js';
+
+const PoolCapabilities = builder.objectRef<PoolCapability>('PoolCapabilities').implement({
+  description: 'What one pool offers.',
+  fields: (t) => ({
+    pool: t.exposeString('poolId', { description: 'Its name.' }),
+    workloads: t.field({
+      type: [Workload],
+      description: 'What its engines take, or may take as long as none of them has been tried.',
+      resolve: ({ workloads }) => [...workloads],
+    }),
+  }),
+});
 
 const EngineCapabilities = builder.objectRef<EngineCapability>('EngineCapabilities').implement({
   description: 'What one kind of engine offers here, over all of its pools.',
@@ -10,9 +22,14 @@ const EngineCapabilities = builder.objectRef<EngineCapability>('EngineCapabiliti
     contextMax: t.exposeInt('contextMax', { description: 'The longest context that any pool offers, in tokens.' }),
     workloads: t.field({
       type: [Workload],
-      description: 'What it can be asked for.',
-      resolve: ({ workloads }) =>
-        (['completion', 'embedding', 'rerank'] as const).filter((workload) => workloads.includes(workload)),
+      description: 'What it can be asked for, in some pool.',
+      resolve: ({ workloads }) => [...workloads],
+    }),
+    pools: t.field({
+      type: [PoolCapabilities],
+      description: 'What each of its pools can be asked for.',
+      complexity: { field: 1, multiplier: 5 },
+      resolve: ({ pools }) => [...pools],
     }),
     concurrency: t.exposeInt('concurrency', { description: 'How many tasks run at once, in all pools.' }),
   }),

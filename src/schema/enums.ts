@@ -17,8 +17,8 @@ export const Workload = builder.enumType('Workload', {
   description: 'What a task asks an engine for.',
   values: {
     COMPLETION: { value: 'completion', description: 'Text that continues a prompt.' },
-    EMBEDDING: { value: 'embedding', description: 'Vectors; not served yet.' },
-    RERANK: { value: 'rerank', description: 'Scores; not served yet.' },
+    EMBEDDING: { value: 'embedding', description: 'A vector of each input.' },
+    RERANK: { value: 'rerank', description: 'The inputs by how well they answer the prompt, best first.' },
   } as const,
 });
 

@@ -14,6 +14,7 @@ const PlacementRule = builder.enumType('PlacementRule', {
     PIN: { description: 'Is the pinned pool, where one is.' },
     ENGINE: { description: 'Runs the engine that is asked for.' },
     MODEL: { description: 'Serves the model that is asked for.' },
+    WORKLOAD: { description: 'Takes tasks of that kind, as its engine was started.' },
     CONTEXT: { description: 'Offers the context that is asked for.' },
     DEVICE_MASK: { description: 'Has the device mask that is required, where one is.' },
     AVOIDED: { description: 'Is not avoided.' },

@@ -1,6 +1,7 @@
 /** Replicas: one engine process each. */
+import { WORKLOADS } from '../core/workload.js';
 import { builder } from './builder.js';
-import { BreakerState, ReplicaHealth, ReplicaState } from './enums.js';
+import { BreakerState, ReplicaHealth, ReplicaState, Workload } from './enums.js';
 import { PreloadStep, storedSteps } from './preloadStep.js';
 import { Reason, storedReason } from './reason.js';
 import { activeLeases } from './shared.js';
@@ -38,6 +39,12 @@ export const Replica = builder.prismaNode('Replica', {
       resolve: (replica) => storedSteps(replica.preload),
     }),
     engineVersion: t.exposeString('engineVersion', { nullable: true, description: 'As the engine reports it.' }),
+    workloads: t.field({
+      type: [Workload],
+      description: 'What it takes, or may take as long as its engine has not been tried.',
+      select: { workloads: true },
+      resolve: ({ workloads }) => WORKLOADS.filter((workload) => workloads.includes(workload)),
+    }),
     modelId: t.exposeString('modelId', {
       nullable: true,
       description: 'The model it has loaded, as the engine names it.',

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { TaskSubmission } from '../core/admission.js';
 import { invalid, RefusalError } from '../core/errors.js';
 import { AUTO_PLACEMENT, type PlacementOverrides } from '../core/placement.js';
+import { textsOf } from '../core/workload.js';
 import type { Receipt } from '../services/admission.js';
 import { builder } from './builder.js';
 import type { GraphQLContext } from './context.js';
@@ -43,11 +44,17 @@ const SubmitTaskInput = builder.inputType('SubmitTaskInput', {
     modelRef: t.string({ description: "The model; the pool's own when a pool is named, required otherwise." }),
     engine: t.field({ type: Engine, description: 'The engine; that of the pool that serves the model when left out.' }),
     workload: t.field({ type: Workload, required: true, defaultValue: 'completion', description: 'What to do.' }),
-    prompt: t.string({ required: true, description: 'The text to go on from.' }),
+    prompt: t.string({
+      description: 'The text to go on from, the query to rank for, or the only text to embed; empty when left out.',
+    }),
+    inputs: t.stringList({
+      description:
+        'Texts to embed, or documents to rank. A completion without a prompt goes on from them, line by line.',
+    }),
     ctx: t.int({ description: 'Tokens of context to reserve; what the pool offers when left out.' }),
     maxTokens: t.int({
-      required: true,
-      description: 'The most tokens to produce; with the prompt they must fit the context.',
+      description:
+        'The most tokens to produce; with the prompt they must fit the context. Required for a completion; others produce none.',
     }),
     deadlineMs: t.int({
       required: true,
@@ -142,9 +149,8 @@ async function submissionOf(
     seed: input.seed ?? null,
     determinism: input.determinism,
     samplerProfileVersion: input.samplerProfileVersion ?? null,
-    prompt: input.prompt,
-    inputs: [],
-    maxTokens: input.maxTokens,
+    ...textsOf(input.workload, { prompt: input.prompt ?? null, inputs: input.inputs ?? null }),
+    maxTokens: input.maxTokens ?? 0,
     deadlineMs: input.deadlineMs,
     kvHint: input.kvHint ?? null,
     followsPool: input.pool != null && input.modelRef == null,

@@ -2,7 +2,7 @@
 import { notReadyBecause, type Reason as ReasonShape } from '../core/pool.js';
 import { predictStartMs } from '../core/prediction.js';
 import type { StartBasis } from '../core/queue.js';
-import { builder, pageCost } from './builder.js';
+import { builder, pageCost, RESULT_COST } from './builder.js';
 import { Determinism, Engine, Priority, TaskStatus, Workload } from './enums.js';
 import { PlacementExplanation, storedExplanation } from './placement.js';
 import { POOL_VIEW, replicaViews } from './pool.js';
@@ -61,6 +61,7 @@ const Task = builder.prismaNode('Task', {
       nullable: true,
       description: 'What it was given; null where a policy hides it.',
     }),
+    inputs: t.exposeStringList('inputs', { description: 'Texts to embed, or documents to rank.' }),
     seed: t.expose('seed', { type: 'BigInt', description: 'The seed its engine samples with; always set.' }),
     determinism: t.expose('determinism', {
       type: Determinism,
@@ -122,6 +123,19 @@ const Task = builder.prismaNode('Task', {
       complexity: 10,
       select: { chunks: true },
       resolve: (task, _args, { services }) => services.tasks.text(task),
+    }),
+    result: t.field({
+      type: 'JSON',
+      nullable: true,
+      description:
+        'What an embedding or rerank task gave: `embeddings`, in the order of its inputs, or `ranking`, documents by index and score, best first; null until it succeeds.',
+      complexity: RESULT_COST,
+      select: { resultId: true },
+      resolve: (task, _args, { services }) => (task.resultId === null ? null : services.tasks.result(task.resultId)),
+    }),
+    resultId: t.exposeString('resultId', {
+      nullable: true,
+      description: 'Id of the artifact that holds its result; equal for equal results.',
     }),
     error: t.field({
       type: TaskError,

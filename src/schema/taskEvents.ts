@@ -9,7 +9,7 @@ import type {
   StreamEvent,
   TokensEvent,
 } from '../core/frame.js';
-import { builder } from './builder.js';
+import { builder, RESULT_COST } from './builder.js';
 import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
 import { TaskError } from './taskError.js';
@@ -94,6 +94,13 @@ builder.objectRef<EndEvent>('TaskEnded').implement({
     decodeTimeMs: t.exposeInt('decodeMs', { description: 'Time its engine spent on it, ms.' }),
     canceled: t.exposeBoolean('canceled', { description: 'Whether a cancel ended it.' }),
     finishReason: t.exposeString('finishReason', { description: 'Why it ended, e.g. stop or length.' }),
+    result: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'As `Task.result`; null where the task gives tokens, or was canceled.',
+      complexity: RESULT_COST,
+      resolve: ({ resultId }, _args, { services }) => (resultId === undefined ? null : services.tasks.result(resultId)),
+    }),
   }),
 });
 

@@ -3,14 +3,13 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkPromptTokens, checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
-import { EngineError } from '../engines/failure.js';
 import { Batcher } from '../runtime/batcher.js';
 import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
@@ -21,10 +20,8 @@ import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
 import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
+import { checkTokens } from './tokenCheck.js';
 
-/** Special tokens and prefix spaces that a tokenizer may add to the bytes of a prompt. */
-const TOKENIZER_EXTRAS = 8;
-const TOKENIZE_DEADLINE_MS = 10_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4096;
 
@@ -97,8 +94,8 @@ export class Admission {
     const { poolId, explanation } = await this.#place(task);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    await this.#checkTokens(poolId, task);
-    const { dispatcher } = this.#deps;
+    const { dispatcher, fleet } = this.#deps;
+    await checkTokens(fleet, poolId, task);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId } = submitter;
     const { placement: _overrides, ...rest } = task;
@@ -167,35 +164,6 @@ export class Admission {
     this.#deps.telemetry.placed(task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
-  }
-
-  /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. */
-  async #checkTokens(poolId: string, task: TaskSubmission): Promise<void> {
-    const most = Buffer.byteLength(task.prompt) + TOKENIZER_EXTRAS;
-    if (most + task.maxTokens <= task.ctx) return;
-    const replica = this.#deps.fleet.ready(poolId)[0];
-    if (replica === undefined) {
-      if (task.maxTokens < task.ctx) return; // Nobody can count now; the engine itself will refuse what does not fit.
-      throw new RefusalError(
-        checkPromptTokens(0, task) ?? unavailable('POOL_UNREADY', 'no engine can count tokens', 1000),
-      );
-    }
-    const count = await this.#countTokens(
-      replica.adapter.countTokens(task.prompt, AbortSignal.timeout(TOKENIZE_DEADLINE_MS)),
-    );
-    if (count === null) return; // This engine has no tokenizer to ask; it refuses by itself what does not fit.
-    const broken = checkPromptTokens(count, task);
-    if (broken !== null) throw new RefusalError(broken);
-  }
-
-  async #countTokens(counting: Promise<number | null>): Promise<number | null> {
-    try {
-      return await counting;
-    } catch (error) {
-      if (!(error instanceof EngineError) && !(error instanceof DOMException)) throw error;
-      const refusal = unavailable('POOL_UNREADY', 'the engine did not count the tokens of the prompt; try again', 1000);
-      throw new RefusalError(refusal, { cause: error });
-    }
   }
 
   #writer(poolId: string): Batcher<NewTask, Written> {

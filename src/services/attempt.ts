@@ -1,22 +1,29 @@
 /**
- * One run of one leased task on one engine: frames in, log out, and exactly one ending.
+ * One run of one leased task on one engine: its work in, log out, and exactly one ending.
  *
  * The log's `seal()` decides races: whoever closes the door first writes the ending, be it the engine's end, a cancel,
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
-import type { TaskFailure } from '../core/errors.js';
-import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { predictStartMs } from '../core/prediction.js';
-import { Replay } from '../core/replay.js';
-import { afterLoss } from '../core/task.js';
-import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
-import { type ClaimedTask, requeueTask } from '../store/tasks.js';
+import type { ClaimedTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
-import { DivergedError, diverged, mayRunAgain, OUR_FAULT, OUT_OF_TIME, requeueDelayMs } from './attemptFailure.js';
-import { type Ending, freeSlot, settleSlot, writeEnding } from './ending.js';
+import { CompletionWork } from './attemptCompletion.js';
+import { AttemptDoor, type Loss } from './attemptDoor.js';
+import {
+  DivergedError,
+  diverged,
+  mayRunAgain,
+  OUR_FAULT,
+  OUT_OF_TIME,
+  OVERSIZED,
+  OversizedResultError,
+  requeueDelayMs,
+} from './attemptFailure.js';
+import { UnaryWork } from './attemptUnary.js';
+import type { Work, WorkDeps } from './attemptWork.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { Quotes } from './quotes.js';
@@ -52,6 +59,7 @@ export class Attempt {
   readonly #deps: AttemptDeps;
   readonly #log: StreamLog;
   readonly #recording: Recording;
+  readonly #door: AttemptDoor;
   readonly #abort = new AbortController();
   readonly #facts: RunFacts;
   readonly #report: RunReport;
@@ -59,8 +67,8 @@ export class Attempt {
   #stop: StopReason = 'running';
   #interruption = '';
   #restored: Promise<void> = Promise.resolve();
-  #replay = new Replay([]);
-  #firstTokenAtMs: number | null = null;
+  /** Of a log that is restored. */
+  #work: Work | null = null;
   /** Set when the task went back to its queue: it may be claimed again after so long, ms. */
   claimableInMs: number | null = null;
   /** Settles when the run is over, its ending durable and its slot given back; never rejects. */
@@ -90,6 +98,9 @@ export class Attempt {
       replicaId: replica.id,
       engineVersion: replica.engineVersion,
     };
+    const [log, recording, report, facts] = [this.#log, this.#recording, this.#report, this.#facts];
+    const measuredMs = () => this.#work?.measuredMs() ?? 0;
+    this.#door = new AttemptDoor(deps, { run: this, log, recording, report, facts, measuredMs });
   }
 
   /** How long it has held its slot, ms. */
@@ -108,22 +119,12 @@ export class Attempt {
    */
   async cancel(): Promise<boolean | null> {
     await this.#restored;
-    if (!this.#log.seal()) {
+    if (!this.#door.close()) {
       await this.done;
       return null;
     }
     this.#halt('cancel');
-    const event = this.#endEvent('canceled', true, this.#measuredDecodeMs());
-    const settled = this.#finish({
-      status: 'CANCELED',
-      event,
-      tokensIn: null,
-      tokensOut: this.#log.tokens.length,
-      decodeMs: event.decodeMs,
-      finishReason: 'canceled',
-      error: null,
-      releaseReason: null,
-    }).then((written) => (written ? settleSlot(this.#deps, this, 'canceled') : false));
+    const settled = this.#door.canceled();
     this.#settling = settled;
     return settled;
   }
@@ -155,7 +156,7 @@ export class Attempt {
     const wall = setTimeout(() => this.#halt('timeout'), Math.max(0, wallMs));
     try {
       await this.#restored;
-      if (this.#log.state === 'open') await this.#stream();
+      if (this.#log.state === 'open') await this.#doWork();
     } catch (error) {
       // Sealed: it is the ending that could not be written. A cancel writes its own, and answers for it below.
       if (this.#log.state === 'sealed' && this.#stop !== 'cancel') this.#giveUp(error);
@@ -172,32 +173,33 @@ export class Attempt {
   /** Brings back what earlier attempts made durable, and shows the log to readers. */
   async #restore(): Promise<void> {
     for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
-    this.#replay = new Replay(this.#log.tokens);
+    this.#work = this.#workHere();
     this.#deps.hub.attach(this.#log);
   }
 
-  async #stream(): Promise<void> {
-    const { task, replica } = this;
-    this.#begin();
-    const request = {
-      requestId: this.requestId,
-      prompt: task.prompt,
-      maxTokens: task.maxTokens,
-      seed: task.seed,
-      strict: task.determinism === 'strict',
-      slot: task.slot,
+  #workHere(): Work {
+    const { clock, telemetry, leases, recorder } = this.#deps;
+    const workDeps: WorkDeps = {
+      ...{ clock, telemetry, task: this.task, replica: this.replica, requestId: this.requestId },
+      ...{ facts: this.#facts, report: this.#report, log: this.#log, heldMs: () => this.heldMs },
+      touch: () => recorder.touch(this.#recording),
+      seam: () => this.#seam(),
+      checkHeld: () => {
+        if (!leases.isTrusted(this.task.leaseId)) this.fence();
+        if (this.#abort.signal.aborted) throw new Error('stopped');
+      },
     };
-    for await (const frames of replica.adapter.stream(request, this.#abort.signal)) {
-      // After a pause of this whole process, what the socket held comes before the timer that would have noticed.
-      if (!this.#deps.leases.isTrusted(task.leaseId)) this.fence();
-      if (this.#abort.signal.aborted) throw new Error('stopped');
-      const end = this.#accept(frames);
-      if (end !== null) return await this.#succeed(end);
-    }
-    throw new Error('an adapter ended a stream without its end');
+    return this.task.workload === 'completion' ? new CompletionWork(workDeps) : new UnaryWork(workDeps);
   }
 
-  #begin(): void {
+  async #doWork(): Promise<void> {
+    const work = this.#work;
+    if (work === null) throw new Error('the log of a task was not restored');
+    this.#begin(work);
+    await this.#door.succeeded(await work.run(this.#abort.signal));
+  }
+
+  #begin(work: Work): void {
     const { task, replica } = this;
     const atMs = this.#deps.clock.nowMs();
     const predictedStartMs = predictStartMs(task.queuePosition, task.startBasis);
@@ -206,7 +208,8 @@ export class Attempt {
     const queueTimeMs = atMs - task.createdAt.getTime();
     const start = { attempt: attempts, queueTimeMs, queuePosition, predictedStartMs, kvWarmth };
     this.#deps.telemetry.started(this.#facts, start);
-    if (!this.#log.hasStarted) {
+    const again = this.#log.hasStarted;
+    if (!again) {
       this.#log.start({
         kind: 'started',
         seq: 0,
@@ -216,10 +219,8 @@ export class Attempt {
         seed: String(task.seed),
         predictedStartMs,
       });
-      this.#log.mark(this.#report.frame(0));
-    } else if (this.#replay.done) {
-      this.#seam();
     }
+    work.begin(again);
     this.#deps.recorder.touch(this.#recording);
   }
 
@@ -230,78 +231,19 @@ export class Attempt {
     this.#deps.recorder.touch(this.#recording);
   }
 
-  /** Takes one group of frames; returns the engine's end when it is in it. */
-  #accept(frames: readonly EngineFrame[]): EngineEnd | null {
-    const texts: string[] = [];
-    let end: EngineEnd | null = null;
-    for (const frame of frames) {
-      if (frame.kind === 'token') texts.push(frame.text);
-      else end = frame;
-    }
-    const fresh = this.#replay.done ? texts : this.#compare(texts);
-    const room = this.task.maxTokens - this.#log.tokens.length;
-    if (fresh.length > 0 && room > 0) {
-      this.#noteFirstToken(fresh.length);
-      // An engine that runs past its limit is cut there: readers were promised no more.
-      if (this.#log.append(fresh.length > room ? fresh.slice(0, room) : fresh, this.#deps.clock.nowMs())) {
-        this.#deps.recorder.touch(this.#recording);
-      }
-      const frame = this.#report.frameDue(this.#log.tokens.length);
-      if (frame !== null) this.#log.mark(frame);
-    }
-    if (end !== null && !this.#replay.finish()) throw new DivergedError(this.#replay.index);
-    return end;
-  }
-
-  /** Holds the repeated run against the log; returns what continues it. */
-  #compare(texts: readonly string[]): readonly string[] {
-    const replayed = this.#replay.take(texts);
-    if (replayed.verdict === 'diverged') throw new DivergedError(replayed.index);
-    if (this.#replay.done) this.#seam();
-    return replayed.fresh;
-  }
-
-  #noteFirstToken(fresh: number): void {
-    if (this.#firstTokenAtMs !== null) return;
-    this.#firstTokenAtMs = this.#deps.clock.monotonicMs();
-    const sinceLeaseMs = this.#firstTokenAtMs - this.#leasedAtMs;
-    this.#deps.telemetry.firstToken(this.#facts, sinceLeaseMs);
-    this.#report.firstTokenCame(sinceLeaseMs, this.#log.tokens.length + fresh);
-  }
-
-  #measuredDecodeMs(): number {
-    return this.#firstTokenAtMs === null ? 0 : Math.round(this.#deps.clock.monotonicMs() - this.#firstTokenAtMs);
-  }
-
-  async #succeed(end: EngineEnd): Promise<void> {
-    if (!this.#log.seal()) return;
-    if (end.disbelieved !== undefined) this.#deps.telemetry.disbelieved(this.#facts, end.disbelieved);
-    const decodeMs = Math.round(end.decodeMs);
-    const event: EndEvent = { ...this.#endEvent(end.finishReason, false, decodeMs), tokensOut: end.tokensOut };
-    this.#report.ended(end.decodeMs > 0 ? (end.tokensOut * 1000) / end.decodeMs : null);
-    await this.#finish({
-      status: 'SUCCEEDED',
-      event,
-      tokensIn: end.tokensIn,
-      tokensOut: end.tokensOut,
-      decodeMs: event.decodeMs,
-      finishReason: end.finishReason,
-      error: null,
-      releaseReason: 'completed',
-    });
-  }
-
   /** The run ended any other way than by the engine's word; decides what that means for the task. */
   async #failed(error: unknown): Promise<void> {
     if (this.#stop === 'fenced') return this.#log.abandon();
     if (this.#stop === 'interrupted')
-      return this.#lose(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
-    if (this.#stop === 'timeout') return this.#fail(OUT_OF_TIME, false);
+      return this.#lost(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
+    if (this.#stop === 'timeout') return this.#door.failed(OUT_OF_TIME, false);
     if (this.#stop === 'cancel') return;
-    if (error instanceof DivergedError) return this.#fail(diverged(error), false);
+    if (error instanceof DivergedError) return this.#door.failed(diverged(error), false);
+    if (error instanceof OversizedResultError)
+      return this.#door.failed({ ...OVERSIZED, engine: this.task.engine }, true);
     if (error instanceof EngineError) return this.#engineFailed(error);
     this.#deps.telemetry.backgroundFailure('attempt', error);
-    return this.#fail(OUR_FAULT, false);
+    return this.#door.failed(OUR_FAULT, false);
   }
 
   async #engineFailed(error: EngineError): Promise<void> {
@@ -310,85 +252,17 @@ export class Attempt {
     if (mayRunAgain(error, this.task.attempts)) {
       const delayMs = error.engineLost ? 0 : requeueDelayMs(error, this.task.attempts);
       const reason = error.engineLost ? 'engine_lost' : 'engine_refused';
-      return this.#lose(error.message, { slotIsFree: true, delayMs, reason });
+      return this.#lost(error.message, { slotIsFree: true, delayMs, reason });
     }
     const { code, message, retriable, retryAfterMs } = error;
     const failure = { code, message, retriable, engine: this.task.engine };
     // What hangs, or was cut off by us for what it sent, may still decode.
     const mayStillDecode = error.fault === 'silent' || error.fault === 'malformed';
-    return this.#fail(retryAfterMs === null ? failure : { ...failure, retryAfterMs }, !mayStillDecode);
+    return this.#door.failed(retryAfterMs === null ? failure : { ...failure, retryAfterMs }, !mayStillDecode);
   }
 
-  /** The engine or our hold on it is gone: run again where that is honest, else tell the readers. */
-  async #lose(
-    cause: string,
-    how: { readonly slotIsFree: boolean; readonly delayMs: number; readonly reason: string },
-  ): Promise<void> {
-    const decision = afterLoss({
-      cancelRequested: false,
-      attempts: this.task.attempts,
-      tokensLogged: this.#log.tokens.length,
-      determinism: this.task.determinism,
-      cause,
-    });
-    if (decision.next === 'fail') return this.#fail({ ...decision.error, engine: this.task.engine }, how.slotIsFree);
-    if (!this.#log.seal()) return;
-    if (!how.slotIsFree) await freeSlot(this.#deps, this);
-    const append = await this.#deps.recorder.release(this.#recording);
-    if (append === null) return;
-    const taken = await requeueTask(this.#deps.db, append, { delayMs: how.delayMs, reason: how.reason });
-    if (taken) {
-      this.claimableInMs = how.delayMs;
-      this.#deps.telemetry.requeued(this.task, cause);
-    }
-    this.#log.abandon();
-  }
-
-  async #fail(error: TaskFailure, slotIsFree: boolean): Promise<void> {
-    if (!this.#log.seal()) return;
-    const seq = this.#log.tokens.length + 1;
-    const event: ErrorEvent = { kind: 'error', seq, atMs: this.#deps.clock.nowMs(), error };
-    const written = await this.#finish({
-      status: 'FAILED',
-      event,
-      tokensIn: null,
-      tokensOut: this.#log.tokens.length,
-      decodeMs: this.#measuredDecodeMs(),
-      finishReason: 'error',
-      error,
-      releaseReason: slotIsFree ? 'failed' : null,
-    });
-    if (written && !slotIsFree) await settleSlot(this.#deps, this, 'failed');
-  }
-
-  #endEvent(finishReason: string, canceled: boolean, decodeMs: number): EndEvent {
-    const tokensOut = this.#log.tokens.length;
-    return {
-      kind: 'end',
-      seq: tokensOut + 1,
-      atMs: this.#deps.clock.nowMs(),
-      tokensOut,
-      decodeMs,
-      canceled,
-      finishReason,
-    };
-  }
-
-  /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
-  async #finish(ending: Ending): Promise<boolean> {
-    // Whoever sees the end may send the session's next task: its place is known by then.
-    await this.#report.placed;
-    const append = await this.#deps.recorder.release(this.#recording);
-    const { tokens, chainHash } = this.#log;
-    if (append === null || !(await writeEnding(this.#deps, this, { append, tokens, chainHash }, ending))) {
-      this.#log.abandon();
-      return false;
-    }
-    this.#log.end(ending.event);
-    const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
-    const facts = { outcome, tokensIn, tokensOut, decodeMs };
-    this.#deps.telemetry.ended(this.#facts, error === null ? facts : { ...facts, error });
-    return true;
+  async #lost(cause: string, how: Loss): Promise<void> {
+    this.claimableInMs = await this.#door.lost(cause, how);
   }
 
   /** The ending could not be written: the lease will run out, and recovery ends the task. */

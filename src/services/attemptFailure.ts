@@ -2,6 +2,7 @@
 import { ENGINE_RETRY, retryDelayMs } from '../core/backoff.js';
 import type { TaskFailure } from '../core/errors.js';
 import { MAX_ATTEMPTS } from '../core/task.js';
+import { MAX_RESULT_BYTES } from '../core/workload.js';
 import type { EngineError } from '../engines/failure.js';
 
 /** The repeated run gave another text than the one readers already have. */
@@ -15,6 +16,15 @@ export class DivergedError extends Error {
 export function diverged({ message }: DivergedError): TaskFailure {
   return { code: 'WORKER_RESET', message: `${message}; it cannot be continued`, retriable: true };
 }
+
+/** What a task without tokens gave cannot be kept. */
+export class OversizedResultError extends Error {}
+
+export const OVERSIZED: TaskFailure = {
+  code: 'INVALID_PARAMS',
+  message: `the result is larger than ${MAX_RESULT_BYTES} bytes; give the task fewer inputs`,
+  retriable: false,
+};
 
 export const OUT_OF_TIME: TaskFailure = {
   code: 'DECODE_TIMEOUT',

@@ -1,7 +1,9 @@
 /** How a run is ended: its ending made durable, and its slot given back once the engine is seen to have let go of it. */
+import { createHash } from 'node:crypto';
 import type { TaskFailure } from '../core/errors.js';
 import type { TerminalEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
+import type { TaskResult, Workload } from '../core/workload.js';
 import type { CancelOutcome } from '../engines/adapter.js';
 import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
@@ -12,6 +14,7 @@ import {
   type Finish,
   finishTask,
   getTask,
+  type ResultArtifact,
   recordSlotFree,
   type TaskRow,
 } from '../store/tasks.js';
@@ -55,9 +58,17 @@ export interface Ending {
   readonly tokensOut: number;
   readonly decodeMs: number;
   readonly finishReason: string;
+  /** What a task without tokens gave; null: it gave tokens, or nothing. */
+  readonly result: ResultArtifact | null;
   readonly error: TaskFailure | null;
   /** null: the slot is released once the engine is seen to be free. */
   readonly releaseReason: string | null;
+}
+
+/** What an engine gave at once, as it is kept: by content, so that the same result is kept once. */
+export function resultArtifact(workload: Workload, result: TaskResult): ResultArtifact {
+  const content = JSON.stringify(result);
+  return { id: `sha256:${createHash('sha256').update(content).digest('hex')}`, content, tags: ['result', workload] };
 }
 
 /**
@@ -72,8 +83,9 @@ export async function writeEnding(
   ending: Ending,
 ): Promise<boolean> {
   const { event, ...outcome } = ending;
-  const { status, finishReason, error, tokensOut } = outcome;
-  const facts = { status, finishReason, error, text: tokens.join(''), tokensOut };
+  const { status, finishReason, error, tokensOut, result } = outcome;
+  const resultId = result?.id ?? null;
+  const facts = { status, finishReason, error, text: tokens.join(''), tokensOut, resultId };
   const coResidentMax = deps.leases.coResidentMax(task.leaseId);
   const engine = { ...replica.run, coResidentMax, tokens: tokens.length, chainHash };
   const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine });
@@ -98,7 +110,8 @@ function isDataError(error: unknown): boolean {
 
 /** Ends the run at its engine by every means that has, and looks whether it is gone. */
 function cancelAtEngine({ replica, requestId, task }: Run): Promise<CancelOutcome> {
-  return replica.adapter.cancel({ requestId, slot: task.slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
+  const slot = task.workload === 'completion' ? task.slot : null;
+  return replica.adapter.cancel({ requestId, slot }, AbortSignal.timeout(SLOT_FREE_DEADLINE_MS));
 }
 
 /**

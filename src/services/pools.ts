@@ -2,6 +2,7 @@
 import { type Engine, invalid, notFound, RefusalError } from '../core/errors.js';
 import { isLive, notReadyBecause } from '../core/pool.js';
 import { leastCapability, type RegistryReplica, registryEntry } from '../core/registry.js';
+import { offered, WORKLOADS, type Workload } from '../core/workload.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import type { OperationRecord } from '../store/operations.js';
@@ -49,10 +50,17 @@ export interface PoolsDeps {
 export type Lane = LaneDepth;
 export type Operation = OperationRecord;
 
+export interface PoolCapability {
+  readonly poolId: string;
+  readonly workloads: readonly Workload[];
+}
+
 export interface EngineCapability {
   readonly engine: Engine;
   readonly contextMax: number;
-  readonly workloads: readonly string[];
+  /** Of all its pools together. */
+  readonly workloads: readonly Workload[];
+  readonly pools: readonly PoolCapability[];
   readonly concurrency: number;
 }
 
@@ -77,10 +85,12 @@ export class Pools {
     const byEngine = new Map<string, EngineCapability>();
     for (const pool of this.#deps.fleet.candidates()) {
       const known = byEngine.get(pool.engine);
+      const own = pool.offers === undefined ? [] : offered(pool.offers);
       byEngine.set(pool.engine, {
         engine: pool.engine,
         contextMax: Math.max(known?.contextMax ?? 0, pool.contextLength),
-        workloads: ['completion'],
+        workloads: WORKLOADS.filter((workload) => [...(known?.workloads ?? []), ...own].includes(workload)),
+        pools: [...(known?.pools ?? []), { poolId: pool.id, workloads: own }],
         concurrency: (known?.concurrency ?? 0) + this.#deps.fleet.limits(pool.id).slotsTotal,
       });
     }

@@ -1,6 +1,6 @@
 /** Questions about one task that are not a row read. */
 import type { Database } from '../store/database.js';
-import { getTask, type TaskRow, tasksAhead } from '../store/tasks.js';
+import { getTask, readResult, type TaskRow, tasksAhead } from '../store/tasks.js';
 import { loggedText } from './streams/stored.js';
 
 export class Tasks {
@@ -17,6 +17,11 @@ export class Tasks {
   /** How many tasks are served before it; null when it does not wait. */
   ahead(taskId: string): Promise<number | null> {
     return tasksAhead(this.#db, taskId);
+  }
+
+  /** What an embedding or rerank task gave, by the id in its `end`. */
+  result(resultId: string): Promise<unknown> {
+    return readResult(this.#db, resultId);
   }
 
   /** All text that is durable so far. */

@@ -16,7 +16,17 @@ export interface EndedRun extends EngineRun, Pick<RunReceipt, 'coResidentMax' | 
 export function transcriptOf(
   task: Pick<
     TaskRow,
-    'id' | 'sessionId' | 'poolId' | 'engine' | 'modelRef' | 'seed' | 'determinism' | 'prompt' | 'attempts'
+    | 'id'
+    | 'sessionId'
+    | 'poolId'
+    | 'workload'
+    | 'engine'
+    | 'modelRef'
+    | 'seed'
+    | 'determinism'
+    | 'prompt'
+    | 'inputs'
+    | 'attempts'
   >,
   outcome: {
     readonly status: string;
@@ -24,6 +34,8 @@ export function transcriptOf(
     readonly tokensOut: number;
     readonly finishReason: string;
     readonly error: TaskFailure | null;
+    /** Of the artifact that holds what a task without tokens gave. */
+    readonly resultId?: string | null;
     readonly replicaId: string | null;
     /** null: it never ran, or nobody saw its run end. */
     readonly engine: EndedRun | null;
@@ -45,9 +57,16 @@ export function transcriptOf(
     finish_reason: outcome.finishReason,
     tokens_out: outcome.tokensOut,
     text: outcome.text,
+    ...(task.workload !== 'completion' && unaryRecord(task, outcome.resultId ?? null)),
     error: outcome.error,
   });
   return { id: `sha256:${createHash('sha256').update(content).digest('hex')}`, content };
+}
+
+/** Of a task without tokens, also its kind, how much it was given, and where its result is. */
+function unaryRecord({ workload, inputs }: Pick<TaskRow, 'workload' | 'inputs'>, resultId: string | null) {
+  const characters = inputs.reduce((sum, text) => sum + text.length, 0);
+  return { workload, inputs: { redacted: true, count: inputs.length, characters }, result: resultId };
 }
 
 /** What another run must have in common with this one to give the same bytes, and whether the engine answers for it. */

@@ -148,7 +148,11 @@ function submissionOf(task: TaskRow): TaskSubmission {
   };
 }
 
-function saidNothing({ status, tokensOut }: TaskRow): Reason | null {
+function saidNothing({ status, tokensOut, workload }: TaskRow): Reason | null {
+  if (workload !== 'completion') {
+    const message = `The task is one of ${workload}: it has no tokens to compare.`;
+    return { code: 'NOTHING_TO_COMPARE', message, fix: null };
+  }
   if (status === 'SUCCEEDED' || tokensOut > 0) return null;
   return { code: 'NOTHING_TO_COMPARE', message: `The task ended as ${status} before its first token.`, fix: null };
 }

@@ -1,6 +1,7 @@
 /** Control planes that share this database: which there are, which pools they serve, and what those that are gone left. */
 import type { Engine } from '../core/errors.js';
 import { NODE_FORGOTTEN_AFTER_MS, NODE_LOST, NODE_TTL_MS } from '../core/node.js';
+import type { Workload } from '../core/workload.js';
 import type { Database, Statement } from './database.js';
 import { RETIRE_POOLS, RETIRE_REPLICAS } from './pools.js';
 
@@ -146,6 +147,8 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        bool_or(NOT ${IS_GONE}) AS running,
        coalesce(bool_or(r.state = 'READY') FILTER (WHERE NOT ${IS_GONE}), false) AS ready,
        coalesce(bool_or(r.state NOT IN ('QUARANTINED', 'FAILED')) FILTER (WHERE NOT ${IS_GONE}), false) AS recoverable,
+       ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o JOIN nodes n ON n.id = o.node_id
+             WHERE o.pool_id = p.id AND n.id <> $1 AND NOT o.retired AND NOT ${IS_GONE}) AS workloads,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
 FROM pool_members m JOIN nodes n ON n.id = m.node_id JOIN pools p ON p.id = m.pool_id
@@ -170,6 +173,8 @@ export interface PoolElsewhere {
   readonly running: boolean;
   readonly ready: boolean;
   readonly recoverable: boolean;
+  /** Its replicas together. */
+  readonly workloads: readonly Workload[];
   readonly slotsTotal: number;
   readonly slotsFree: number;
 }

@@ -4,6 +4,7 @@ import type { Engine } from '../core/errors.js';
 import type { ReplicaHealth } from '../core/health.js';
 import type { Reason } from '../core/pool.js';
 import type { ReplicaState } from '../core/replica.js';
+import type { Workload } from '../core/workload.js';
 import type { Database, Statement } from './database.js';
 import { jsonbText } from './jsonb.js';
 
@@ -171,6 +172,8 @@ export interface ReplicaObserved {
   readonly preload: readonly object[];
   /** 0 … 1; null: the engine does not tell. */
   readonly kvUsage: number | null;
+  /** What it takes, or may take as long as that has not been tried. */
+  readonly workloads: readonly Workload[];
 }
 
 const UPSERT_REPLICA: Statement = {
@@ -178,9 +181,9 @@ const UPSERT_REPLICA: Statement = {
   text: `
 INSERT INTO replicas (id, pool_id, ordinal, state, slots_total, device_mask, gpu_uuids, vram_bytes, node_id, endpoint,
   pid, pid_start_ticks, mark, engine_version, model_id, restart_count, backoff_until, last_error, last_heartbeat_at,
-  tokens_per_second, first_token_ms, model_ref, health, breaker, preload, kv_usage)
+  tokens_per_second, first_token_ms, model_ref, health, breaker, preload, kv_usage, workloads)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, to_timestamp($17 / 1000.0), $18,
-  to_timestamp($19 / 1000.0), $20, $21, $22, $23, $24, $25, $26)
+  to_timestamp($19 / 1000.0), $20, $21, $22, $23, $24, $25, $26, $27)
 ON CONFLICT (id) DO UPDATE SET
   pool_id = excluded.pool_id, ordinal = excluded.ordinal, state = excluded.state, slots_total = excluded.slots_total,
   device_mask = excluded.device_mask, gpu_uuids = excluded.gpu_uuids, vram_bytes = excluded.vram_bytes,
@@ -190,7 +193,7 @@ ON CONFLICT (id) DO UPDATE SET
   last_error = excluded.last_error, last_heartbeat_at = excluded.last_heartbeat_at,
   tokens_per_second = excluded.tokens_per_second, first_token_ms = excluded.first_token_ms,
   model_ref = excluded.model_ref, health = excluded.health, breaker = excluded.breaker, preload = excluded.preload,
-  kv_usage = excluded.kv_usage, retired = false`,
+  kv_usage = excluded.kv_usage, workloads = excluded.workloads, retired = false`,
 };
 
 export async function writeReplica(db: Database, replica: ReplicaObserved): Promise<void> {
@@ -221,6 +224,7 @@ export async function writeReplica(db: Database, replica: ReplicaObserved): Prom
     replica.breaker,
     jsonbText(replica.preload),
     replica.kvUsage,
+    replica.workloads,
   ]);
 }
 

@@ -1,7 +1,8 @@
 /** Tasks and their event logs. Every function is one SQL statement; the story of each stands above it. */
 import type { Engine, TaskFailure } from '../core/errors.js';
 import type { StartBasis } from '../core/queue.js';
-import type { Determinism, Priority, TaskStatus, Workload } from '../core/task.js';
+import type { Determinism, Priority, TaskStatus } from '../core/task.js';
+import type { Workload } from '../core/workload.js';
 import type { Database, Statement } from './database.js';
 
 export interface TaskRow {
@@ -73,6 +74,11 @@ export interface Transcript {
   readonly content: string;
 }
 
+/** What a task gave where that is no text, kept by content as a transcript is. */
+export interface ResultArtifact extends Transcript {
+  readonly tags: readonly string[];
+}
+
 export interface Finish extends Append {
   readonly status: 'SUCCEEDED' | 'CANCELED' | 'FAILED';
   readonly tokensIn: number | null;
@@ -80,6 +86,8 @@ export interface Finish extends Append {
   readonly finishReason: string | null;
   readonly error: TaskFailure | null;
   readonly transcript: Transcript;
+  /** Left out: none. */
+  readonly result?: ResultArtifact | null;
   /** Releases the lease in the same statement; null keeps the slot held until the engine is seen to be free. */
   readonly releaseReason: string | null;
 }
@@ -171,10 +179,15 @@ WITH artifact AS (
   SELECT $15, 'trace', $16::json, ARRAY['transcript']
   WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
   ON CONFLICT (id) DO NOTHING
+), result AS (
+  INSERT INTO artifacts (id, kind, content, tags)
+  SELECT $18::text, 'other', $19::json, $20::text[]
+  WHERE $18::text IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
+  ON CONFLICT (id) DO NOTHING
 ), done AS (
   UPDATE tasks t SET status = $9::task_status, ended_at = now(), chunks = $3 + cardinality($4::text[]), tokens_out = $10,
     tokens_in = $11, decode_ms = $12, finish_reason = $13, error = $14::jsonb, transcript_id = $15,
-    started_at = coalesce(t.started_at, now()),
+    result_id = $18::text, started_at = coalesce(t.started_at, now()),
     first_token_at = CASE WHEN $10 > 0 THEN coalesce(t.first_token_at, now()) ELSE t.first_token_at END
   WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
   RETURNING t.id, t.lease_id
@@ -202,6 +215,9 @@ export async function finishTask(db: Database, finish: Finish): Promise<boolean>
     finish.transcript.id,
     finish.transcript.content,
     finish.releaseReason,
+    finish.result?.id ?? null,
+    finish.result?.content ?? null,
+    finish.result?.tags ?? null,
   ]);
   return rows.length > 0;
 }
@@ -304,6 +320,13 @@ const CANCEL_CONFIRMED: Statement = {
 /** The engine was seen to have freed the slot of a cancelled task. */
 export async function recordSlotFree(db: Database, taskId: string): Promise<void> {
   await db.query(CANCEL_CONFIRMED, [taskId]);
+}
+
+const RESULT: Statement = { name: 'task_result', text: 'SELECT content FROM artifacts WHERE id = $1' };
+
+/** What a task without tokens gave, by the id of the artifact; null when it is not there. */
+export async function readResult(db: Database, resultId: string): Promise<unknown> {
+  return (await db.query<{ content: unknown }>(RESULT, [resultId]))[0]?.content ?? null;
 }
 
 const GET: Statement = { name: 'task_get', text: `SELECT ${COLUMNS} FROM tasks t WHERE t.id = $1` };

@@ -89,7 +89,7 @@ describe('an explanation', () => {
     const whatIf = await explain({});
     expect(whatIf.chosen).toBe('alpha');
     expect([...whatIf.of.keys()].sort()).toEqual(['alpha', 'beta', 'narrow', 'other']);
-    expect([...whatIf.of.values()].map(({ rules }) => rules.length)).toEqual([10, 10, 10, 10]);
+    expect([...whatIf.of.values()].map(({ rules }) => rules.length)).toEqual([11, 11, 11, 11]);
     expect(broken(whatIf.of.get('narrow'))).toEqual(['CONTEXT']);
     expect(broken(whatIf.of.get('other'))).toEqual(['MODEL']);
     expect([broken(whatIf.of.get('alpha')), broken(whatIf.of.get('beta'))]).toEqual([[], []]);

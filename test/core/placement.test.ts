@@ -7,7 +7,9 @@ import {
   type PlacementRequest,
   type PoolCandidate,
 } from '../../src/core/placement.js';
+import { offersOf, WORKLOADS } from '../../src/core/workload.js';
 
+const FIXES = { completion: 'fix c', embedding: 'fix e', rerank: 'fix r' };
 const IDS = ['a', 'b', 'c', 'd', 'e'] as const;
 const milliseconds = fc.option(fc.nat(2000), { nil: null });
 
@@ -25,10 +27,12 @@ const candidate: fc.Arbitrary<PoolCandidate> = fc.record({
   vramFreeBytes: fc.nat(3),
   sessionHere: fc.boolean(),
   forecast: fc.record({ earliestMs: milliseconds, startMs: milliseconds, endMs: milliseconds }),
+  offers: fc.subarray([...WORKLOADS]).map((taken) => offersOf(taken, FIXES)),
 });
 const pools = fc.uniqueArray(candidate, { selector: ({ id }) => id });
 const names = fc.subarray([...IDS]);
 const request: fc.Arbitrary<PlacementRequest> = fc.record({
+  workload: fc.constantFrom(...WORKLOADS),
   engine: fc.constantFrom('llamacpp' as const, 'vllm' as const),
   modelRef: fc.constantFrom('m', 'n'),
   ctx: fc.constantFrom(256, 1024),
@@ -52,7 +56,7 @@ function pool(overrides: Partial<PoolCandidate>): PoolCandidate {
 }
 
 const plain: PlacementRequest = {
-  ...{ engine: 'llamacpp', modelRef: 'm', ctx: 1024, deadlineMs: 60_000 },
+  ...{ workload: 'completion', engine: 'llamacpp', modelRef: 'm', ctx: 1024, deadlineMs: 60_000 },
   placement: AUTO_PLACEMENT,
 };
 

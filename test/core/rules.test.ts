@@ -106,6 +106,7 @@ function pool(overrides: Partial<PoolCandidate>): PoolCandidate {
 
 describe('placement', () => {
   const request = {
+    workload: 'completion' as const,
     engine: 'llamacpp' as const,
     modelRef: 'm',
     ctx: 1024,

@@ -23,8 +23,10 @@ const LONG = 2000;
 const SOON = { timeout: 10_000, interval: 20 };
 const POOLS = [
   { id: 'double', replicas: 1, slots: 2 },
+  { id: 'embed', replicas: 1, slots: 2, flags: ['--embedding', '--pooling', 'mean'] },
   { id: 'lone', replicas: 1, slots: 1 },
   { id: 'pair', replicas: 2, slots: 1 },
+  { id: 'rank', replicas: 1, slots: 1, flags: ['--reranking'] },
 ];
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -262,5 +264,70 @@ withEngine(`a real engine killed in the middle of a stream${reason}`, () => {
     expect(indicesOf(frames)).toEqual(upTo(length));
     expect(row).toMatchObject({ status: 'FAILED', attempts: 1, tokens_out: length });
     expect(await textOf(await submit('lone', { max_tokens: 5 }))).not.toBe('');
+  });
+});
+
+withEngine(`a real engine that embeds, or ranks${reason}`, () => {
+  const ask = (pool: string, workload: string, inputs: readonly string[]) =>
+    submit(pool, { workload, inputs, prompt: workload === 'rerank' ? 'rivo' : '', max_tokens: 0 });
+  /** Each of a few hundred tokens, so that all of them keep it busy for a while. */
+  const many = Array.from({ length: 150 }, (_, index) => `${index} `.padEnd(440, 'k'));
+
+  async function resultOf(taskId: string): Promise<Record<string, unknown>> {
+    const frames = await readStream(world.url, taskId);
+    expect(frames.map(({ event }) => event)).toEqual(['started', 'end']);
+    return frames[1]?.data.result as Record<string, unknown>;
+  }
+
+  it('gives a vector of each text, in order, and takes no completions', async () => {
+    const texts = ['rivo', 'a stone', 'rivo', ...many.slice(0, 20)];
+    const { embeddings } = (await resultOf(await ask('embed', 'embedding', texts))) as { embeddings: number[][] };
+    expect(embeddings).toHaveLength(texts.length);
+    const rounded = embeddings.map((vector) => vector.map((value) => value.toFixed(4)).join());
+    expect(rounded[2]).toBe(rounded[0]);
+    expect(new Set(rounded).size).toBe(texts.length - 1);
+    const refused = await post(world.url, '/v1/tasks', request('embed', { max_tokens: 1 }));
+    expect(await refused.json()).toMatchObject({
+      code: 'INVALID_PARAMS',
+      message: expect.stringContaining('completion'),
+    });
+  });
+
+  it('gives every document its place, best first', async () => {
+    const { ranking } = (await resultOf(await ask('rank', 'rerank', ['a', 'b', 'rivo', 'c']))) as {
+      ranking: { index: number; score: number }[];
+    };
+    expect(ranking.map(({ index }) => index).sort()).toEqual([0, 1, 2, 3]);
+    expect(ranking.map(({ score }) => score)).toEqual(ranking.map(({ score }) => score).sort((a, b) => b - a));
+  });
+
+  it('says that a text is longer than it can read at once, as a mistake of the caller', async () => {
+    const frames = await readStream(world.url, await ask('embed', 'embedding', ['k'.repeat(700)]));
+    const message = expect.stringContaining('too large to process');
+    expect(frames.at(-1)).toMatchObject({
+      event: 'error',
+      data: { code: 'INVALID_PARAMS', retriable: false, message },
+    });
+  });
+
+  it('has let go of a cancelled call when that answers', async () => {
+    const engine = await RealEngine.of(world, 'embed-0');
+    const taskId = await ask('embed', 'embedding', many);
+    await expect.poll(() => engine.busySlots(), { interval: 5 }).not.toEqual([]);
+    expect((await post(world.url, `/v1/tasks/${taskId}/cancel`, {})).status).toBe(204);
+    expect(await engine.busySlots()).toEqual([]);
+    expect(await taskRow(taskId)).toMatchObject({ status: 'CANCELED', cancel_slot_free_at: expect.any(Date) });
+  });
+
+  it('makes a call again on the next engine when it is killed in the middle', async () => {
+    const killed = await replicaRow(world, 'embed-0');
+    const engine = await RealEngine.of(world, 'embed-0');
+    const taskId = await ask('embed', 'embedding', many);
+    await expect.poll(() => engine.busySlots(), { interval: 5 }).not.toEqual([]);
+    sendSignal(engine.pid, 'SIGKILL');
+    const { embeddings } = (await resultOf(taskId)) as { embeddings: number[][] };
+    expect(embeddings).toHaveLength(many.length);
+    expect(await taskRow(taskId)).toMatchObject({ status: 'SUCCEEDED', attempts: 2 });
+    await expectRestarted(killed);
   });
 });

@@ -179,7 +179,11 @@ describe.each([...simulated, real])('$name', ({ protocol, start, longTokens, ctx
   });
 
   promise('refuses what this engine, started like this, does not offer', async () => {
-    for (const attempt of [() => adapter.embed(['a'], deadline()), () => adapter.rerank('q', ['a'], deadline())]) {
+    const requestId = 'none';
+    for (const attempt of [
+      () => adapter.embed({ requestId, inputs: ['a'] }, deadline()),
+      () => adapter.rerank({ requestId, query: 'q', documents: ['a'] }, deadline()),
+    ]) {
       await expect(attempt()).rejects.toMatchObject({ code: 'INVALID_PARAMS', engineLost: false, retriable: false });
     }
   });
@@ -285,14 +289,14 @@ describe('embeddings and reranking', () => {
     try {
       await untilReady(adapter);
       const inputs = ['a river', 'a stone', 'a river'];
-      const { vectors, tokensIn } = await adapter.embed(inputs, deadline());
+      const { vectors, tokensIn } = await adapter.embed({ requestId: 'e', inputs }, deadline());
       expect(vectors).toHaveLength(3);
       expect(vectors[0]?.length).toBeGreaterThan(3);
       expect(vectors[2]?.map((x) => x.toFixed(4))).toEqual(vectors[0]?.map((x) => x.toFixed(4)));
       expect(vectors[1]).not.toEqual(vectors[0]);
       expect(tokensIn).toBeGreaterThan(3);
       if (!reranks) return;
-      const { results } = await adapter.rerank('a river', inputs, deadline());
+      const { results } = await adapter.rerank({ requestId: 'r', query: 'a river', documents: inputs }, deadline());
       expect(results.map(({ index }) => index).sort()).toEqual([0, 1, 2]);
       expect(results.map(({ score }) => score)).toEqual([...results.map(({ score }) => score)].sort((a, b) => b - a));
     } finally {

@@ -80,7 +80,7 @@ describe('a request', () => {
 
   it('for embeddings that are off is refused as what this engine does not offer', async () => {
     await replay(GOOD, 100_000, async (adapter) => {
-      await expect(adapter.embed(['a'], deadline())).rejects.toMatchObject({
+      await expect(adapter.embed({ requestId: 'e', inputs: ['a'] }, deadline())).rejects.toMatchObject({
         code: 'INVALID_PARAMS',
         retriable: false,
       });

@@ -209,8 +209,10 @@ describe('against a server', () => {
       servedModel: 'm',
     });
     const refusal = { code: 'INVALID_PARAMS', retriable: false };
-    await expect(adapter.embed(['a'], deadline())).rejects.toMatchObject(refusal);
-    await expect(adapter.rerank('q', ['a'], deadline())).rejects.toMatchObject(refusal);
+    await expect(adapter.embed({ requestId: 'e', inputs: ['a'] }, deadline())).rejects.toMatchObject(refusal);
+    await expect(adapter.rerank({ requestId: 'r', query: 'q', documents: ['a'] }, deadline())).rejects.toMatchObject(
+      refusal,
+    );
     expect(await adapter.countTokens('a', deadline())).toBeNull();
   });
 

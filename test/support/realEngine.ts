@@ -25,12 +25,17 @@ export interface RealPool {
   readonly id: string;
   readonly replicas: number;
   readonly slots: number;
+  readonly flags?: readonly string[];
 }
 
 export function realConfig(facts: { serverFile: string; modelPath: string; pools: readonly RealPool[] }): string {
-  const pool = ({ id, replicas, slots }: RealPool) => ({
+  const pool = ({ id, replicas, slots, flags = [] }: RealPool) => ({
     ...{ id, engine: 'llamacpp', model: `file:${facts.modelPath}`, ctx: REAL_CTX, devices: [0], replicas, slots },
-    provisioning: { mode: 'binary', binary: { url: pathToFileURL(facts.serverFile).href }, flags: ['-t', '1'] },
+    provisioning: {
+      mode: 'binary',
+      binary: { url: pathToFileURL(facts.serverFile).href },
+      flags: ['-t', '1', ...flags],
+    },
   });
   const gpu = { mode: 'simulated', devices: [{ name: 'Pretended', memory_bytes: 25_769_803_776 }] };
   // YAML takes JSON as it is.

@@ -60,6 +60,7 @@ export async function seedPool(
       breaker: 'CLOSED',
       preload: [],
       kvUsage: null,
+      workloads: ['completion'],
     });
   }
   return { poolId: id, replicaIds };

@@ -151,10 +151,12 @@ export type SubmitTaskInput = {
   determinism?: Determinism;
   /** The engine; that of the pool that serves the model when left out. */
   engine?: Engine | null | undefined;
+  /** Texts to embed, or documents to rank. A completion without a prompt goes on from them, line by line. */
+  inputs?: Array<string> | null | undefined;
   /** What is known of the cache. */
   kvHint?: KvHint | null | undefined;
-  /** The most tokens to produce; with the prompt they must fit the context. */
-  maxTokens: number;
+  /** The most tokens to produce; with the prompt they must fit the context. Required for a completion; others produce none. */
+  maxTokens?: number | null | undefined;
   /** The model; the pool's own when a pool is named, required otherwise. */
   modelRef?: string | null | undefined;
   /** What the caller wants of the placement; not together with `pool`. */
@@ -163,8 +165,8 @@ export type SubmitTaskInput = {
   pool?: string | null | undefined;
   /** The lane to wait in. */
   priority?: Priority;
-  /** The text to go on from. */
-  prompt: string;
+  /** The text to go on from, the query to rank for, or the only text to embed; empty when left out. */
+  prompt?: string | null | undefined;
   /** Version of the sampler settings that must be in force. */
   samplerProfileVersion?: string | null | undefined;
   /** Seed of the sampler; made from the task id when left out. */
@@ -181,9 +183,9 @@ export type SubmitTaskInput = {
 export type Workload =
   /** Text that continues a prompt. */
   | 'COMPLETION'
-  /** Vectors; not served yet. */
+  /** A vector of each input. */
   | 'EMBEDDING'
-  /** Scores; not served yet. */
+  /** The inputs by how well they answer the prompt, best first. */
   | 'RERANK';
 
 export type SubmitTaskMutationVariables = Exact<{

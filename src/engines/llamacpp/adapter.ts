@@ -4,6 +4,7 @@ import type {
   CancelOutcome,
   CancelRequest,
   CompletionRequest,
+  EmbeddingRequest,
   Embeddings,
   EngineAdapter,
   EngineFrame,
@@ -11,9 +12,10 @@ import type {
   EngineMetrics,
   EngineProps,
   Ranking,
+  RerankRequest,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
-import { embeddingsSchema, orderedVectors, rankingOf, rerankSchema } from '../openai.js';
+import { embedAt, rerankAt } from '../openai.js';
 import { readSamples, sumOf } from '../prometheus.js';
 import { SAMPLER_PROFILE } from '../sampling.js';
 import { LLAMACPP_ERRORS } from './errors.js';
@@ -104,28 +106,26 @@ class LlamaCppAdapter implements EngineAdapter {
     return this.#client.cancel(requestId, (within) => this.#look(slot, within), told, signal);
   }
 
-  async #look(slot: number, signal: AbortSignal): Promise<CancelLook> {
-    const slots = await this.#slots(signal);
+  async #look(slot: number | null, signal: AbortSignal): Promise<CancelLook> {
+    const slots = slot === null ? null : await this.#slots(signal);
     const mine = slots?.find(({ id }) => id === slot);
     if (mine !== undefined) {
       const state = mine.is_processing ? 'busy' : 'idle';
-      return { free: !mine.is_processing, saw: `GET /slots: slot ${slot} is ${state}` };
+      // Texts to be embedded or ranked go to any slot that is free.
+      const explained = this.#client.runsUnary;
+      return { free: !mine.is_processing, explained, saw: `GET /slots: slot ${slot} is ${state}` };
     }
     const metrics = await this.#client.ifOffered(() => this.metrics(signal));
     if (metrics === null || metrics.running === null) return { free: null, saw: 'nothing to look at' };
     return this.#client.lookAt(metrics.running + (metrics.waiting ?? 0), 'GET /metrics');
   }
 
-  async embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings> {
-    const call = { method: 'POST', path: '/v1/embeddings', body: { input: inputs, encoding_format: 'float' } } as const;
-    const answer = await this.#client.offered('embeddings', () => this.#client.json(call, embeddingsSchema, signal));
-    return orderedVectors(answer, inputs.length, this.#client.failures);
+  embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings> {
+    return embedAt(this.#client, request, {}, signal);
   }
 
-  async rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking> {
-    const call = { method: 'POST', path: '/v1/rerank', body: { query, documents } } as const;
-    const answer = await this.#client.offered('reranking', () => this.#client.json(call, rerankSchema, signal));
-    return rankingOf(answer, documents.length, this.#client.failures);
+  rerank(request: RerankRequest, signal: AbortSignal): Promise<Ranking> {
+    return rerankAt(this.#client, request, {}, signal);
   }
 
   async metrics(signal: AbortSignal): Promise<EngineMetrics> {

@@ -5,6 +5,10 @@ import { isRecord } from '../frames.js';
 export const LLAMACPP_ERRORS: ErrorTable = {
   program: 'llama-server',
   read: readEnvelope,
+  byMessage: [
+    // A text to be embedded has to fit one physical batch (-ub); it is no failure of the engine, whatever the type says.
+    { pattern: /^input \(\d+ tokens\) is too large to process/, verdict: VERDICTS.badRequest },
+  ],
   byType: {
     invalid_request_error: VERDICTS.badRequest,
     exceed_context_size_error: VERDICTS.badRequest,

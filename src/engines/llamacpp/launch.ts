@@ -1,9 +1,11 @@
 /** How a real llama-server is started, understood and stopped. Pure. */
+import { type Offers, WORKLOADS, type Workload } from '../../core/workload.js';
 import {
   type DeterminismClaim,
   type EngineLaunch,
   GIVE_MORE_VRAM,
   gpuEnvironment,
+  hasFlag,
   type LaunchedAs,
   type LaunchSpec,
   type LogPattern,
@@ -89,3 +91,25 @@ export function llamaCppDeterminism(launched: LaunchedAs): DeterminismClaim {
   }
   return { claim: 'byte_exact', because: `one slot, ${STRICT_ARGS.join(' ')}; same build, GPU and batch size` };
 }
+
+const RANKS = { flags: ['--reranking', '--rerank'], variable: 'LLAMA_ARG_RERANKING' };
+const EMBEDS = { flags: ['--embedding', '--embeddings'], variable: 'LLAMA_ARG_EMBEDDINGS' };
+
+/**
+ * By its own words a server that embeds is for nothing else, and one that ranks pools every text into a score. Where
+ * somebody else started it, it is asked.
+ */
+export function llamaCppWorkloads(launched: LaunchedAs): readonly Workload[] {
+  if (launched === null) return WORKLOADS;
+  const { extraArgs = [], extraEnv = {} } = launched;
+  const isOn = ({ flags, variable }: typeof RANKS) =>
+    hasFlag(extraArgs, flags) || /^(?:1|true|on|enabled)$/i.test(extraEnv[variable] ?? '');
+  if (isOn(RANKS)) return ['rerank'];
+  return isOn(EMBEDS) ? ['embedding'] : ['completion'];
+}
+
+export const LLAMACPP_WORKLOAD_FIXES: Offers = {
+  completion: 'take --embedding and --reranking out of provisioning.flags',
+  embedding: 'put --embedding into provisioning.flags, and serve a model made for it',
+  rerank: 'put --reranking into provisioning.flags, and serve a model made for it',
+};

@@ -1,6 +1,7 @@
 /** The `engine-sim` command: a process that behaves like an inference engine, down to its log lines and signals. */
 import { parseArgs } from 'node:util';
 import { describeFaults, FaultSet, MAX_MS } from './faults.js';
+import { EMBEDDING_DIMENSIONS } from './model.js';
 import { runSim, type SimRun } from './process.js';
 import { PROTOCOLS } from './protocols.js';
 
@@ -20,6 +21,8 @@ const OPTIONS = {
   'api-key': { type: 'string' },
   embedding: { type: 'boolean', default: false },
   reranking: { type: 'boolean', default: false },
+  runner: { type: 'string', default: 'auto' },
+  'embedding-dimensions': { type: 'string', default: String(EMBEDDING_DIMENSIONS) },
   'split-characters': { type: 'boolean', default: false },
   'vram-bytes': { type: 'string', default: '4294967296' },
   'vram-free-bytes': { type: 'string' },
@@ -33,6 +36,7 @@ const PORT: Range = [0, 65_535];
 const MS: Range = [0, MAX_MS];
 const SLOTS: Range = [1, 65_536];
 const CONTEXT_TOKENS: Range = [2, 2 ** 30];
+const DIMENSIONS: Range = [1, 65_536];
 const TOKENS_PER_SECOND: Range = [0, 1_000_000_000];
 const BYTES: Range = [0, Number.MAX_SAFE_INTEGER];
 
@@ -40,7 +44,8 @@ const USAGE = `usage: engine-sim --protocol ${[...PROTOCOLS.keys()].join('|')} [
   --host HOST  --port N (0 = any free)  --metrics-port N (where the engine has one)
   --control-port N (/sim/control also there, from the start)
   --model NAME  --ctx N (tokens per slot)  --slots N  --api-key KEY
-  --embedding  --reranking (each is served only if asked for)
+  --embedding  --reranking (each is served only if asked for)  --embedding-dimensions N
+  --runner pooling (vllm: both of these, and no completions)
   --tokens-per-second N (0 = as fast as possible)  --first-token-ms N  --load-ms N
   --drain-ms N (running requests after SIGTERM)  --split-characters (some characters come as two tokens)
   --vram-bytes N (needed)  --vram-free-bytes N (needing more is out of memory at load)
@@ -79,8 +84,10 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
       firstTokenMs: within(MS, 'first-token-ms', values['first-token-ms']),
       loadMs: within(MS, 'load-ms', values['load-ms']),
       apiKey: values['api-key'] ?? (apiKeyVariable === null ? null : (env[apiKeyVariable] ?? null)),
-      embedding: values.embedding,
-      reranking: values.reranking,
+      generates: values.runner !== 'pooling',
+      embedding: values.embedding || values.runner === 'pooling',
+      reranking: values.reranking || values.runner === 'pooling',
+      embeddingDimensions: within(DIMENSIONS, 'embedding-dimensions', values['embedding-dimensions']),
       splitCharacters: values['split-characters'],
       vramBytes: within(BYTES, 'vram-bytes', values['vram-bytes']),
       vramFreeBytes: freeBytes === undefined ? Number.POSITIVE_INFINITY : within(BYTES, 'vram-free-bytes', freeBytes),

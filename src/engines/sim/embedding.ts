@@ -1,6 +1,21 @@
 /** What the protocols with embeddings and rerankings do alike. */
-import type { SimEngine } from './engine.js';
-import { embed, rerankScore, tokenize } from './model.js';
+import { emptyReport, type SimEngine } from './engine.js';
+import type { Call } from './http.js';
+import { embed, GREEDY, rerankScore, tokenize } from './model.js';
+import { NO_STOP } from './tokens.js';
+
+/**
+ * Reads texts in a slot, as a prompt is read, for as long as that takes; nothing is decoded. A fault that strikes at a token
+ * strikes here at token 0.
+ */
+export async function readTexts(call: Call, texts: readonly string[]): Promise<void> {
+  const completion = {
+    prompt: '',
+    promptTokens: texts.reduce((sum, text) => sum + tokenize(text).length + 1, 0),
+    ...{ maxTokens: 0, seed: 0, sampling: GREEDY, idSlot: -1, stop: NO_STOP, settings: {} },
+  };
+  for await (const _none of call.engine.decode(completion, emptyReport(), call));
+}
 
 /** Tokens of the texts, each with the begin-of-sequence token before it, as an answer tells them. */
 export function toldTextTokens(engine: SimEngine, texts: readonly string[]): number {
@@ -13,7 +28,7 @@ export function embeddingOf(
   text: string,
   format: 'float' | 'base64',
 ): readonly number[] | string {
-  const vector = embed(config.model, text);
+  const vector = embed(config.model, text, config.embeddingDimensions);
   return format === 'float' ? vector : Buffer.from(Float32Array.from(vector).buffer).toString('base64');
 }
 

@@ -26,9 +26,13 @@ export interface SimConfig {
   /** Time loading takes, ms. */
   readonly loadMs: number;
   readonly apiKey: string | null;
+  /** Whether completions are served; only a vLLM may be without. */
+  readonly generates: boolean;
   /** Whether embeddings are served. */
   readonly embedding: boolean;
   readonly reranking: boolean;
+  /** Numbers in a vector. */
+  readonly embeddingDimensions: number;
   /** Now and then a character of four bytes comes as two tokens of two bytes. */
   readonly splitCharacters: boolean;
   /** GPU memory the model needs, and what is free; needing more than is free is out of memory at load. */

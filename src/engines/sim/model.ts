@@ -15,6 +15,8 @@ export interface Sampling {
   readonly minP: number;
 }
 
+export const GREEDY: Sampling = { temperature: 0, topK: 1, topP: 1, minP: 0 };
+
 export const BOS = 1;
 export const EOS = 2;
 const FIRST_WORD = 259;
@@ -156,11 +158,14 @@ export class Generator {
 export const EMBEDDING_DIMENSIONS = 16;
 
 /** A vector of length 1, by the text's hash: equal texts have equal vectors, and similar texts nothing in common. */
-export function embed(model: string, text: string): readonly number[] {
+export function embed(model: string, text: string, dimensions = EMBEDDING_DIMENSIONS): readonly number[] {
   const hash = createHash('sha512')
     .update(JSON.stringify([model, text]))
     .digest();
-  const raw = Array.from({ length: EMBEDDING_DIMENSIONS }, (_, index) => hash.readInt32LE(index * 4));
+  const raw = Array.from(
+    { length: dimensions },
+    (_, index) => hash.readInt32LE((index % EMBEDDING_DIMENSIONS) * 4) >> ((index / EMBEDDING_DIMENSIONS) % 24),
+  );
   const length = Math.hypot(...raw);
   return raw.map((value) => value / length);
 }

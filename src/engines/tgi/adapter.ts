@@ -4,6 +4,7 @@ import type {
   CancelOutcome,
   CancelRequest,
   CompletionRequest,
+  EmbeddingRequest,
   Embeddings,
   EngineAdapter,
   EngineFrame,
@@ -11,6 +12,7 @@ import type {
   EngineMetrics,
   EngineProps,
   Ranking,
+  RerankRequest,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
@@ -116,11 +118,11 @@ class TgiAdapter implements EngineAdapter {
   }
 
   /** TGI only generates; embeddings and rankings are another program's. */
-  async embed(_inputs: readonly string[], _signal: AbortSignal): Promise<Embeddings> {
+  async embed(_request: EmbeddingRequest, _signal: AbortSignal): Promise<Embeddings> {
     throw this.#client.failures.unsupported('embeddings');
   }
 
-  async rerank(_query: string, _documents: readonly string[], _signal: AbortSignal): Promise<Ranking> {
+  async rerank(_request: RerankRequest, _signal: AbortSignal): Promise<Ranking> {
     throw this.#client.failures.unsupported('reranking');
   }
 

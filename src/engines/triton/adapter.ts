@@ -5,6 +5,7 @@ import type {
   CancelOutcome,
   CancelRequest,
   CompletionRequest,
+  EmbeddingRequest,
   Embeddings,
   EngineAdapter,
   EngineFrame,
@@ -12,6 +13,7 @@ import type {
   EngineMetrics,
   EngineProps,
   Ranking,
+  RerankRequest,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
 import { EngineError } from '../failure.js';
@@ -173,11 +175,11 @@ class TritonAdapter implements EngineAdapter {
   }
 
   /** Embeddings and rankings are other models' tensors, not a protocol. */
-  async embed(_inputs: readonly string[], _signal: AbortSignal): Promise<Embeddings> {
+  async embed(_request: EmbeddingRequest, _signal: AbortSignal): Promise<Embeddings> {
     throw this.#client.failures.unsupported('embeddings');
   }
 
-  async rerank(_query: string, _documents: readonly string[], _signal: AbortSignal): Promise<Ranking> {
+  async rerank(_request: RerankRequest, _signal: AbortSignal): Promise<Ranking> {
     throw this.#client.failures.unsupported('reranking');
   }
 

@@ -5,6 +5,7 @@ import type {
   CancelOutcome,
   CancelRequest,
   CompletionRequest,
+  EmbeddingRequest,
   Embeddings,
   EngineAdapter,
   EngineFrame,
@@ -12,9 +13,10 @@ import type {
   EngineMetrics,
   EngineProps,
   Ranking,
+  RerankRequest,
 } from '../adapter.js';
 import { type CancelLook, EngineClient, type EngineEndpoint } from '../client.js';
-import { embeddingsSchema, orderedVectors, rankingOf, rerankSchema } from '../openai.js';
+import { embedAt, rerankAt } from '../openai.js';
 import { readSamples, type Sample, sumOf } from '../prometheus.js';
 import { jsonSeed, SAMPLER_PROFILE } from '../sampling.js';
 import { VLLM_ERRORS } from './errors.js';
@@ -149,18 +151,12 @@ class VllmAdapter implements EngineAdapter {
     }
   }
 
-  async embed(inputs: readonly string[], signal: AbortSignal): Promise<Embeddings> {
-    const body = { model: await this.#modelName(signal), input: inputs, encoding_format: 'float' };
-    const call = { method: 'POST', path: '/v1/embeddings', body } as const;
-    const answer = await this.#client.offered('embeddings', () => this.#client.json(call, embeddingsSchema, signal));
-    return orderedVectors(answer, inputs.length, this.#client.failures);
+  async embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings> {
+    return embedAt(this.#client, request, { model: await this.#modelName(signal) }, signal);
   }
 
-  async rerank(query: string, documents: readonly string[], signal: AbortSignal): Promise<Ranking> {
-    const body = { model: await this.#modelName(signal), query, documents };
-    const call = { method: 'POST', path: '/v1/rerank', body } as const;
-    const answer = await this.#client.offered('reranking', () => this.#client.json(call, rerankSchema, signal));
-    return rankingOf(answer, documents.length, this.#client.failures);
+  async rerank(request: RerankRequest, signal: AbortSignal): Promise<Ranking> {
+    return rerankAt(this.#client, request, { model: await this.#modelName(signal) }, signal);
   }
 
   async metrics(signal: AbortSignal): Promise<EngineMetrics> {

@@ -1,9 +1,11 @@
 /** How a real vLLM server is started, understood and stopped. Pure. */
+import { type Offers, WORKLOADS, type Workload } from '../../core/workload.js';
 import {
   type DeterminismClaim,
   type EngineLaunch,
   GIVE_MORE_VRAM,
   gpuEnvironment,
+  hasFlag,
   type LaunchedAs,
   type LaunchSpec,
   type LogPattern,
@@ -110,3 +112,19 @@ export function vllmDeterminism(launched: LaunchedAs): DeterminismClaim {
   }
   return { claim: 'none', because: `vLLM repeats itself only with ${BATCH_INVARIANT}=1 in its environment` };
 }
+
+const POOLING_TASKS = ['embed', 'embedding', 'score', 'classify', 'reward'];
+
+/** Without a flag for it the model decides, so the engine is asked when it is up. */
+export function vllmWorkloads(launched: LaunchedAs): readonly Workload[] {
+  const args = launched?.extraArgs ?? [];
+  if (hasFlag(args, ['--runner'], ['generate']) || hasFlag(args, ['--task'], ['generate'])) return ['completion'];
+  const pools = hasFlag(args, ['--runner'], ['pooling']) || hasFlag(args, ['--task'], POOLING_TASKS);
+  return pools || hasFlag(args, ['--convert'], ['embed', 'classify']) ? ['embedding', 'rerank'] : WORKLOADS;
+}
+
+export const VLLM_WORKLOAD_FIXES: Offers = {
+  completion: 'serve a model that generates, without --runner pooling in provisioning.flags',
+  embedding: 'serve a model made for it, with --runner pooling in provisioning.flags',
+  rerank: 'serve a model made for it, with --runner pooling in provisioning.flags',
+};

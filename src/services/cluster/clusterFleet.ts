@@ -3,7 +3,9 @@
  * a node runs tasks on its own engines only.
  */
 import type { PoolCandidate } from '../../core/placement.js';
+import { offersOf } from '../../core/workload.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
+import { DIALECTS } from '../../engines/dialects.js';
 import type { PoolElsewhere } from '../../store/nodes.js';
 import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import type { Elsewhere } from './elsewhere.js';
@@ -77,5 +79,6 @@ function together(here: Candidate, there: PoolElsewhere | null): Candidate {
 
 function candidateOf(pool: PoolElsewhere): Candidate {
   const { id, engine, modelRef, contextLength, deviceMask, draining, ready, recoverable } = pool;
-  return { id, engine, modelRef, contextLength, deviceMask, draining, ready: ready && !draining, recoverable };
+  const offers = offersOf(pool.workloads, DIALECTS[engine].workloadFixes);
+  return { id, engine, modelRef, contextLength, deviceMask, draining, ready: ready && !draining, recoverable, offers };
 }

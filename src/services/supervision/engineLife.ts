@@ -3,6 +3,7 @@
 import type { Engine } from '../../core/errors.js';
 import type { Reason } from '../../core/pool.js';
 import type { ReplicaEvent } from '../../core/replica.js';
+import type { Workload } from '../../core/workload.js';
 import type { EngineProps } from '../../engines/adapter.js';
 import { EngineError } from '../../engines/failure.js';
 import { heldPorts } from '../../host/ports.js';
@@ -13,6 +14,7 @@ import { delay, within } from '../../runtime/wait.js';
 import type { EngineRun } from '../fleet.js';
 import type { Prepare } from '../provisioning/prepare.js';
 import type { CrashFacts } from './crashes.js';
+import { workloadGate } from './gates.js';
 import { type Ended, type Inherited, Instance, type InstanceFacts } from './instance.js';
 import type { Device } from './memory.js';
 import { PreloadSteps, passGates } from './preload.js';
@@ -84,6 +86,7 @@ export class EngineLife {
   #watch: Watch | null = null;
   #props: EngineProps | null = null;
   #kvUsage: number | null = null;
+  #workloads: readonly [Workload, ...Workload[]] | null = null;
   #claim: VramClaim | null = null;
   #fault: string | null = null;
   /** Of what was made ready for it. */
@@ -108,6 +111,11 @@ export class EngineLife {
 
   get props(): EngineProps | null {
     return this.#props;
+  }
+
+  /** What it was seen to take; null: that has not been tried yet. */
+  get workloads(): readonly Workload[] | null {
+    return this.#workloads;
   }
 
   /** 0 … 1; null: not told. */
@@ -283,6 +291,10 @@ export class EngineLife {
         const { version, modelId } = props;
         this.#props = { ...props, version: shownName(version), modelId: shownName(modelId) };
       },
+      workloads: deps.recipe.workloads,
+      onWorkloads: (taken: readonly [Workload, ...Workload[]]) => {
+        this.#workloads = taken;
+      },
     };
     const failure = await passGates(gates, stop);
     if (failure !== null || stop.aborted) return failure;
@@ -300,7 +312,10 @@ export class EngineLife {
       if (ratio !== null) deps.reports.onKvUsage(this.#props?.version ?? '', ratio);
     };
     const isOurs = own !== null;
-    return new Watch({ clock, adapter, logFile: log.file, idleTimeoutMs, canaryEveryMs, isOurs, onBeat, onKvUsage });
+    const [workload] = this.#workloads ?? (['completion'] as const);
+    const canary = (signal: AbortSignal) => workloadGate(adapter, workload, signal);
+    const told = { isOurs, onBeat, onKvUsage };
+    return new Watch({ clock, adapter, canary, logFile: log.file, idleTimeoutMs, canaryEveryMs, ...told });
   }
 }
 

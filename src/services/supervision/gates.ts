@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { verdictOf } from '../../core/exit.js';
 import type { Reason } from '../../core/pool.js';
+import type { Workload } from '../../core/workload.js';
 import type { EngineAdapter, EngineProps } from '../../engines/adapter.js';
 import { type LogPattern, readFault } from '../../engines/launch.js';
 import { OomKills } from '../../host/oomKills.js';
@@ -81,12 +82,20 @@ export function propsGate(
 }
 
 /** Decodes one token to its end. Throws EngineError when that fails, or the reason of the signal. */
-export async function decodeGate(adapter: EngineAdapter, signal: AbortSignal): Promise<void> {
+async function decodeGate(adapter: EngineAdapter, signal: AbortSignal): Promise<void> {
   const requestId = `self-test-${randomUUID()}`;
   const request = { requestId, prompt: 'self-test', maxTokens: 1, seed: 1n, strict: true, slot: 0 };
   for await (const frames of adapter.stream(request, signal)) {
     if (frames.at(-1)?.kind === 'end') return;
   }
+}
+
+/** As little as can be asked of a workload. Throws as `decodeGate` does. */
+export async function workloadGate(adapter: EngineAdapter, workload: Workload, signal: AbortSignal): Promise<void> {
+  const requestId = `self-test-${randomUUID()}`;
+  if (workload === 'embedding') await adapter.embed({ requestId, inputs: ['self-test'] }, signal);
+  else if (workload === 'rerank') await adapter.rerank({ requestId, query: 'self', documents: ['test'] }, signal);
+  else await decodeGate(adapter, signal);
 }
 
 /** Enough that an engine that goes on is still at it when the deadline has passed; half of a short context. */

@@ -2,6 +2,7 @@
 import type { PoolConfig } from '../../config/schema.js';
 import type { Reason } from '../../core/pool.js';
 import { freeSeats } from '../../core/seats.js';
+import { type Offers, offersOf } from '../../core/workload.js';
 import type { InheritedSeat } from './inheritance.js';
 import type { Device } from './memory.js';
 import { SELF_TEST_DEADLINE_MS } from './preload.js';
@@ -74,6 +75,12 @@ export class PoolReplicas {
 
   get all(): readonly Replica[] {
     return [...this.replicas, ...this.beside];
+  }
+
+  get offers(): Offers {
+    const { workloads, workloadFixes } = this.recipe;
+    const taken = this.replicas.length === 0 ? workloads : this.replicas.flatMap((replica) => replica.workloads);
+    return offersOf(taken, workloadFixes);
   }
 
   /** Longest its replicas may take from a start to ready, ms. */

@@ -1,9 +1,11 @@
 /** The way of a replica to Ready: steps in order, each timed and told while it runs, the gates among them. */
 import type { Reason } from '../../core/pool.js';
+import type { Workload } from '../../core/workload.js';
 import type { EngineProps } from '../../engines/adapter.js';
+import { EngineError } from '../../engines/failure.js';
 import type { Clock } from '../../runtime/clock.js';
 import { within } from '../../runtime/wait.js';
-import { cancelGate, cpuGate, decodeGate, metricsGate, propsGate, readyGate } from './gates.js';
+import { cancelGate, cpuGate, metricsGate, propsGate, readyGate, workloadGate } from './gates.js';
 import type { Instance } from './instance.js';
 
 export const SELF_TEST_DEADLINE_MS = 30_000;
@@ -91,6 +93,9 @@ export interface Gates {
   /** It reports ready: what comes next is the test whether that is true. */
   readonly onHealthy: () => void;
   readonly onProps: (props: EngineProps) => void;
+  /** What it may take, each of which is tried. */
+  readonly workloads: readonly Workload[];
+  readonly onWorkloads: (taken: readonly [Workload, ...Workload[]]) => void;
 }
 
 /** Every gate between a started process and Ready, in order. Null when all are passed, or when the stop came first. */
@@ -117,10 +122,8 @@ export async function passGates(gates: Gates, stop: AbortSignal): Promise<Reason
   }
 }
 
-async function selfTest(
-  { instance, slots, modelId, steps, onProps }: Gates,
-  signal: AbortSignal,
-): Promise<Reason | null> {
+async function selfTest(gates: Gates, signal: AbortSignal): Promise<Reason | null> {
+  const { instance, slots, modelId, steps, onProps } = gates;
   const { adapter, own } = instance;
   let contextLength: number | null = null;
   const wrong = await steps.step('identify', async (say) => {
@@ -131,13 +134,41 @@ async function selfTest(
     return propsGate(props, { slots, modelId });
   });
   if (wrong !== null) return wrong;
-  await steps.step('decode', () => decodeGate(adapter, signal));
+  const taken = await tryWorkloads(gates, signal);
+  gates.onWorkloads(taken);
   // One that was taken over passed it when it was started, and may still be letting go of what it ran then.
-  if (own?.adopted !== true) {
+  if (own?.adopted !== true && taken.includes('completion')) {
     const goesOn = await steps.step('cancel', (say) =>
       cancelGate(adapter, { say, ours: own !== null, contextLength }, signal),
     );
     if (goesOn !== null) return goesOn;
   }
   return steps.step('metrics', (say) => metricsGate(adapter, { say, ours: own !== null }, signal));
+}
+
+const STEP_OF: Readonly<Record<Workload, string>> = { completion: 'decode', embedding: 'embed', rerank: 'rerank' };
+
+/** @returns what it takes of what it may take. Throws what the engine said first when that is nothing. */
+async function tryWorkloads(
+  { instance, steps, workloads }: Gates,
+  signal: AbortSignal,
+): Promise<readonly [Workload, ...Workload[]]> {
+  const taken: Workload[] = [];
+  const refusals: EngineError[] = [];
+  for (const workload of workloads) {
+    await steps.step(STEP_OF[workload], async (say) => {
+      try {
+        await workloadGate(instance.adapter, workload, signal);
+        taken.push(workload);
+      } catch (error) {
+        if (!(error instanceof EngineError) || error.engineLost || error.retriable) throw error;
+        refusals.push(error);
+        if (refusals.length === workloads.length) throw refusals[0];
+        say(`not offered: ${error.message}`);
+      }
+    });
+  }
+  const [first, ...others] = taken;
+  if (first === undefined) throw new Error('an engine that may take nothing was started');
+  return [first, ...others];
 }

@@ -3,6 +3,7 @@ import { isAbsolute } from 'node:path';
 import { pathOfFileUrl } from '../../config/fileUrl.js';
 import type { PoolConfig } from '../../config/schema.js';
 import type { Reason } from '../../core/pool.js';
+import type { Offers, Workload } from '../../core/workload.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import { DIALECTS, type Dialect } from '../../engines/dialects.js';
 import type { DeterminismClaim, EngineLaunch, LaunchSpec } from '../../engines/launch.js';
@@ -36,6 +37,10 @@ export interface Recipe {
   /** Where its process carries the API key; null: the engine has no keys. */
   readonly apiKeyVariable: string | null;
   readonly determinism: DeterminismClaim;
+  /** What its engines may take; whether they do is tried when they are up. */
+  readonly workloads: readonly Workload[];
+  /** What has to be done for them to take what they do not. */
+  readonly workloadFixes: Offers;
   /** Longest time from a start to ready, ms. */
   readonly readyDeadlineMs: number;
   /** The name by which the engine must call itself; null where somebody else chose it. */
@@ -130,6 +135,8 @@ function external(pool: PoolConfig, dialect: Dialect): Provision {
     endpoint: pool.endpoint ?? null,
     simulated: false,
     determinism: dialect.determinism(null),
+    workloads: dialect.workloads(null),
+    workloadFixes: dialect.workloadFixes,
     readyDeadlineMs: ATTACH_DEADLINE_MS,
     modelId: () => null,
     memory: () => null,
@@ -145,6 +152,8 @@ function simulated(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): 
     endpoint: null,
     simulated: true,
     determinism: { claim: 'byte_exact', because: 'the simulator depends on model, prompt, seed and sampling alone' },
+    workloads: dialect.workloads(launchedAs(pool)),
+    workloadFixes: dialect.workloadFixes,
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => modelRef,
     memory: () => ({ kind: 'claimed', bytes: sim.vram_bytes }),
@@ -184,11 +193,9 @@ function prepared(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): P
     spawns: true,
     endpoint: null,
     simulated: false,
-    determinism: dialect.determinism({
-      slots: pool.slots,
-      extraArgs: pool.provisioning.flags,
-      extraEnv: pool.provisioning.env,
-    }),
+    determinism: dialect.determinism(launchedAs(pool)),
+    workloads: dialect.workloads(launchedAs(pool)),
+    workloadFixes: dialect.workloadFixes,
     readyDeadlineMs: readyDeadlineMs(pool, dialect),
     modelId: (modelRef) => (dialect.namesModelBySource ? modelSource(pool, configDir, modelRef) : modelRef),
     memory: (modelRef) => ggufPlan(pool, dialect, env, modelRef),
@@ -200,6 +207,10 @@ function prepared(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment): P
       return { ...spec, logPatterns: spec.logPatterns.filter(({ fault }) => fault !== 'CPU_FALLBACK') };
     },
   };
+}
+
+function launchedAs({ slots, provisioning }: PoolConfig) {
+  return { slots, extraArgs: provisioning.flags, extraEnv: provisioning.env };
 }
 
 function preparedLaunch(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironment, facts: LaunchFacts): LaunchSpec {

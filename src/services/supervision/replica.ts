@@ -8,6 +8,7 @@ import { healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '
 import type { Reason } from '../../core/pool.js';
 import { nextReplicaState, type ReplicaEvent, type ReplicaState } from '../../core/replica.js';
 import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../core/restart.js';
+import type { Workload } from '../../core/workload.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import { Changes } from '../../runtime/changes.js';
 import { delay, within } from '../../runtime/wait.js';
@@ -64,6 +65,8 @@ export class Replica {
   #backoffUntilMs: number | null = null;
   #heartbeatMs: number | null = null;
   #firstTokenMs: number | null = null;
+  /** As its engines were last seen to take; null: none with this model has been tried. */
+  #workloads: readonly Workload[] | null = null;
   /** Whether it took work when that was last told. */
   #offered = false;
   readonly #changes = new Changes();
@@ -89,6 +92,11 @@ export class Replica {
 
   get engineVersion(): string | null {
     return this.#engineVersion;
+  }
+
+  /** What it takes, or may take as long as no engine of it has been tried. */
+  get workloads(): readonly Workload[] {
+    return this.#engine?.workloads ?? this.#workloads ?? this.#deps.recipe.workloads;
   }
 
   /** VRAM its process was given on a device, bytes. */
@@ -142,6 +150,7 @@ export class Replica {
     this.#lastError = null;
     this.#speed = NO_SPEED;
     this.#firstTokenMs = null;
+    this.#workloads = null;
     this.start();
     using deadline = within(options.deadlineMs, options.signal);
     await this.#changes.until(() => this.#state === 'READY' || this.#lastError !== null, deadline.signal);
@@ -219,6 +228,7 @@ export class Replica {
   }
 
   #nextEngine(): EngineLife {
+    this.#workloads = this.#engine?.workloads ?? this.#workloads;
     const owner: LifeOwner = {
       ...{ facts: this.facts, deps: this.#deps, modelRef: this.#modelRef },
       move: (event, message) => this.#move(event, message),
@@ -405,6 +415,7 @@ export class Replica {
       lastHeartbeatMs: this.#heartbeatMs,
       tokensPerSecond: this.#speed.recent,
       firstTokenMs: this.#firstTokenMs,
+      workloads: this.workloads,
     };
   }
 }

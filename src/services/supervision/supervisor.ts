@@ -111,6 +111,7 @@ export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
       draining: pool.draining,
       ready: pool.replicas.some((replica) => replica.state === 'READY'),
       recoverable: pool.replicas.some((replica) => replica.state !== 'QUARANTINED' && replica.state !== 'FAILED'),
+      offers: pool.offers,
     }));
   }
 

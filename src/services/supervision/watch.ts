@@ -9,7 +9,6 @@ import { EngineError } from '../../engines/failure.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay, within } from '../../runtime/wait.js';
 import type { Sign } from '../fleet.js';
-import { decodeGate } from './gates.js';
 
 const MAX_HEARTBEAT_EVERY_MS = 2_000;
 /** So many looks in the time that a stream may be silent: a stall is seen well before its streams are given up. */
@@ -28,6 +27,8 @@ const METRICS_EVERY = 5;
 export interface WatchDeps {
   readonly clock: Clock;
   readonly adapter: EngineAdapter;
+  /** Has the engine do as little as can be asked of it. Throws EngineError when that fails, or the reason of the signal. */
+  readonly canary: (signal: AbortSignal) => Promise<void>;
   readonly logFile: string;
   readonly idleTimeoutMs: number;
   /** An engine that has nothing to do decodes one token this often; 0: only when it is suspect. */
@@ -164,12 +165,12 @@ export class Watch {
 
   /** One token from an engine that has nothing to do. */
   async #canary(stop: AbortSignal): Promise<Reason | null> {
-    const { adapter, clock, idleTimeoutMs } = this.#deps;
+    const { canary, clock, idleTimeoutMs } = this.#deps;
     const deadlineMs = Math.min(idleTimeoutMs, MAX_CANARY_DEADLINE_MS);
     const startedMs = clock.monotonicMs();
     using deadline = within(deadlineMs, stop);
     try {
-      await decodeGate(adapter, deadline.signal);
+      await canary(deadline.signal);
     } catch (error) {
       return stop.aborted ? null : await this.#canaryFailed(error, deadlineMs, stop);
     }

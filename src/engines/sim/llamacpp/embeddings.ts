@@ -1,6 +1,6 @@
 /** llama-server's embedding and reranking routes, each of which it serves only when started for it. */
 import { z } from 'zod';
-import { embeddingOf, ranked, toldRankTokens, toldTextTokens } from '../embedding.js';
+import { embeddingOf, ranked, readTexts, toldRankTokens, toldTextTokens } from '../embedding.js';
 import type { SimEngine } from '../engine.js';
 import { type Route, readBody } from '../http.js';
 import { LlamaError, parseBody, sendJson } from './bodies.js';
@@ -37,17 +37,21 @@ function textsOf({ input, content }: z.infer<typeof embeddingSchema>): readonly 
 }
 
 /** `/embedding`: a bare array, each vector in an array of its own. */
-export const nativeEmbeddings: Route = async ({ engine, request, response }) => {
+export const nativeEmbeddings: Route = async (call) => {
+  const { engine, request, response } = call;
   refuseDisabled(engine, 'embeddings');
   const texts = textsOf(parseBody(await readBody(request), embeddingSchema));
+  await readTexts(call, texts);
   const vectors = texts.map((text, index) => ({ index, embedding: [embeddingOf(engine, text, 'float')] }));
   sendJson(response, 200, vectors);
 };
 
-export const openAiEmbeddings: Route = async ({ engine, request, response }) => {
+export const openAiEmbeddings: Route = async (call) => {
+  const { engine, request, response } = call;
   refuseDisabled(engine, 'embeddings');
   const body = parseBody(await readBody(request), embeddingSchema);
   const texts = textsOf(body);
+  await readTexts(call, texts);
   const format = body.encoding_format;
   const data = texts.map((text, index) => {
     const named = format === 'base64' && { encoding_format: format };
@@ -57,7 +61,8 @@ export const openAiEmbeddings: Route = async ({ engine, request, response }) => 
   sendJson(response, 200, { model: engine.toldModel, object: 'list', usage, data });
 };
 
-export const rerank: Route = async ({ engine, request, response }) => {
+export const rerank: Route = async (call) => {
+  const { engine, request, response } = call;
   refuseDisabled(engine, 'reranking');
   const { query, documents, texts, ...body } = parseBody(
     await readBody(request),
@@ -68,6 +73,7 @@ export const rerank: Route = async ({ engine, request, response }) => {
   if (candidates === undefined || candidates.length === 0) {
     throw new LlamaError(400, 'invalid_request_error', '"documents" must be a non-empty string array');
   }
+  await readTexts(call, [query, ...candidates]);
   const best = ranked(engine, query, candidates).slice(0, body.top_n);
   if (documents === undefined) {
     const results = best.map(({ index, text, score }) => ({ index, score, ...(body.return_text && { text }) }));

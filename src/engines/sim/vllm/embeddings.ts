@@ -1,9 +1,9 @@
 /**
- * vLLM's embedding and reranking routes. A real server has either these or the completions, by its model; here
- * `--embedding` adds both and `--reranking` the latter. Where they are missing their paths are unknown ones: 404.
+ * vLLM's embedding and reranking routes. A real server has either these or the completions, by its model or by `--runner`,
+ * which is obeyed here too; besides, `--embedding` adds both and `--reranking` the latter. Where they are missing their paths are unknown ones: 404.
  */
 import { z } from 'zod';
-import { embeddingOf, ranked, toldRankTokens, toldTextTokens } from '../embedding.js';
+import { embeddingOf, ranked, readTexts, toldRankTokens, toldTextTokens } from '../embedding.js';
 import { type Route, readBody, sendJson } from '../http.js';
 import { usageOf } from './bodies.js';
 import { checkModel, frameworkRefusal, parseBody } from './errors.js';
@@ -32,6 +32,7 @@ export const embeddings: Route = async (call) => {
   const body = parseBody(await readBody(request), embeddingSchema);
   checkModel(body.model, engine);
   const texts = typeof body.input === 'string' ? [body.input] : body.input;
+  await readTexts(call, texts);
   const data = texts.map((text, index) => {
     return { index, object: 'embedding', embedding: embeddingOf(engine, text, body.encoding_format) };
   });
@@ -45,6 +46,7 @@ export const rerank: Route = async (call) => {
   if (!engine.config.embedding && !engine.config.reranking) refuse();
   const { model, query, documents, top_n: most } = parseBody(await readBody(request), rerankSchema);
   checkModel(model, engine);
+  await readTexts(call, [query, ...documents]);
   const results = ranked(engine, query, documents)
     .slice(0, most === 0 ? undefined : most)
     .map(({ index, text, score }) => ({ index, document: { text, multi_modal: null }, relevance_score: score }));

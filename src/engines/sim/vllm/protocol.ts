@@ -127,6 +127,7 @@ function hasKey({ headers: { authorization = '' } }: IncomingMessage, apiKey: st
 
 async function complete(call: Call, state: State): Promise<void> {
   const { engine, request, signal } = call;
+  if (!engine.config.generates) throw frameworkRefusal(404, 'Not Found');
   const body = bodies.parseCompletion(await readBody(request), () => randomInt(2 ** 47));
   checkModel(body.model, engine);
   checkLength(body.completion.promptTokens, body.completion.maxTokens, engine.config.contextTokens);

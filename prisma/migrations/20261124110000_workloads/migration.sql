@@ -1,0 +1,2 @@
+-- AlterTable
+ALTER TABLE "replicas" ADD COLUMN     "workloads" TEXT[] DEFAULT ARRAY['completion']::TEXT[];
