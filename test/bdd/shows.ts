@@ -27,6 +27,12 @@ async function read(doors: Doors, query: string, variables: Record<string, unkno
   return data.found;
 }
 
+/** How a task stands; enough for those who wait for its end. */
+export function showEnding(doors: Doors, taskId: string): Promise<unknown> {
+  const query = 'query ($id: UUID!) { found: task(taskId: $id) { status startedAt error { code } } }';
+  return read(doors, query, { id: taskId });
+}
+
 /** Null where there is none, as for each of these. */
 export function showTask(doors: Doors, taskId: string): Promise<unknown> {
   return read(doors, `query ($id: UUID!) { found: task(taskId: $id) { ${TASK} } }`, { id: taskId });

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { taskRequest } from '../../support/rest.js';
 import type { Answer } from '../doors.js';
 import type { Scenario } from '../scenario.js';
-import { showPool, showTask } from '../shows.js';
+import { showEnding, showPool } from '../shows.js';
 import { type StepData, step } from '../step.js';
 
 /** Fields of a request that are no text. */
@@ -37,6 +37,8 @@ function requestOf(
     ctx: served.contextLength,
   };
   const placement: Record<string, unknown> = {};
+  // Where texts are given one by one, a prompt is what is asked of them.
+  if (rows.some(([field]) => field === 'inputs')) delete request.prompt;
   for (const [field = '', cell = ''] of rows) {
     if (field === 'session') request.session_id = scenario.taskId(`session ${cell}`);
     else if (field === 'inputs') request.inputs = JSON.parse(cell);
@@ -113,7 +115,7 @@ interface TaskSeen {
 }
 
 async function taskSeen(scenario: Scenario, name: string): Promise<TaskSeen> {
-  const task = await showTask(scenario.doors, scenario.taskId(name));
+  const task = await showEnding(scenario.doors, scenario.taskId(name));
   if (task === null) throw new Error(`there is no task ${name}`);
   return task as TaskSeen;
 }

@@ -8,7 +8,7 @@ import { type StepData, step } from '../step.js';
 /** Waits until all rows hold: what is shown follows what happens by a moment. */
 async function comesToShow(read: () => Promise<unknown>, table: StepData, scenario: Scenario): Promise<void> {
   const rows = scenario.rows(table);
-  await expect.poll(async () => mismatches(await read(), rows), { interval: 50 }).toEqual([]);
+  await expect.poll(async () => mismatches(await read(), rows), { interval: 100 }).toEqual([]);
 }
 
 step(/^the pool "([^"]+)" shows:$/, (scenario, name: string, table: StepData) =>
@@ -41,5 +41,5 @@ step(/^the pool "([^"]+)" has told:$/, async (scenario, pool: string, table: Ste
       return place < 0;
     });
   };
-  await expect.poll(missing, { interval: 50 }).toEqual([]);
+  await expect.poll(missing, { interval: 100 }).toEqual([]);
 });
