@@ -86,7 +86,7 @@ async function claims(queue, total, ageing) {
   const { database, raw, replicaId } = queue;
   const claim = {
     ...{ poolId: 'bench', holder: randomUUID(), ttlMs: TTL_MS, ageing },
-    slots: [{ replicaId, slot: SLOT, modelRef: MODEL }],
+    ...{ serves: { engine: 'llamacpp', modelRef: MODEL }, slots: [{ replicaId, slot: SLOT }] },
   };
   const tookMs = [];
   for (let n = 0; n < total; n += 1) {

@@ -1,4 +1,5 @@
 /** The rules a task must meet before it may be queued. Pure: the doors give it typed input, services give it the pools. */
+import { checkDisconnectGrace } from './disconnect.js';
 import { type Engine, invalid, type Refusal } from './errors.js';
 import { isUuid } from './ids.js';
 import type { PlacementOverrides } from './placement.js';
@@ -57,7 +58,8 @@ export function checkSubmission(task: TaskSubmission): Refusal | null {
   return (
     positiveInt('ctx', task.ctx, 2 ** 31 - 1) ??
     checkMaxTokens(task) ??
-    positiveInt('deadline_ms', task.deadlineMs, MAX_DEADLINE_MS)
+    positiveInt('deadline_ms', task.deadlineMs, MAX_DEADLINE_MS) ??
+    checkDisconnectGrace(task.disconnectGraceMs)
   );
 }
 

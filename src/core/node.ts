@@ -1,4 +1,5 @@
 /** Control planes that share a database. Each is a node, known by the id of its data directory. */
+import type { Reason } from './pool.js';
 
 /** A node that has not said so for this long does not run. The same as for leases: it is late for the same reasons. */
 export const NODE_TTL_MS = 15_000;
@@ -30,4 +31,27 @@ export function disagreement(ours: PoolIdentity, theirs: PoolIdentity): string |
   ];
   const first = parts.find(({ here, there }) => here !== there);
   return first === undefined ? null : `${first.what} ${first.here} here, ${first.there} there`;
+}
+
+/** How a pool treats its queue: one for all nodes, by the row. */
+export interface QueueSettings {
+  readonly fullPolicy: string;
+  readonly capacity: { readonly interactive: number; readonly batch: number; readonly total: number };
+}
+
+/** What the configuration of a node says of a queue and another node, which had the pool first, decided otherwise. */
+export function ignoredSettings(ours: QueueSettings, inForce: QueueSettings): Reason | null {
+  const parts = [
+    { what: 'full_policy', here: ours.fullPolicy, there: inForce.fullPolicy },
+    { what: 'capacity', here: ours.capacity.total, there: inForce.capacity.total },
+    { what: 'queue_capacity of interactive', here: ours.capacity.interactive, there: inForce.capacity.interactive },
+    { what: 'queue_capacity of batch', here: ours.capacity.batch, there: inForce.capacity.batch },
+  ].filter(({ here, there }) => here !== there);
+  if (parts.length === 0) return null;
+  const told = parts.map(({ what, here, there }) => `${what} is ${there}, not ${here}`).join('; ');
+  return {
+    code: 'SETTINGS_IGNORED',
+    message: `Another node had the pool first, and its settings of the queue hold: ${told}.`,
+    fix: 'Give both nodes the same settings; to change them, stop all nodes that have the pool.',
+  };
 }

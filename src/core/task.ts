@@ -72,6 +72,18 @@ export const PRIORITIES = ['interactive', 'batch'] as const;
 export type Priority = (typeof PRIORITIES)[number];
 export type Determinism = 'strict' | 'best_effort';
 
+/** Who ends a task before it ends by itself: a caller, or that nobody reads it any more. */
+export type CancelReason = 'client' | 'disconnect';
+
+/** The finish reason of a cancelled task, and back. */
+export function finishOfCancel(reason: CancelReason): string {
+  return reason === 'disconnect' ? 'disconnect' : 'canceled';
+}
+
+export function cancelOfFinish(finishReason: string): CancelReason {
+  return finishReason === 'disconnect' ? 'disconnect' : 'client';
+}
+
 /** A task may be started this often in all; after that the loss of its engine is final. */
 export const MAX_ATTEMPTS = 4;
 

@@ -1,4 +1,5 @@
 /** The data plane of the original contract: tasks and sessions. */
+import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
 import { invalid, RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
 import { type Call, type Route, sendJson } from './router.js';
@@ -15,6 +16,15 @@ function resumeIndex(call: Call): number {
   const index = Number(given);
   if (/^-?\d{1,10}$/.test(given) && index >= -1 && index <= MAX_INDEX) return index;
   throw new RefusalError(invalid('after', 'must be the index of an event, a whole number of at least -1'));
+}
+
+/** `?cancel_on_disconnect=true` or `=<ms>`: the task is to end when its last reader has gone. */
+function disconnectGraceOf(call: Call): number | null {
+  const given = call.query.get('cancel_on_disconnect') ?? 'false';
+  const graceMs = disconnectGrace(/^(true|false)$/.test(given) ? given === 'true' : Number(given || Number.NaN));
+  const broken = checkDisconnectGrace(graceMs === 'invalid' ? Number.NaN : graceMs);
+  if (broken !== null) throw new RefusalError(broken);
+  return graceMs === 'invalid' ? null : graceMs;
 }
 
 export function dataRoutes(services: Services, options: { readonly microbatch: boolean }): Route[] {
@@ -37,7 +47,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       path: '/v1/tasks/{id}/stream',
       handler: async (call) => {
         const taskId = parseUuidParam('id', call.params.id);
-        const reader = await services.streams.open(taskId, resumeIndex(call));
+        const reader = await services.streams.open(taskId, resumeIndex(call), disconnectGraceOf(call));
         const result = (resultId: string) => services.tasks.result(resultId);
         await pipeEvents(reader, call.res, { ...options, result });
       },

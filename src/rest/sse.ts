@@ -88,6 +88,8 @@ function drained(res: ServerResponse): Promise<void> {
 /** Streams until the terminal event, or until the client or the reader is gone. */
 export async function pipeEvents(reader: TaskReader, res: ServerResponse, options: SseOptions): Promise<void> {
   const onClose = () => reader.close();
+  // Gone while the reader was opened: it is not told again.
+  if (res.destroyed) return onClose();
   res.on('close', onClose);
   res.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',

@@ -27,6 +27,8 @@ export interface SchemaTypes {
     BigInt: { Input: bigint; Output: bigint };
     JSON: { Input: unknown; Output: unknown };
     UUID: { Input: string; Output: string };
+    /** Milliseconds; null: for ever. */
+    DisconnectGrace: { Input: number | null; Output: number | null };
   };
 }
 

@@ -91,7 +91,7 @@ export const TaskStatus = builder.enumType('TaskStatus', {
     SUCCEEDED: { description: 'Ended by itself.' },
     CANCELED: { description: 'Ended by a cancel.' },
     FAILED: { description: 'Ended by an error.' },
-    DROPPED: { description: 'Removed from a full queue.' },
+    DROPPED: { description: 'Removed from its queue: that was full, or its pool was given another model.' },
     EXPIRED: { description: 'Its deadline passed while it waited.' },
   } as const,
 });

@@ -1,5 +1,6 @@
 /** Scalars of the wire. A value that does not fit is an error of the caller, with the code the other refusals carry. */
 import { GraphQLError, GraphQLScalarType, Kind, type ValueNode, valueFromASTUntyped } from 'graphql';
+import { disconnectGrace } from '../core/disconnect.js';
 import { isUuid } from '../core/ids.js';
 import { builder } from './builder.js';
 
@@ -62,6 +63,24 @@ builder.addScalarType(
     serialize: (value) => String(value),
     parseValue: parseUuid,
     parseLiteral: (node) => parseUuid(textOf(node, 'UUID')),
+  }),
+);
+
+function parseGrace(value: unknown): number | null {
+  const graceMs = disconnectGrace(value);
+  if (graceMs !== 'invalid') return graceMs;
+  throw refused('DisconnectGrace must be true, false or a whole number of milliseconds.');
+}
+
+builder.addScalarType(
+  'DisconnectGrace',
+  new GraphQLScalarType<number | null, boolean | number>({
+    name: 'DisconnectGrace',
+    description:
+      'How long readers may be gone: milliseconds, from a second to a day; `true` is 5000, `false` is for ever.',
+    serialize: (value) => (typeof value === 'number' ? value : false),
+    parseValue: parseGrace,
+    parseLiteral: (node) => parseGrace(valueFromASTUntyped(node)),
   }),
 );
 

@@ -75,6 +75,11 @@ const SubmitTaskInput = builder.inputType('SubmitTaskInput', {
       description: 'What is promised when the engine is lost.',
     }),
     samplerProfileVersion: t.string({ description: 'Version of the sampler settings that must be in force.' }),
+    cancelOnDisconnect: t.field({
+      type: 'DisconnectGrace',
+      description:
+        'Ends the task when the last of its readers, on whichever node and transport, has been gone for so long. Counts from the first reader on; left out: the task outlives its readers.',
+    }),
     kvHint: t.field({ type: KvHint, description: 'What is known of the cache.' }),
     placement: t.field({
       type: PlacementInput,
@@ -154,7 +159,7 @@ async function submissionOf(
     deadlineMs: input.deadlineMs,
     kvHint: input.kvHint ?? null,
     followsPool: input.pool != null && input.modelRef == null,
-    disconnectGraceMs: null,
+    disconnectGraceMs: input.cancelOnDisconnect ?? null,
     placement,
   };
 }

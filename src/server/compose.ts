@@ -25,8 +25,10 @@ import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
 import { Elsewhere } from '../services/cluster/elsewhere.js';
 import { Membership } from '../services/cluster/membership.js';
+import { ServedElsewhere } from '../services/cluster/servedElsewhere.js';
 import { SharedDrain } from '../services/cluster/sharedDrain.js';
 import { StopRequests } from '../services/cluster/stopRequests.js';
+import { type Wake, Wakes } from '../services/cluster/wakes.js';
 import { Dispatcher } from '../services/dispatcher.js';
 import { Expiry } from '../services/expiry.js';
 import { Gpus } from '../services/gpus.js';
@@ -39,11 +41,14 @@ import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
 import { RateLimits } from '../services/rateLimits.js';
+import { Disconnects } from '../services/readers/disconnects.js';
+import { ReaderPresence } from '../services/readers/presence.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
+import { Stranded } from '../services/stranded.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
 import { Crashes } from '../services/supervision/crashes.js';
@@ -254,16 +259,29 @@ async function furnish(
   const host = new Host();
   telemetry.measuredBy(() => telemetry.hostMemoryRead(host.memory()));
   onGpuEvent = (event) => gpus.handle(event);
-  const hub = new StreamHub(db, onError);
-  const recorder = new StreamRecorder(db, (error) => onError('stream log', error));
+  const presence = new ReaderPresence({ db, nodeId, onError });
+  // What wakes others is woken by them: made first, wired later.
+  let tellOthers = (_what: Wake) => {};
+  const onChange = () => tellOthers('log');
+  const hub = new StreamHub({ db, presence, onChange, onError });
+  const recorder = new StreamRecorder(db, (error) => onError('stream log', error), onChange);
   const leases = new LeaseKeeper(db, clock, holder, onError);
   const drains = new SharedDrain(supervisor);
   const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
   const fleet = new ClusterFleet(supervisor, elsewhere);
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });
-  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places });
+  const dispatcher = new Dispatcher({ db, clock, hub, recorder, leases, fleet, telemetry, quotes, places }, () =>
+    tellOthers('queue'),
+  );
+  const servedElsewhere = new ServedElsewhere({ db, holder, elsewhere, quotes, dispatcher, onError });
   const stopRequests = new StopRequests({ db, leases, dispatcher, onError });
+  const wakes = new Wakes({
+    ...{ db, nodeId, onError },
+    hasOthers: () => elsewhere.isRunning,
+    on: { queue: () => dispatcher.wake(), stop: () => stopRequests.wake(), log: () => hub.wakeTails() },
+  });
+  tellOthers = (what) => wakes.tell(what);
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
@@ -282,7 +300,9 @@ async function furnish(
   await provisioning.start();
   await supervisor.start();
   // Before all that has to be stopped: it reads, and may fail.
-  await quotes.start();
+  await servedElsewhere.start();
+  scope.defer('services of other nodes', () => servedElsewhere.stop());
+  quotes.start();
   leases.start();
   scope.defer('leases', () => leases.stop());
   recovery.start();
@@ -292,14 +312,32 @@ async function furnish(
   dispatcher.start();
   elsewhere.start();
   scope.defer('other nodes', () => elsewhere.stop());
+  wakes.start();
+  scope.defer('wakes', () => wakes.stop());
   stopRequests.start();
   scope.defer('stop requests', () => stopRequests.stop());
   scope.defer('dispatcher', () => dispatcher.stop());
   scope.defer('recovery', () => recovery.stop());
   expiry.start();
   scope.defer('expiry', () => expiry.stop());
+  const stranded = new Stranded({ db, clock, hub, fleet, dispatcher, telemetry });
+  stranded.start();
+  scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
   scope.defer('stream readers', () => hub.stop());
+  await presence.start();
+  scope.defer('task readers', () => presence.stop());
+  const cancellation = new Cancellation({
+    db,
+    clock,
+    dispatcher,
+    hub,
+    telemetry,
+    tellHolder: () => tellOthers('stop'),
+  });
+  const disconnects = new Disconnects({ db, cancellation, membership, onError });
+  disconnects.start();
+  scope.defer('disconnects', () => disconnects.stop());
   const replicaLogs = new ReplicaLogs({
     db,
     clock,
@@ -323,7 +361,7 @@ async function furnish(
   const services: Services = {
     admission,
     verification,
-    cancellation: new Cancellation({ db, clock, dispatcher, hub, telemetry }),
+    cancellation,
     streams: hub,
     tasks: new Tasks(db),
     pools,

@@ -75,9 +75,8 @@ function printWelcome(plane: ControlPlane, config: Config, logFile: string | nul
     const simulated =
       config.pools.find(({ id }) => id === pool.id)?.provisioning.mode === 'simulated' ? ', simulated' : '';
     lines.push(`  pool ${pool.id}: ${pool.ready ? 'ready' : 'not ready'}${simulated}`);
-    if (!pool.ready)
-      for (const reason of pool.reasons)
-        lines.push(`    ${reason.message}${reason.fix === null ? '' : ` Fix: ${reason.fix}`}`);
+    for (const reason of pool.reasons)
+      lines.push(`    ${reason.message}${reason.fix === null ? '' : ` Fix: ${reason.fix}`}`);
   }
   for (const note of notBuiltYet(config)) lines.push(`  note: ${note}`);
   lines.push(

@@ -88,7 +88,8 @@ export class Admission {
     }
   }
 
-  async #admit(task: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+  async #admit(asked: TaskSubmission, submitter: Submitter, requestHash: string): Promise<Receipt> {
+    const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
     const { poolId, explanation } = await this.#place(task);
@@ -111,10 +112,16 @@ export class Admission {
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
-      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId);
-      dispatcher.wake();
+      if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
+      dispatcher.queued();
     }
     return receipt;
+  }
+
+  /** The model of one that follows its pool may have changed since its door read it. */
+  #following(task: TaskSubmission): TaskSubmission {
+    const pool = task.followsPool ? this.poolNow(task.placement.pinPoolId ?? '') : null;
+    return pool === null ? task : { ...task, modelRef: pool.modelRef };
   }
 
   /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
@@ -131,7 +138,7 @@ export class Admission {
   quote(poolId: string, priority: Priority): QuoteOutcome {
     const { fleet, dispatcher } = this.#deps;
     // A pool that the configuration no longer names has lanes still.
-    if (!fleet.poolIds().includes(poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
+    if (!fleet.candidates().some(({ id }) => id === poolId)) return { quote: null, withheld: 'POOL_UNREADY' };
     return dispatcher.quote(poolId, priority);
   }
 

@@ -5,6 +5,7 @@
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
 import { predictStartMs } from '../core/prediction.js';
+import type { CancelReason } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
@@ -80,7 +81,7 @@ export class Attempt {
     this.task = task;
     this.replica = replica;
     this.requestId = `${task.id}-${task.attempts}`;
-    this.#log = new StreamLog(task.id);
+    this.#log = new StreamLog(task.id, task.disconnectGraceMs !== null);
     this.#leasedAtMs = deps.clock.monotonicMs();
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#report = new RunReport({ ...deps, onError }, task, replica);
@@ -108,6 +109,11 @@ export class Attempt {
     return this.#deps.clock.monotonicMs() - this.#leasedAtMs;
   }
 
+  /** It wrote the ending of its task: it was not fenced, and the task does not wait again. */
+  get hasEnded(): boolean {
+    return this.#log.state === 'ended';
+  }
+
   start(): void {
     this.#restored = this.#restore();
     this.done = this.#run();
@@ -117,14 +123,14 @@ export class Attempt {
    * Ends the task for its caller. The ending is durable when this answers.
    * @returns whether the engine was seen to have freed the slot; null when the task had ended by itself.
    */
-  async cancel(): Promise<boolean | null> {
+  async cancel(reason: CancelReason): Promise<boolean | null> {
     await this.#restored;
     if (!this.#door.close()) {
       await this.done;
       return null;
     }
     this.#halt('cancel');
-    const settled = this.#door.canceled();
+    const settled = this.#door.canceled(reason);
     this.#settling = settled;
     return settled;
   }

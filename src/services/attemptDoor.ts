@@ -4,7 +4,7 @@
  */
 import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent } from '../core/frame.js';
-import { afterLoss } from '../core/task.js';
+import { afterLoss, type CancelReason, finishOfCancel } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { requeueTask } from '../store/tasks.js';
 import type { RunFacts } from '../telemetry/events.js';
@@ -54,11 +54,11 @@ export class AttemptDoor {
   }
 
   /** Ends the task for its caller, who has closed the door. @returns whether the engine was seen to have let go. */
-  async canceled(): Promise<boolean> {
-    const event = this.#endEvent('canceled', true, this.#of.measuredMs());
+  async canceled(reason: CancelReason): Promise<boolean> {
+    const event = this.#endEvent(finishOfCancel(reason), true, this.#of.measuredMs());
     const written = await this.#finish({
       ...{ status: 'CANCELED', event, tokensIn: null, tokensOut: event.tokensOut, decodeMs: event.decodeMs },
-      ...{ finishReason: 'canceled', result: null, error: null, releaseReason: null },
+      ...{ finishReason: event.finishReason, result: null, error: null, releaseReason: null },
     });
     return written ? settleSlot(this.#deps, this.#of.run, 'canceled') : false;
   }
@@ -131,8 +131,8 @@ export class AttemptDoor {
       return false;
     }
     log.end(ending.event);
-    const { status: outcome, tokensIn, tokensOut, decodeMs, error } = ending;
-    const ended = { outcome, tokensIn, tokensOut, decodeMs };
+    const { status: outcome, tokensIn, tokensOut, decodeMs, finishReason, error } = ending;
+    const ended = { outcome, finishReason, tokensIn, tokensOut, decodeMs };
     this.#deps.telemetry.ended(facts, error === null ? ended : { ...ended, error });
     return true;
   }

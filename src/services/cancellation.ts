@@ -1,7 +1,7 @@
 /** Cancel at any point of a task's life: durable first, then told to the engine, then confirmed by looking at it. */
 import { notFound, RefusalError, unavailable } from '../core/errors.js';
 import type { EndEvent } from '../core/frame.js';
-import { isTerminal } from '../core/task.js';
+import { type CancelReason, finishOfCancel, isTerminal } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { delay, pollUntil } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
@@ -29,6 +29,8 @@ export interface CancellationDeps {
   readonly dispatcher: Dispatcher;
   readonly hub: StreamHub;
   readonly telemetry: Telemetry;
+  /** Another node holds the task; it finds the request sooner. */
+  readonly tellHolder: () => void;
 }
 
 export class Cancellation {
@@ -42,7 +44,7 @@ export class Cancellation {
    * Idempotent. When it answers, the ending is durable, no token follows, and the engine was asked to stop.
    * @throws RefusalError not_found; unavailable when the holder does not end the task in time.
    */
-  async cancel(taskId: string): Promise<CancelOutcome> {
+  async cancel(taskId: string, reason: CancelReason = 'client'): Promise<CancelOutcome> {
     const id = taskId.toLowerCase();
     const deadlineMs = this.#deps.clock.monotonicMs() + DEADLINE_MS;
     let requested = false;
@@ -53,7 +55,8 @@ export class Cancellation {
         if (!requested || task.status !== 'CANCELED') return { canceled: false, slotFree: true };
         return { canceled: true, slotFree: task.cancelSlotFreeAt !== null || (await this.#seenFree(id)) };
       }
-      const outcome = task.status === 'QUEUED' ? await this.#cancelQueued(task) : await this.#cancelHeld(task.id);
+      const outcome =
+        task.status === 'QUEUED' ? await this.#cancelQueued(task, reason) : await this.#cancelHeld(task.id, reason);
       if (outcome !== null) return outcome;
       requested = true;
       await delay(LOOK_AGAIN_MS);
@@ -72,22 +75,25 @@ export class Cancellation {
     return pollUntil(look, { everyMs: LOOK_AGAIN_MS, deadlineMs: SLOT_FREE_DEADLINE_MS });
   }
 
-  async #cancelQueued(task: TaskRow): Promise<CancelOutcome | null> {
+  async #cancelQueued(task: TaskRow, reason: CancelReason): Promise<CancelOutcome | null> {
     const { tokensOut } = task;
+    const finishReason = finishOfCancel(reason);
     const at = { seq: tokensOut + 1, atMs: this.#deps.clock.nowMs() };
-    const event: EndEvent = { kind: 'end', ...at, tokensOut, decodeMs: 0, canceled: true, finishReason: 'canceled' };
+    const event: EndEvent = { kind: 'end', ...at, tokensOut, decodeMs: 0, canceled: true, finishReason };
     const ended = await endQueued(this.#deps, task, {
       status: 'CANCELED',
       event,
-      finishReason: 'canceled',
+      finishReason,
       error: null,
     });
     return ended ? { canceled: true, slotFree: true } : null;
   }
 
-  async #cancelHeld(taskId: string): Promise<CancelOutcome | null> {
-    if (!(await requestCancel(this.#deps.db, taskId))) return null;
-    const slotFree = await this.#deps.dispatcher.attempt(taskId)?.cancel();
+  async #cancelHeld(taskId: string, reason: CancelReason): Promise<CancelOutcome | null> {
+    if (!(await requestCancel(this.#deps.db, taskId, reason))) return null;
+    const attempt = this.#deps.dispatcher.attempt(taskId);
+    if (attempt === undefined) this.#deps.tellHolder();
+    const slotFree = await attempt?.cancel(reason);
     return slotFree === undefined || slotFree === null ? null : { canceled: true, slotFree };
   }
 }

@@ -27,9 +27,12 @@ export class Dispatcher {
   #lanes: readonly LaneDepth[] = [];
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
+  readonly #tellOthers: () => void;
   #closing = false;
 
-  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>) {
+  /** @param tellOthers that there may be something in a queue. */
+  constructor(deps: Omit<AttemptDeps, 'onSettled' | 'queueDepth'>, tellOthers: () => void) {
+    this.#tellOthers = tellOthers;
     this.#deps = {
       ...deps,
       queueDepth: (poolId) => this.queueDepth(poolId),
@@ -56,6 +59,12 @@ export class Dispatcher {
 
   wake(): void {
     this.#loop.wake();
+  }
+
+  /** A task came into the queue of a pool, which may be another node's. */
+  queued(): void {
+    this.wake();
+    this.#tellOthers();
   }
 
   /** Takes no more tasks; the ones that run are stopped, and go back to their queue where that is honest. */
@@ -91,7 +100,7 @@ export class Dispatcher {
     const { fleet, leases } = this.#deps;
     return fleet
       .ready(poolId)
-      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsFreeElsewhere(poolId));
+      .reduce((sum, { id, slots }) => sum + slots - leases.takenSlots(id).size, fleet.slotsElsewhere(poolId).free);
   }
 
   /** What is known about a pool's speed now; the basis of a start prediction for a task of that priority. */
@@ -106,13 +115,10 @@ export class Dispatcher {
     });
   }
 
-  /** Of the replicas here; where none is, of a pool that other nodes serve, all of its slots. */
+  /** On all nodes. */
   #slotsReady(poolId: string): number {
     const { fleet } = this.#deps;
-    const here = fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, 0);
-    if (here > 0) return here;
-    const servedElsewhere = fleet.candidates().some(({ id, ready }) => id === poolId && ready);
-    return servedElsewhere ? fleet.limits(poolId).slotsTotal : 0;
+    return fleet.ready(poolId).reduce((sum, replica) => sum + replica.slots, fleet.slotsElsewhere(poolId).ready);
   }
 
   /** The start of a task of that priority if it were sent now. */
@@ -146,6 +152,12 @@ export class Dispatcher {
     return this.#drainRate(poolId).retryAfterMs(this.#deps.clock.monotonicMs());
   }
 
+  /** Other nodes served so many tasks of a pool since this was last told: while tasks wait, others have taken their slots. */
+  servedElsewhere(poolId: string, served: number): void {
+    const offered = this.queueDepth(poolId) > 0 ? served : served + 1;
+    this.#drainRate(poolId).granted(offered, served, this.#deps.clock.monotonicMs());
+  }
+
   #drainRate(poolId: string): DrainRate {
     const known = this.#drainRates.get(poolId) ?? new DrainRate();
     this.#drainRates.set(poolId, known);
@@ -168,12 +180,19 @@ export class Dispatcher {
 
   async #dispatchPool(poolId: string): Promise<void> {
     const { fleet, leases, db, clock } = this.#deps;
-    const ready = new Map(fleet.ready(poolId).map((replica) => [replica.id, replica]));
+    const [first, ...others] = fleet.ready(poolId);
+    if (first === undefined) return;
+    const { engine, modelRef } = first;
+    // One claim asks for the tasks of one model; a set of replicas that serves together has one.
+    const alike = [first, ...others.filter((replica) => replica.modelRef === modelRef)];
+    const ready = new Map(alike.map((replica) => [replica.id, replica]));
     const slots = slotOrder([...ready.values()].map((replica) => this.#slotsOf(replica))).slice(0, MAX_CLAIM);
     if (slots.length === 0) return;
     const claimStartedMs = clock.monotonicMs();
     const ageing = this.#hasOverdue(poolId);
-    const claimed = await claimTasks(db, { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, ageing });
+    const serves = { engine, modelRef };
+    const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
+    const claimed = await claimTasks(db, claim);
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
       const replica = ready.get(task.replicaId);
@@ -196,8 +215,8 @@ export class Dispatcher {
   #settled(attempt: Attempt, heldMs: number): void {
     const { id, poolId, priority } = attempt.task;
     if (this.#attempts.get(id) === attempt) this.#attempts.delete(id);
-    // A run that was broken off says nothing about how long one takes.
-    if (attempt.claimableInMs === null) this.#deps.quotes.served(poolId, priority, heldMs);
+    // A run that was broken off, or whose lease was lost, says nothing about how long one takes.
+    if (attempt.hasEnded) this.#deps.quotes.served(poolId, priority, heldMs);
     this.wake();
     if (attempt.claimableInMs !== null && attempt.claimableInMs > 0) this.#wakeIn(attempt.claimableInMs);
   }

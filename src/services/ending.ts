@@ -146,7 +146,7 @@ export async function endQueued(
   deps: { readonly db: Database; readonly hub: StreamHub; readonly telemetry: Telemetry },
   task: TaskRow,
   ending: {
-    readonly status: 'CANCELED' | 'EXPIRED';
+    readonly status: 'CANCELED' | 'EXPIRED' | 'DROPPED';
     readonly event: TerminalEvent;
     readonly finishReason: string;
     readonly error: TaskFailure | null;
@@ -159,6 +159,6 @@ export async function endQueued(
   const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
   if (!ended) return false;
   deps.hub.changed(task.id);
-  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status);
+  deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status, outcome.finishReason);
   return true;
 }

@@ -20,6 +20,8 @@ export interface ReadyReplica {
   readonly id: string;
   readonly poolId: string;
   readonly engine: Engine;
+  /** What its engine was started with: while a pool is given another model, its replicas differ. */
+  readonly modelRef: string;
   readonly engineVersion: string;
   readonly run: EngineRun;
   readonly slots: number;
@@ -41,8 +43,8 @@ export interface Fleet {
   limits(poolId: string): PoolLimits;
   /** Replicas of this node that take tasks now. */
   ready(poolId: string): readonly ReadyReplica[];
-  /** Slots that other nodes have free in a pool, as of a second ago. */
-  slotsFreeElsewhere(poolId: string): number;
+  /** Slots of a pool's replicas that are ready on other nodes, as of a second ago. */
+  slotsElsewhere(poolId: string): { readonly ready: number; readonly free: number };
   /**
    * The engine's process is stopped, then started anew. Resolves once the old one is gone. Nothing happens when the
    * replica has another engine than `only` by now.

@@ -15,7 +15,7 @@ import type { StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import type { Database } from '../store/database.js';
-import { gradeQuotes, type LaneCalibration, type Quoted, quoteCalibration, recentServices } from '../store/quotes.js';
+import { gradeQuotes, type LaneCalibration, type Quoted, quoteCalibration } from '../store/quotes.js';
 import type { ClaimedTask } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
 import type { Progress } from './fleet.js';
@@ -69,11 +69,7 @@ export class Quotes {
     });
   }
 
-  /** Learns from the leases of the past, so that a new start does not begin with nothing. */
-  async start(): Promise<void> {
-    for (const { poolId, priority, heldMs } of await recentServices(this.#deps.db)) {
-      this.served(poolId, priority, heldMs);
-    }
+  start(): void {
     this.#writer.start();
   }
 

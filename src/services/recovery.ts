@@ -2,7 +2,7 @@
 import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent, ErrorEvent } from '../core/frame.js';
 import { LEASE_SWEEP_EVERY_MS } from '../core/lease.js';
-import { afterLoss } from '../core/task.js';
+import { afterLoss, finishOfCancel } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 import { Reconciler } from '../runtime/reconciler.js';
 import type { Database } from '../store/database.js';
@@ -82,12 +82,12 @@ export class Recovery {
 
   async #endLost(task: TaskRow, leaseId: string, error: TaskFailure | null): Promise<void> {
     const base = { seq: task.tokensOut + 1, atMs: this.#deps.clock.nowMs() };
+    const finishReason = error === null ? finishOfCancel(task.cancelReason ?? 'client') : 'error';
     const event: EndEvent | ErrorEvent =
       error === null
-        ? { kind: 'end', ...base, tokensOut: task.tokensOut, decodeMs: 0, canceled: true, finishReason: 'canceled' }
+        ? { kind: 'end', ...base, tokensOut: task.tokensOut, decodeMs: 0, canceled: true, finishReason }
         : { kind: 'error', ...base, error };
     const status = error === null ? 'CANCELED' : 'FAILED';
-    const finishReason = error === null ? 'canceled' : 'error';
     const text = await loggedText(this.#deps.db, task);
     const finished = await finishTask(this.#deps.db, {
       taskId: task.id,
@@ -112,6 +112,6 @@ export class Recovery {
       }),
     });
     // Its holder may have come to end it after all, or another node was first.
-    if (finished) this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status);
+    if (finished) this.#deps.telemetry.endedInQueue({ ...task, taskId: task.id }, status, finishReason);
   }
 }

@@ -102,6 +102,11 @@ export class Database implements AsyncDisposable {
     return run<Row>(this.#lease, statement, values);
   }
 
+  /** Where connections made from now on go. */
+  get url(): string {
+    return this.#main.options.connectionString ?? '';
+  }
+
   /** The server came back at another address: connections made from now on go there. */
   moveTo(url: string): void {
     for (const pool of [this.#main, this.#relaxed, this.#lease]) pool.options.connectionString = url;

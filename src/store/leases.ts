@@ -1,4 +1,5 @@
 /** Leases after the claim: renewed together, released one by one. Both use the connections reserved for leases. */
+import type { CancelReason } from '../core/task.js';
 import type { Database, Statement } from './database.js';
 
 const RENEW: Statement = {
@@ -77,7 +78,8 @@ export async function recallLeases(db: Database, poolId: string, ownHolder: stri
 const ASKED: Statement = {
   name: 'lease_asked',
   text: `
-SELECT l.task_id AS "taskId", t.cancel_requested_at IS NOT NULL AS canceled
+SELECT l.task_id AS "taskId",
+       CASE WHEN t.cancel_requested_at IS NOT NULL THEN coalesce(t.cancel_reason, 'client') END AS canceled
 FROM leases l JOIN tasks t ON t.lease_id = l.id
 WHERE l.holder = $1::uuid AND l.released_at IS NULL AND t.status IN ('LEASED', 'STREAMING')
   AND (t.cancel_requested_at IS NOT NULL OR l.recalled_at IS NOT NULL)`,
@@ -85,8 +87,8 @@ WHERE l.holder = $1::uuid AND l.released_at IS NULL AND t.status IN ('LEASED', '
 
 export interface AskedToStop {
   readonly taskId: string;
-  /** By a caller; else its lease was recalled. */
-  readonly canceled: boolean;
+  /** Why it is cancelled; null: its lease was recalled. */
+  readonly canceled: CancelReason | null;
 }
 
 /** What a holder was asked to stop, by whichever node. */

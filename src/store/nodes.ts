@@ -150,6 +150,7 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o JOIN nodes n ON n.id = o.node_id
              WHERE o.pool_id = p.id AND n.id <> $1 AND NOT o.retired AND NOT ${IS_GONE}) AS workloads,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
+       coalesce(sum(r.slots_total) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsReady",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
 FROM pool_members m JOIN nodes n ON n.id = m.node_id JOIN pools p ON p.id = m.pool_id
 LEFT JOIN replicas r ON r.pool_id = p.id AND r.node_id = n.id AND NOT r.retired
@@ -176,6 +177,7 @@ export interface PoolElsewhere {
   /** Its replicas together. */
   readonly workloads: readonly Workload[];
   readonly slotsTotal: number;
+  readonly slotsReady: number;
   readonly slotsFree: number;
 }
 

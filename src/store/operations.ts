@@ -36,14 +36,13 @@ VALUES ($1, $2, $3::operation_kind, 'PENDING', $4::jsonb, $5::jsonb, to_timestam
 ON CONFLICT DO NOTHING RETURNING id`,
 };
 
-/** @returns false when another operation on the pool is under way. */
-export async function insertOperation(
-  db: Database,
-  operation: Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> & {
-    readonly createdAtMs: number;
-    readonly nodeId: string;
-  },
-): Promise<boolean> {
+export interface NewOperation extends Pick<OperationRecord, 'id' | 'poolId' | 'kind' | 'steps' | 'input'> {
+  readonly createdAtMs: number;
+  readonly nodeId: string;
+}
+
+/** @returns false when an operation on the pool is under way: another, or this one, if it was written before. */
+export async function insertOperation(db: Database, operation: NewOperation): Promise<boolean> {
   const { id, poolId, kind, steps, input, createdAtMs, nodeId } = operation;
   const values = [id, poolId, kind, jsonbText(steps), jsonbText(input), createdAtMs, nodeId];
   return (await db.query(INSERT, values)).length > 0;
@@ -102,9 +101,7 @@ export async function operationUnderWay(db: Database, poolId: string): Promise<O
 }
 
 // The same closing of steps as core/operation does, for rows whose writer is gone.
-const ABANDON: Statement = {
-  name: 'operation_abandon',
-  text: `
+const close = (which: string) => `
 UPDATE operations SET state = 'FAILED', progress = 1, revision = revision + 1, ended_at = now(), outcome = 'interrupted',
   error = jsonb_build_object('code', 'INTERRUPTED', 'message', 'The control plane stopped while this was running.',
     'fix', 'Start it again.'),
@@ -114,8 +111,12 @@ UPDATE operations SET state = 'FAILED', progress = 1, revision = revision + 1, e
       WHEN 'PENDING' THEN s.step || '{"state": "SKIPPED"}'
       ELSE s.step END ORDER BY s.place), '[]')
     FROM jsonb_array_elements(steps) WITH ORDINALITY AS s(step, place))
-WHERE state IN ('PENDING', 'RUNNING') AND CASE WHEN node_id IS NULL OR node_id = $1 THEN $2
-  ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = node_id AND NOT ${IS_GONE}) END`,
+WHERE state IN ('PENDING', 'RUNNING') AND ${which}`;
+
+const ABANDON: Statement = {
+  name: 'operation_abandon',
+  text: close(`CASE WHEN node_id IS NULL OR node_id = $1 THEN $2
+  ELSE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = node_id AND NOT ${IS_GONE}) END`),
 };
 
 /**
@@ -128,4 +129,11 @@ export async function abandonOperations(
   which: 'of nodes that are gone' | 'and ours',
 ): Promise<void> {
   await db.query(ABANDON, [nodeId, which === 'and ours']);
+}
+
+const CLOSE: Statement = { name: 'operation_close', text: close('id = $1::uuid') };
+
+/** Nobody carries it out: the answer to its insert was lost, and its caller was told that nothing was begun. */
+export async function closeLeftBehind(db: Database, id: string): Promise<void> {
+  await db.query(CLOSE, [id]);
 }

@@ -2,6 +2,7 @@
 import type { BreakerState } from '../core/breaker.js';
 import type { Engine } from '../core/errors.js';
 import type { ReplicaHealth } from '../core/health.js';
+import type { QueueSettings } from '../core/node.js';
 import type { Reason } from '../core/pool.js';
 import type { ReplicaState } from '../core/replica.js';
 import type { Workload } from '../core/workload.js';
@@ -90,6 +91,24 @@ FROM pools ORDER BY id`,
 
 export async function listPools(db: Database): Promise<PoolRow[]> {
   return db.query(POOLS, []);
+}
+
+const QUEUE: Statement = {
+  name: 'pool_queue',
+  text: `
+SELECT p.full_policy AS "fullPolicy", p.queue_capacity AS total,
+       max(l.capacity) FILTER (WHERE l.priority = 'interactive') AS interactive,
+       max(l.capacity) FILTER (WHERE l.priority = 'batch') AS batch
+FROM pools p JOIN queue_lanes l ON l.pool_id = p.id WHERE p.id = $1 GROUP BY p.id`,
+};
+
+/** As it is in force for all nodes; null: there is no such pool, or its first node is only making it. */
+export async function poolQueue(db: Database, poolId: string): Promise<QueueSettings | null> {
+  type Row = QueueSettings['capacity'] & Pick<QueueSettings, 'fullPolicy'>;
+  const [row] = await db.query<Row>(QUEUE, [poolId]);
+  if (row === undefined) return null;
+  const { fullPolicy, ...capacity } = row;
+  return { fullPolicy, capacity };
 }
 
 const SET_DRAINING: Statement = {

@@ -111,7 +111,9 @@ function rowOf(task: NewTask, ord: number) {
 }
 
 const SLOTS = 'SELECT * FROM unnest($3::text[], $4::int[]) WITH ORDINALITY AS s(replica_id, slot, n)';
+// A task that names no model is served by whatever its pool has; any other waits for the one it names.
 const CLAIMABLE = `t.pool_id = $1 AND t.status = 'QUEUED' AND t.not_before <= now() AND t.deadline_at > now()
+      AND (t.follows_pool OR (t.model_ref = $6 AND t.engine = $7::engine))
       AND EXISTS (SELECT 1 FROM pools p WHERE p.id = $1 AND NOT p.draining)`;
 const AT_MOST = 'LIMIT cardinality($3::text[]) FOR NO KEY UPDATE OF t SKIP LOCKED';
 
@@ -126,7 +128,8 @@ const LEASE = `${PAIRS}, lease AS (
   ON CONFLICT DO NOTHING
   RETURNING id, task_id, replica_id, slot
 )
-UPDATE tasks t SET status = 'LEASED', lease_id = lease.id, replica_id = lease.replica_id, attempts = t.attempts + 1
+UPDATE tasks t SET status = 'LEASED', lease_id = lease.id, replica_id = lease.replica_id, attempts = t.attempts + 1,
+  model_ref = $6, engine = $7::engine
 FROM lease WHERE t.id = lease.task_id
 RETURNING ${COLUMNS}, lease.slot`;
 
@@ -143,14 +146,14 @@ WITH slots AS (${SLOTS}), next AS (
 ), ${LEASE}`,
 };
 
-// The same where batch tasks are overdue: every $7-th task served while both kinds wait is an overdue one. With c passed
-// over so far, the j-th overdue task is served as number j * $7 - c, and the i-th interactive one after the overdue ones
+// The same where batch tasks are overdue: every $9-th task served while both kinds wait is an overdue one. With c passed
+// over so far, the j-th overdue task is served as number j * $9 - c, and the i-th interactive one after the overdue ones
 // that are due before it. The lanes are taken first, in the order of all writers, since the count is kept with them.
 const CLAIM_AGEING: Statement = {
   name: 'queue_claim_ageing',
   text: `
 WITH slots AS (${SLOTS}), lane AS (
-  SELECT l.priority, least(l.passed_over, $7 - 1) AS passed_over
+  SELECT l.priority, least(l.passed_over, $9 - 1) AS passed_over
   FROM queue_lanes l WHERE l.pool_id = $1 ORDER BY l.priority FOR NO KEY UPDATE
 ), start AS (
   SELECT max(lane.passed_over) FILTER (WHERE lane.priority = 'batch') AS c FROM lane
@@ -161,15 +164,15 @@ WITH slots AS (${SLOTS}), lane AS (
   ) q
 ), other AS (
   SELECT q.id, row_number() OVER line AS i, bool_and(q.overdue) OVER line AS overdue FROM (
-    SELECT t.id, t.queue_seq, t.created_at <= now() - $6 * interval '1 millisecond' AS overdue FROM tasks t
+    SELECT t.id, t.queue_seq, t.created_at <= now() - $8 * interval '1 millisecond' AS overdue FROM tasks t
     WHERE (SELECT c FROM start) IS NOT NULL AND t.priority = 'batch' AND ${CLAIMABLE} ORDER BY t.queue_seq ${AT_MOST}
   ) q WINDOW line AS (ORDER BY q.queue_seq)
 ), next AS (
   SELECT o.id, o.urgent, o.overdue, row_number() OVER (ORDER BY o.rest, o.served) AS n FROM (
-    SELECT urgent.id, true AS urgent, false AS overdue, false AS rest, i + (start.c + i - 1) / ($7 - 1) AS served
+    SELECT urgent.id, true AS urgent, false AS overdue, false AS rest, i + (start.c + i - 1) / ($9 - 1) AS served
     FROM urgent, start
     UNION ALL
-    SELECT other.id, false, overdue, NOT overdue, CASE WHEN overdue THEN i * $7 - start.c ELSE i END FROM other, start
+    SELECT other.id, false, overdue, NOT overdue, CASE WHEN overdue THEN i * $9 - start.c ELSE i END FROM other, start
   ) o
 ), contested AS (
   SELECT next.* FROM next WHERE next.n <= cardinality($3::text[])
@@ -189,6 +192,8 @@ export async function claimTasks(
     readonly holder: string;
     readonly slots: readonly { replicaId: string; slot: number }[];
     readonly ttlMs: number;
+    /** Of all replicas that offer these slots. */
+    readonly serves: { readonly engine: Engine; readonly modelRef: string };
     /** There may be overdue batch tasks. Where there are none, false gives the same result for less. */
     readonly ageing: boolean;
   },
@@ -200,6 +205,8 @@ export async function claimTasks(
     claim.slots.map((slot) => slot.replicaId),
     claim.slots.map((slot) => slot.slot),
     claim.ttlMs,
+    claim.serves.modelRef,
+    claim.serves.engine,
     ...(claim.ageing ? [OVERDUE_AFTER_MS, AGEING_TURN] : []),
   ]);
   return rows.map(toTask);

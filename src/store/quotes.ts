@@ -79,19 +79,21 @@ export interface ServiceSample {
   readonly poolId: string;
   readonly priority: Priority;
   readonly heldMs: number;
+  readonly endedAt: Date;
 }
 
 // By the primary key, so the history behind it costs nothing.
 const SERVICES: Statement = {
   name: 'quote_services',
   text: `
-SELECT t.pool_id AS "poolId", t.priority, extract(epoch FROM l.released_at - l.acquired_at)::float8 * 1000 AS "heldMs"
+SELECT t.pool_id AS "poolId", t.priority, extract(epoch FROM l.released_at - l.acquired_at)::float8 * 1000 AS "heldMs",
+       l.released_at AS "endedAt"
 FROM (SELECT * FROM leases ORDER BY id DESC LIMIT 1000) l JOIN tasks t ON t.id = l.task_id
-WHERE l.release_reason IN ('completed', 'failed', 'canceled')
+WHERE l.release_reason IN ('completed', 'failed', 'canceled') AND l.holder <> $1::uuid AND l.released_at > $2::timestamptz
 ORDER BY l.released_at`,
 };
 
-/** How long the last tasks held their slots, the oldest first. */
-export async function recentServices(db: Database): Promise<ServiceSample[]> {
-  return db.query(SERVICES, []);
+/** How long the last tasks of other holders that ended after then held their slots, the oldest first. */
+export async function recentServices(db: Database, ownHolder: string, after: Date): Promise<ServiceSample[]> {
+  return db.query(SERVICES, [ownHolder, after]);
 }

@@ -1,7 +1,7 @@
 /** Tasks and their event logs. Every function is one SQL statement; the story of each stands above it. */
 import type { Engine, TaskFailure } from '../core/errors.js';
 import type { StartBasis } from '../core/queue.js';
-import type { Determinism, Priority, TaskStatus } from '../core/task.js';
+import type { CancelReason, Determinism, Priority, TaskStatus } from '../core/task.js';
 import type { Workload } from '../core/workload.js';
 import type { Database, Statement } from './database.js';
 
@@ -36,6 +36,8 @@ export interface TaskRow {
   readonly chunks: number;
   readonly tokensOut: number;
   readonly cancelRequestedAt: Date | null;
+  /** Of the first request; null: none was made, or none is known. */
+  readonly cancelReason: CancelReason | null;
   /** When its engine was seen to have let go of a cancelled task. */
   readonly cancelSlotFreeAt: Date | null;
 }
@@ -101,6 +103,7 @@ export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId"
   t.queue_position AS "queuePosition", t.start_basis AS "startBasis", t.created_at AS "createdAt",
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
   t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt",
+  t.cancel_reason AS "cancelReason",
   t.cancel_slot_free_at AS "cancelSlotFreeAt"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
@@ -222,14 +225,20 @@ export async function finishTask(db: Database, finish: Finish): Promise<boolean>
   return rows.length > 0;
 }
 
-// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it.
+// Back to the front of its lane (queue_seq is kept), with what its log has so far; the lease ends with it. One that has
+// given tokens is bound to the model that gave them. The lane is taken before the task and its lease, as all writers do:
+// the trigger would take it last, while a claim that has it may wait for the slot of this very lease.
 const REQUEUE: Statement = {
   name: 'task_requeue',
   text: `
-WITH done AS (
+WITH lane AS (
+  SELECT l.depth FROM queue_lanes l JOIN tasks t ON t.pool_id = l.pool_id AND t.priority = l.priority
+  WHERE t.id = $1::uuid FOR NO KEY UPDATE OF l
+), done AS (
   UPDATE tasks t SET status = 'QUEUED', lease_id = NULL, replica_id = NULL, chunks = $3 + cardinality($4::text[]),
-    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond'
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+    tokens_out = $9, not_before = now() + $10 * interval '1 millisecond', follows_pool = t.follows_pool AND $9 = 0
+  WHERE (SELECT count(*) FROM lane) > 0
+    AND t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
   RETURNING t.id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (
@@ -303,13 +312,13 @@ export async function endQueuedTask(
 const REQUEST_CANCEL: Statement = {
   name: 'task_request_cancel',
   text: `
-UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now())
+UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now()), cancel_reason = coalesce(t.cancel_reason, $2)
 WHERE t.id = $1 AND t.status IN ('LEASED', 'STREAMING') RETURNING t.id`,
 };
 
 /** Durably asks the holder to stop; false when the task is not held. */
-export async function requestCancel(db: Database, taskId: string): Promise<boolean> {
-  return (await db.query(REQUEST_CANCEL, [taskId])).length > 0;
+export async function requestCancel(db: Database, taskId: string, reason: CancelReason): Promise<boolean> {
+  return (await db.query(REQUEST_CANCEL, [taskId, reason])).length > 0;
 }
 
 const CANCEL_CONFIRMED: Statement = {

@@ -4,7 +4,7 @@ import type { PlacementExplanation, PlacementOverrides } from '../core/placement
 import { gradeQuote, type StartQuote } from '../core/prediction.js';
 import type { FullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
-import type { Priority } from '../core/task.js';
+import { cancelOfFinish, type Priority } from '../core/task.js';
 import { SupervisionTelemetry } from './supervision.js';
 
 export interface TaskFacts {
@@ -106,7 +106,7 @@ export class Telemetry extends SupervisionTelemetry {
     const { engine, poolId, priority } = task;
     this.metrics.backpressure.inc({ engine, policy });
     this.metrics.tasksDropped.inc({ engine, pool_id: poolId, priority, policy });
-    this.endedInQueue(task, 'DROPPED');
+    this.endedInQueue(task, 'DROPPED', 'displaced');
   }
 
   placed(placement: PlacementOverrides, explanation: PlacementExplanation): void {
@@ -163,14 +163,22 @@ export class Telemetry extends SupervisionTelemetry {
 
   ended(
     run: RunFacts,
-    end: { outcome: string; tokensIn: number | null; tokensOut: number; decodeMs: number; error?: TaskFailure },
+    end: {
+      outcome: string;
+      finishReason: string;
+      tokensIn: number | null;
+      tokensOut: number;
+      decodeMs: number;
+      error?: TaskFailure;
+    },
   ): void {
     const { engine, engineVersion, poolId, replicaId, priority } = run;
     const replica = { engine, engine_version: engineVersion, pool_id: poolId, replica_id: replicaId };
     this.metrics.tokensOut.inc(replica, end.tokensOut);
     if (end.tokensIn !== null) this.metrics.tokensIn.inc(replica, end.tokensIn);
     this.metrics.decode.observe({ engine, engine_version: engineVersion, pool_id: poolId, priority }, end.decodeMs);
-    if (end.outcome === 'CANCELED') this.metrics.tasksCanceled.inc({ ...replica, reason: 'client' });
+    const reason = cancelOfFinish(end.finishReason);
+    if (end.outcome === 'CANCELED') this.metrics.tasksCanceled.inc({ ...replica, reason });
     this.#endedAfterReload(run.taskId, end.error?.code === 'WORKER_RESET');
     this.log.info(
       {
@@ -188,10 +196,11 @@ export class Telemetry extends SupervisionTelemetry {
     );
   }
 
-  endedInQueue(task: TaskFacts, outcome: string): void {
+  endedInQueue(task: TaskFacts, outcome: string, finishReason: string): void {
     const { engine, poolId } = task;
+    const reason = cancelOfFinish(finishReason);
     if (outcome === 'CANCELED') {
-      this.metrics.tasksCanceled.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', reason: 'client' });
+      this.metrics.tasksCanceled.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', reason });
     }
     this.#endedAfterReload(task.taskId, outcome === 'EXPIRED' || outcome === 'DROPPED');
     this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
@@ -240,6 +249,13 @@ export class Telemetry extends SupervisionTelemetry {
       { job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' },
       'task requeued',
     );
+  }
+
+  /** Its pool does not serve its model any more. */
+  movedToPool(task: { id: string; poolId: string; modelRef: string }, poolId: string): void {
+    const { id, modelRef } = task;
+    const human = `A waiting task goes to pool ${poolId}, which serves the model it names.`;
+    this.log.info({ job_id: id, model_id: modelRef, from: task.poolId, pool_id: poolId, human }, 'task moved');
   }
 
   drained(

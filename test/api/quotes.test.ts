@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Database } from '../../src/store/database.js';
 import { recentServices } from '../../src/store/quotes.js';
@@ -259,7 +260,7 @@ describe('after a restart', () => {
       `SELECT count(*)::int AS n FROM leases WHERE release_reason IN ('completed', 'failed', 'canceled')`,
     );
     await using db = new Database(world.database.url, () => {});
-    const samples = await recentServices(db);
+    const samples = await recentServices(db, randomUUID(), new Date(0));
     expect(samples).toHaveLength(services[0]?.n ?? 0);
     expect(samples.every(({ poolId, heldMs }) => poolId === 'sim' && heldMs >= 0)).toBe(true);
   });

@@ -6,7 +6,7 @@ import { type Recording, StreamRecorder } from '../../src/services/streams/recor
 import { claimTasks, submitTasks } from '../../src/store/queue.js';
 import type { ClaimedTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 let opened: Awaited<ReturnType<typeof openDatabase>>;
 beforeAll(async () => {
@@ -19,7 +19,14 @@ async function claimed(slot: number): Promise<ClaimedTask> {
   await submitTasks(opened.db, 'p', [newTask()], SUBMIT);
   const slots = [{ replicaId: 'p-0', slot }];
   const holder = '00000000-0000-4000-8000-000000000001';
-  const [task] = await claimTasks(opened.db, { poolId: 'p', holder, slots, ageing: false, ttlMs: 60_000 });
+  const [task] = await claimTasks(opened.db, {
+    poolId: 'p',
+    holder,
+    slots,
+    ageing: false,
+    ttlMs: 60_000,
+    serves: SERVES,
+  });
   if (task === undefined) throw new Error('nothing was claimed');
   return task;
 }

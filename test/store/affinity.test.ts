@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { claimTasks, type NewTask, submitTasks } from '../../src/store/queue.js';
 import { writePlaces } from '../../src/store/sessions.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 const TTL_MS = 60_000;
 const HOLDER = randomUUID();
@@ -43,7 +43,7 @@ function slots(...names: readonly string[]) {
 async function claim(...names: readonly string[]): Promise<Map<string, string>> {
   // By turns the two forms of the claim, which differ only where batch tasks are overdue.
   ageing = !ageing;
-  const offer = { poolId: 'p', holder: HOLDER, slots: slots(...names), ttlMs: TTL_MS, ageing };
+  const offer = { poolId: 'p', holder: HOLDER, slots: slots(...names), ttlMs: TTL_MS, ageing, serves: SERVES };
   const claimed = await claimTasks(opened.db, offer);
   return new Map(claimed.map((task) => [task.id, `${task.replicaId.slice(2)}${task.slot}`]));
 }

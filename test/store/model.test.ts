@@ -7,7 +7,7 @@ import { claimTasks, submitTasks } from '../../src/store/queue.js';
 import { appendChunks, endQueuedTask, finishTask, getTask, type LogChunk, requeueTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
 import { LONG } from '../support/long.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 const COMMANDS: TaskCommand[] = ['claim', 'stream', 'end', 'fail', 'cancel', 'requeue', 'drop', 'expire'];
 const HOLDER = randomUUID();
@@ -45,7 +45,14 @@ async function command(id: string, leaseId: string, name: TaskCommand): Promise<
   switch (name) {
     case 'claim': {
       const slots = [{ replicaId: 'p-0', slot: 0 }];
-      const [claimed] = await claimTasks(db, { poolId: 'p', holder: HOLDER, slots, ttlMs: 60_000, ageing: false });
+      const [claimed] = await claimTasks(db, {
+        poolId: 'p',
+        holder: HOLDER,
+        slots,
+        ttlMs: 60_000,
+        ageing: false,
+        serves: SERVES,
+      });
       return { done: claimed !== undefined, leaseId: claimed?.leaseId ?? leaseId };
     }
     case 'stream':

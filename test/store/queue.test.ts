@@ -5,7 +5,7 @@ import { OVERDUE_AFTER_MS } from '../../src/core/queue.js';
 import { claimTasks, type NewTask, type SubmitResult, submitTasks } from '../../src/store/queue.js';
 import { getTask, laneDepths, readLog } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 const CAPACITY = 10;
 
@@ -33,7 +33,7 @@ async function submitOne(task: NewTask): Promise<SubmitResult> {
 /** @param first slot not offered before. */
 function claim(first: number, count: number, ageing = false) {
   const slots = Array.from({ length: count }, (_, index) => ({ replicaId: 'p-0', slot: first + index }));
-  return claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: 60_000, ageing });
+  return claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: 60_000, ageing, serves: SERVES });
 }
 
 async function idsIn(status: string): Promise<string[]> {

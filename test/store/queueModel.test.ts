@@ -8,7 +8,7 @@ import { claimTasks, submitTasks } from '../../src/store/queue.js';
 import { endQueuedTask, finishTask, type LogChunk, requeueTask } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
 import { LONG } from '../support/long.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 type Command =
   | { readonly do: 'offer'; readonly priorities: readonly Priority[] }
@@ -109,7 +109,14 @@ class Twins {
     const slots = Array.from({ length: count }, (_, index) => ({ replicaId: 'p-0', slot: this.#slot + index }));
     this.#slot += count;
     const holder = randomUUID();
-    const claimed = await claimTasks(opened.db, { poolId: 'p', holder, slots, ttlMs: 60_000, ageing: true });
+    const claimed = await claimTasks(opened.db, {
+      poolId: 'p',
+      holder,
+      slots,
+      ttlMs: 60_000,
+      ageing: true,
+      serves: SERVES,
+    });
     claimed.sort((a, b) => a.slot - b.slot);
     const want = slots.flatMap(() => this.rule.grant(this.#nowMs) ?? []);
     expect(claimed.map((task) => task.id)).toEqual(want.map((task) => task.id));

@@ -17,7 +17,7 @@ import {
   tasksAhead,
 } from '../../src/store/tasks.js';
 import { openDatabase } from '../support/database.js';
-import { newTask, SUBMIT, seedPool } from '../support/tasks.js';
+import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 type Opened = Awaited<ReturnType<typeof openDatabase>>;
 
@@ -60,6 +60,7 @@ async function claimOne(slot = 0): Promise<ClaimedTask> {
     slots: [{ replicaId: 'p-0', slot }],
     ttlMs: TTL_MS,
     ageing: false,
+    serves: SERVES,
   });
   if (claimed === undefined) throw new Error('nothing was claimed');
   return claimed;
@@ -141,7 +142,14 @@ describe('claim', () => {
     const slots = [0, 1, 2, 3].map((slot) => ({ replicaId: 'p-0', slot }));
     const claims = await Promise.all(
       Array.from({ length: 5 }, () =>
-        claimTasks(opened.db, { poolId: 'p', holder: randomUUID(), slots, ttlMs: TTL_MS, ageing: false }),
+        claimTasks(opened.db, {
+          poolId: 'p',
+          holder: randomUUID(),
+          slots,
+          ttlMs: TTL_MS,
+          ageing: false,
+          serves: SERVES,
+        }),
       ),
     );
     const taken = claims.flat();
@@ -228,10 +236,11 @@ describe('cancel and expiry', () => {
         slots: [{ replicaId: 'p-0', slot: 0 }],
         ttlMs: TTL_MS,
         ageing: false,
+        serves: SERVES,
       });
       const [canceled, claimed] = await Promise.all([end, claim]);
       expect(Number(canceled) + claimed.length).toBe(1);
-      expect(await requestCancel(opened.db, id)).toBe(claimed.length === 1);
+      expect(await requestCancel(opened.db, id, 'client')).toBe(claimed.length === 1);
       for (const task of claimed) expect(await finishTask(opened.db, finishOf(task, [ended(1)]))).toBe(true);
       expect(
         (await readLog(opened.db, id, { afterOrd: -1, afterSeq: 99, limit: 10 })).map((chunk) => chunk.kind),

@@ -66,6 +66,9 @@ export async function seedPool(
   return { poolId: id, replicaIds };
 }
 
+/** What the replicas of such a pool serve. */
+export const SERVES = { engine: 'llamacpp', modelRef: 'm' } as const;
+
 export const SUBMIT = { sessionTtlMs: 600_000, displaced: displacedFailure('p', 'drop-lru', 500) };
 
 export function newTask(overrides: Partial<NewTask> = {}): NewTask {

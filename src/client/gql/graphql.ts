@@ -143,6 +143,8 @@ export type ReplicaState =
 
 /** A task. Naming a pool, a prompt and `maxTokens` is enough; the rest has defaults. */
 export type SubmitTaskInput = {
+  /** Ends the task when the last of its readers, on whichever node and transport, has been gone for so long. Counts from the first reader on; left out: the task outlives its readers. */
+  cancelOnDisconnect?: boolean | number | null | undefined;
   /** Tokens of context to reserve; what the pool offers when left out. */
   ctx?: number | null | undefined;
   /** After this the task is worth nothing, ms. */

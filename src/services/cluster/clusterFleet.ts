@@ -11,7 +11,7 @@ import type { Fleet, PoolLimits, Progress, ReadyReplica, Recycle, Sign } from '.
 import type { Elsewhere } from './elsewhere.js';
 
 /** That of this node alone. */
-type FleetHere = Omit<Fleet, 'slotsFreeElsewhere'>;
+type FleetHere = Omit<Fleet, 'slotsElsewhere'>;
 type Candidate = Omit<PoolCandidate, 'slotsFree' | 'queueDepth'>;
 
 export class ClusterFleet implements Fleet {
@@ -38,7 +38,9 @@ export class ClusterFleet implements Fleet {
     const there = this.#elsewhere.pool(poolId);
     if (this.#isHere(poolId)) {
       const limits = this.#here.limits(poolId);
-      return { ...limits, slotsTotal: limits.slotsTotal + (there?.slotsTotal ?? 0) };
+      if (there === null) return limits;
+      // The row decides on a full queue, and was written by the node that brought the pool first.
+      return { ...limits, slotsTotal: limits.slotsTotal + there.slotsTotal, fullPolicy: there.fullPolicy };
     }
     if (there === null) throw new Error(`no node has pool ${poolId}`);
     const { wallMs, slotsTotal, fullPolicy } = there;
@@ -49,9 +51,10 @@ export class ClusterFleet implements Fleet {
     return this.#isHere(poolId) ? this.#here.ready(poolId) : [];
   }
 
-  slotsFreeElsewhere(poolId: string): number {
+  slotsElsewhere(poolId: string): { readonly ready: number; readonly free: number } {
     const there = this.#elsewhere.pool(poolId);
-    return there === null || there.draining ? 0 : Math.max(0, there.slotsFree);
+    if (there === null || there.draining) return { ready: 0, free: 0 };
+    return { ready: there.slotsReady, free: Math.max(0, there.slotsFree) };
   }
 
   recycle(replicaId: string, why: Recycle, only?: EngineAdapter): Promise<void> {

@@ -36,6 +36,11 @@ export class Elsewhere {
     return this.#pools.values();
   }
 
+  /** Another node runs that has any. */
+  get isRunning(): boolean {
+    return [...this.#pools.values()].some(({ running }) => running);
+  }
+
   pool(id: string): PoolElsewhere | null {
     return this.#pools.get(id) ?? null;
   }

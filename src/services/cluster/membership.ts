@@ -3,7 +3,8 @@
  * that it runs, and tells of those that have stopped doing so.
  */
 import { conflict, RefusalError } from '../../core/errors.js';
-import { disagreement, NODE_BEAT_EVERY_MS, NODE_TTL_MS } from '../../core/node.js';
+import { disagreement, ignoredSettings, NODE_BEAT_EVERY_MS, NODE_TTL_MS } from '../../core/node.js';
+import type { Reason } from '../../core/pool.js';
 import { StartupError } from '../../host/startupError.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import type { Database } from '../../store/database.js';
@@ -18,12 +19,17 @@ import {
   registerNode,
 } from '../../store/nodes.js';
 import { abandonOperations, operationUnderWay } from '../../store/operations.js';
-import { listPools, type PoolDesired, type ReplicaRow, upsertPool } from '../../store/pools.js';
+import { listPools, type PoolDesired, poolQueue, type ReplicaRow, upsertPool } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { PoolEvents } from '../poolEvents.js';
 
 /** So many other nodes may give a pool up while this one comes to it. */
 const ENTER_ATTEMPTS = 5;
+
+export interface Entered {
+  readonly modelRef: string;
+  readonly notes: readonly Reason[];
+}
 
 export interface MembershipDeps {
   readonly db: Database;
@@ -60,6 +66,12 @@ export class Membership {
     return this.#number;
   }
 
+  /** False where the database was away for all, or this node stood still: then the others have not been heard of either. */
+  get knowsOthers(): boolean {
+    const beatingForMs = this.#beatingSinceMs === null ? 0 : performance.now() - this.#beatingSinceMs;
+    return beatingForMs >= NODE_TTL_MS && performance.now() - this.#lastBeatMs <= NODE_TTL_MS;
+  }
+
   /** Before anything else is written; what an earlier life of this node had under way is over. */
   async start(): Promise<void> {
     const { db, nodeId, url } = this.#deps;
@@ -79,10 +91,10 @@ export class Membership {
 
   /**
    * Makes this node one of those that serve a pool. The first of them decides what the pool is; the others have to agree.
-   * @returns the model to serve, which a reload may have changed since the file was written.
+   * @returns the model to serve, which a reload may have changed since the file was written, and what of it does not hold.
    * @throws StartupError when they do not agree, or while the pool is given another model.
    */
-  async enter(pool: PoolDesired, wallMs: number): Promise<string> {
+  async enter(pool: PoolDesired, wallMs: number): Promise<Entered> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#enter(pool, wallMs);
@@ -93,7 +105,7 @@ export class Membership {
     }
   }
 
-  async #enter(pool: PoolDesired, wallMs: number): Promise<string> {
+  async #enter(pool: PoolDesired, wallMs: number): Promise<Entered> {
     const { db, nodeId } = this.#deps;
     const others = await otherMembers(db, pool.id, nodeId);
     checkAgreement(pool, others);
@@ -104,7 +116,20 @@ export class Membership {
     const now = await otherMembers(db, poolId, nodeId);
     checkAgreement(pool, now);
     if (now.length > 0) await this.#checkNoReload(poolId);
-    return (await listPools(db)).find((row) => row.id === poolId)?.modelRef ?? modelRef;
+    const serves = (await listPools(db)).find((row) => row.id === poolId)?.modelRef ?? modelRef;
+    return { modelRef: serves, notes: now.length > 0 ? await this.#whatDoesNotHold(pool) : [] };
+  }
+
+  async #whatDoesNotHold(pool: PoolDesired): Promise<Reason[]> {
+    const { db, telemetry } = this.#deps;
+    const inForce = await poolQueue(db, pool.id);
+    const reason = inForce === null ? null : ignoredSettings(pool, inForce);
+    if (reason === null) return [];
+    telemetry.log.warn(
+      { pool_id: pool.id, code: reason.code, human: `${pool.id}: ${reason.message}` },
+      'settings ignored',
+    );
+    return [reason];
   }
 
   /** The nodes that run and have the pool in their configuration, without this one. */
@@ -159,9 +184,7 @@ export class Membership {
   }
 
   async #lookForLosses(): Promise<void> {
-    // Where the database was away for all, or this node stood still, the others have not been heard of either.
-    const beatingForMs = this.#beatingSinceMs === null ? 0 : performance.now() - this.#beatingSinceMs;
-    if (beatingForMs < NODE_TTL_MS || performance.now() - this.#lastBeatMs > NODE_TTL_MS) return;
+    if (!this.knowsOthers) return;
     const { db, nodeId, events, telemetry } = this.#deps;
     for (const { id, poolId, nodeNumber } of await parkLostReplicas(db, nodeId)) {
       const message = `node ${nodeNumber}, which runs it, has not been heard of`;

@@ -35,6 +35,10 @@ export class StopRequests {
     this.#loop.start();
   }
 
+  wake(): void {
+    this.#loop.wake();
+  }
+
   stop(): Promise<void> {
     return this.#loop.stop();
   }
@@ -52,7 +56,7 @@ export class StopRequests {
 
   async #stop(attempt: Attempt, { canceled }: AskedToStop): Promise<void> {
     try {
-      if (canceled) await attempt.cancel();
+      if (canceled !== null) await attempt.cancel(canceled);
       else await attempt.interrupt('the pool was drained');
     } catch (error) {
       this.#deps.onError('stop request', error);

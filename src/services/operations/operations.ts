@@ -4,12 +4,24 @@ import { conflict, notFound, type Refusal, RefusalError } from '../../core/error
 import { isUuid } from '../../core/ids.js';
 import { type OperationKind, planned } from '../../core/operation.js';
 import type { Clock } from '../../runtime/clock.js';
+import { delay } from '../../runtime/wait.js';
 import type { Database } from '../../store/database.js';
-import { insertOperation, type OperationRecord, operationUnderWay, readOperation } from '../../store/operations.js';
+import {
+  closeLeftBehind,
+  insertOperation,
+  type NewOperation,
+  type OperationRecord,
+  operationUnderWay,
+  readOperation,
+} from '../../store/operations.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { PoolEvents } from '../poolEvents.js';
 import { OperationFeed, OperationReader } from './feed.js';
 import { OperationRun, type Outcome, type RunFacts, reasonOf } from './run.js';
+
+/** Of the insert of one operation, together with what stood in its way. */
+const INSERT_ATTEMPTS = 3;
+const INSERT_AGAIN_MS = 250;
 
 export interface OperationsDeps {
   readonly db: Database;
@@ -28,6 +40,8 @@ export class Operations {
   readonly #running = new Set<Promise<void>>();
   /** By pool: the one that is at work on it. */
   readonly #busy = new Map<string, string>();
+  /** Ids of those whose rows are ours to end. */
+  readonly #ours = new Set<string>();
   readonly #stop = new AbortController();
 
   constructor(deps: OperationsDeps) {
@@ -47,28 +61,59 @@ export class Operations {
     input: Readonly<Record<string, unknown>>,
     work: OperationWork,
   ): Promise<string> {
-    const { db, clock, nodeId } = this.#deps;
+    const { clock, nodeId } = this.#deps;
     // Its row may be closed already, by a node that took this one for lost: what it does to the pool goes on.
     const atWork = this.#busy.get(poolId);
     if (atWork !== undefined) throw new RefusalError(underWay(poolId, atWork));
     const id = randomUUID();
     const course = planned(kind);
     const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs(), nodeId };
-    if (!(await insertOperation(db, row))) {
-      const first = await operationUnderWay(db, poolId);
-      const name = first === null ? 'another operation' : nameOf(first);
-      throw new RefusalError(underWay(poolId, name));
-    }
+    await this.#insert(row);
     const deps = { ...this.#deps, feed: this.#feed, signal: this.#stop.signal };
     const run = this.#carryOut(new OperationRun({ id, poolId, kind }, course, deps), work)
       .catch((error: unknown) => this.#deps.telemetry.backgroundFailure(kind.toLowerCase(), error))
       .finally(() => {
         this.#running.delete(run);
-        this.#busy.delete(poolId);
+        if (this.#busy.get(poolId) === nameOf({ kind, id })) this.#busy.delete(poolId);
+        this.#ours.delete(id);
       });
     this.#running.add(run);
     this.#busy.set(poolId, nameOf({ kind, id }));
     return id;
+  }
+
+  /**
+   * An answer that was lost on the way is asked for again: the row, found with its id, is the one that was written. What no
+   * try could learn is left behind, and closed by whoever meets it.
+   * @throws RefusalError conflict, naming the operation that is under way; unavailable.
+   */
+  async #insert(row: NewOperation): Promise<void> {
+    const { id, poolId, nodeId } = row;
+    this.#ours.add(id);
+    try {
+      for (let attempt = 1; ; attempt += 1) {
+        if (await this.#tryInsert(row, attempt)) return;
+        const first = await operationUnderWay(this.#deps.db, poolId);
+        if (first?.id === id) return;
+        const isLeftBehind = first !== null && first.nodeId === nodeId && !this.#ours.has(first.id);
+        const isInTheWay = first !== null && !isLeftBehind;
+        if (isInTheWay || attempt >= INSERT_ATTEMPTS) throw new RefusalError(underWay(poolId, nameOf(first)));
+        if (isLeftBehind) await closeLeftBehind(this.#deps.db, first.id);
+      }
+    } catch (error) {
+      this.#ours.delete(id);
+      throw error;
+    }
+  }
+
+  async #tryInsert(row: NewOperation, attempt: number): Promise<boolean> {
+    try {
+      return await insertOperation(this.#deps.db, row);
+    } catch (error) {
+      if (attempt >= INSERT_ATTEMPTS || this.#stop.signal.aborted) throw error;
+      await delay(INSERT_AGAIN_MS, this.#stop.signal);
+      return false;
+    }
   }
 
   /** @throws RefusalError not_found */
@@ -108,8 +153,8 @@ export class Operations {
   }
 }
 
-function nameOf({ kind, id }: { readonly kind: OperationKind; readonly id: string }): string {
-  return `${kind.toLowerCase()} ${id}`;
+function nameOf(operation: { readonly kind: OperationKind; readonly id: string } | null): string {
+  return operation === null ? 'another operation' : `${operation.kind.toLowerCase()} ${operation.id}`;
 }
 
 function underWay(poolId: string, name: string): Refusal {

@@ -8,6 +8,7 @@ import { isTerminal } from '../../core/task.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import type { Database } from '../../store/database.js';
 import { getTask, logHeads, readLog } from '../../store/tasks.js';
+import type { ReaderPresence } from '../readers/presence.js';
 import type { Cursor, StreamLog } from './log.js';
 import { eventsPast } from './stored.js';
 
@@ -24,17 +25,33 @@ interface Followed {
   readonly wake: Set<() => void>;
 }
 
+export interface StreamHubDeps {
+  readonly db: Database;
+  readonly presence: ReaderPresence;
+  /** Something of a stream was written that readers elsewhere may wait for. */
+  readonly onChange: () => void;
+  readonly onError: (name: string, error: unknown) => void;
+}
+
 export class StreamHub {
   readonly #db: Database;
   readonly #live = new Map<string, StreamLog>();
   readonly #followed = new Map<string, Followed>();
-  /** Tasks just admitted here, of which nothing can be stored yet: their readers need not ask the database. */
-  readonly #fresh = new Set<string>();
+  /**
+   * Tasks just admitted here, of which nothing can be stored yet: their readers need not ask the database. And whether they
+   * end with their readers.
+   */
+  readonly #fresh = new Map<string, boolean>();
+  readonly #presence: ReaderPresence;
+  readonly #onChange: () => void;
   readonly #tail: Reconciler;
   readonly #readers = new Set<TaskReader>();
 
-  constructor(db: Database, onError: (name: string, error: unknown) => void) {
+  constructor(deps: StreamHubDeps) {
+    const { db, presence, onError, onChange } = deps;
     this.#db = db;
+    this.#presence = presence;
+    this.#onChange = onChange;
     this.#tail = new Reconciler({
       name: 'stream tail',
       intervalMs: TAIL_EVERY_MS,
@@ -64,11 +81,11 @@ export class StreamHub {
   }
 
   /** A task was admitted on this node. Should it be claimed elsewhere, the tail poll finds out. */
-  announce(taskId: string): void {
+  announce(taskId: string, endsWithReaders: boolean): void {
     if (this.#live.has(taskId)) return;
-    const [oldest] = this.#fresh;
+    const [oldest] = this.#fresh.keys();
     if (this.#fresh.size >= MAX_FRESH && oldest !== undefined) this.#fresh.delete(oldest);
-    this.#fresh.add(taskId);
+    this.#fresh.set(taskId, endsWithReaders);
   }
 
   isFresh(taskId: string): boolean {
@@ -88,6 +105,7 @@ export class StreamHub {
   /** Something happened to a task that has no live log here; its readers look again. */
   changed(taskId: string): void {
     this.#fresh.delete(taskId);
+    this.#onChange();
     const followed = this.#followed.get(taskId);
     if (followed === undefined) return;
     followed.version += 1;
@@ -96,17 +114,40 @@ export class StreamHub {
 
   /**
    * Opens a reader at the event after `after` (-1: from the beginning).
+   * @param graceMs the task is to end when its last reader has been gone for so long; null: as its caller said.
    * @throws RefusalError not_found when there is no such task.
    */
-  async open(taskId: string, after: number): Promise<TaskReader> {
+  async open(taskId: string, after: number, graceMs: number | null = null): Promise<TaskReader> {
     const id = taskId.toLowerCase();
-    const known = this.#live.has(id) || this.#fresh.has(id);
-    if (!known && (await getTask(this.#db, id)) === null) {
-      throw new RefusalError(notFound('task_id', `task ${taskId} not found`));
-    }
+    const endsWithReaders = await this.#doesEndWithReaders(id);
     const reader = new TaskReader(this, this.#db, id, after);
     this.#readers.add(reader);
-    return reader;
+    try {
+      await this.#presence.came(id, endsWithReaders);
+      if (graceMs !== null) await this.#endWithReaders(id, graceMs);
+      return reader;
+    } catch (error) {
+      reader.close();
+      throw error;
+    }
+  }
+
+  async #doesEndWithReaders(id: string): Promise<boolean> {
+    const fresh = this.#fresh.get(id);
+    if (fresh !== undefined) return fresh;
+    const log = this.#live.get(id);
+    if (log !== undefined) return log.endsWithReaders;
+    const task = await getTask(this.#db, id);
+    if (task === null) throw new RefusalError(notFound('task_id', `task ${id} not found`));
+    return task.disconnectGraceMs !== null && !isTerminal(task.status);
+  }
+
+  async #endWithReaders(id: string, graceMs: number): Promise<void> {
+    await this.#presence.endWithReaders(id, graceMs);
+    // For readers that come later.
+    if (this.#fresh.has(id)) this.#fresh.set(id, true);
+    const log = this.#live.get(id);
+    if (log !== undefined) log.endsWithReaders = true;
   }
 
   follow(taskId: string): Followed {
@@ -121,8 +162,14 @@ export class StreamHub {
 
   unfollow(reader: TaskReader, taskId: string, followed: Followed): void {
     this.#readers.delete(reader);
+    this.#presence.went(taskId);
     followed.readers -= 1;
     if (followed.readers === 0) this.#followed.delete(taskId);
+  }
+
+  /** Logs that grow elsewhere have grown, as far as is known. */
+  wakeTails(): void {
+    this.#tail.wake();
   }
 
   async #pollTails(): Promise<void> {

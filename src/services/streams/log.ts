@@ -28,6 +28,8 @@ type LogState = 'open' | 'sealed' | 'ended' | 'abandoned';
 
 export class StreamLog {
   readonly taskId: string;
+  /** Whether its task is ended when nobody reads it any more; a reader may ask for that. */
+  endsWithReaders: boolean;
   readonly tokens: string[] = [];
   #state: LogState = 'open';
   #started: StartedEvent | null = null;
@@ -40,8 +42,9 @@ export class StreamLog {
   #growing: string[] | null = null;
   #waiters = new Set<() => void>();
 
-  constructor(taskId: string) {
+  constructor(taskId: string, endsWithReaders = false) {
     this.taskId = taskId;
+    this.endsWithReaders = endsWithReaders;
   }
 
   get state(): LogState {

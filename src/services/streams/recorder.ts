@@ -24,12 +24,15 @@ export interface Recording {
 export class StreamRecorder {
   readonly #db: Database;
   readonly #onError: (error: unknown) => void;
+  readonly #onWritten: () => void;
   readonly #dirty = new Set<Recording>();
   #flushing: Promise<void> | null = null;
   readonly #stop = new AbortController();
 
-  constructor(db: Database, onError: (error: unknown) => void) {
+  /** @param onWritten told after each write. */
+  constructor(db: Database, onError: (error: unknown) => void, onWritten: () => void = () => {}) {
     this.#db = db;
+    this.#onWritten = onWritten;
     this.#onError = onError;
   }
 
@@ -86,6 +89,7 @@ export class StreamRecorder {
         if (taken.has(recording.log.taskId)) recording.nextOrd += chunks.length;
         else recording.onFenced();
       }
+      this.#onWritten();
     } catch (error) {
       this.#onError(error);
       for (const { recording, chunks } of batch) {

@@ -195,7 +195,7 @@ export class Replica {
     if (instance === null || run === null || watch?.suspect !== false) return null;
     const { id, poolId, engine, slots } = this.facts;
     return {
-      ...{ id, poolId, engine, slots, run },
+      ...{ id, poolId, engine, slots, run, modelRef: this.#modelRef },
       engineVersion: this.#engineVersion ?? '',
       vramFreeBytes: Math.min(...this.#deps.devices().map(({ freeBytes }) => freeBytes), Number.MAX_SAFE_INTEGER),
       adapter: instance.adapter,

@@ -60,9 +60,11 @@ export interface SupervisorDeps {
   readonly onFleetChange: () => void;
 }
 
-export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
+export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
   readonly #deps: SupervisorDeps;
   readonly #pools = new Map<string, PoolReplicas>();
+  /** What is to be known of a pool although it keeps none from serving. */
+  readonly #notes = new Map<string, readonly Reason[]>();
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
@@ -171,7 +173,7 @@ export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
       live: isLive(views),
       ready: !draining && views.some((view) => view.state === 'READY'),
       draining,
-      reasons: notReadyBecause({ draining }, views),
+      reasons: [...notReadyBecause({ draining }, views), ...(this.#notes.get(poolId) ?? [])],
       slotsTotal: replicas.reduce((sum, replica) => sum + replica.facts.slots, 0),
       engineVersion: replicas.find((replica) => replica.engineVersion !== null)?.engineVersion ?? null,
       lastHeartbeatMs: Math.max(0, ...replicas.map((replica) => replica.heartbeatMs ?? 0)),
@@ -193,7 +195,8 @@ export class Supervisor implements Omit<Fleet, 'slotsFreeElsewhere'> {
     const needsGpu = made.spawns && !made.simulated && gpuObstacle !== null;
     const recipe = needsGpu ? { ...made, check: () => gpuObstacle } : made;
     const desired = desiredPool(config, { gpus, simulatedEngine: recipe.simulated, hash });
-    const modelRef = await membership.enter(desired, config.timeouts.wall_ms);
+    const { modelRef, notes } = await membership.enter(desired, config.timeouts.wall_ms);
+    this.#notes.set(config.id, notes);
     const pool = new PoolReplicas(config, recipe, modelRef, {
       make: (seat, model) => this.#makeReplica({ config, recipe }, seat, model),
       devicesAt: (place) => this.#devicesAt(config, place),
