@@ -1,7 +1,7 @@
 /** The specification as a whole: every requirement has a home, every step a meaning, and the page tells what is there. */
 import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { FEATURES } from './features.js';
+import { chosenFeatures, FEATURES } from './features.js';
 import { featureFiles, problemsOf, readFeature } from './gherkin.js';
 import { definedSteps } from './step.js';
 import { flawsOf, pageOf, readRequirements } from './traceability.js';
@@ -53,5 +53,21 @@ describe('the steps', () => {
       ambiguous: ['test/bdd/fixtures/illSteps.feature:5 a thing "x"'],
       unused: ['/^nobody says this$/'],
     });
+  });
+});
+
+describe('a run that is narrowed', () => {
+  const preload = 'test/features/pool-managerd/preload.feature';
+
+  it('takes a file, or all of a folder, however it is written', () => {
+    expect(chosenFeatures(preload)).toEqual([preload]);
+    expect(chosenFeatures(resolve(preload))).toEqual([preload]);
+    const pools = chosenFeatures('./test/features/pool-managerd/');
+    expect(pools).toContain(preload);
+    expect(pools.length).toBeLessThan(chosenFeatures('').length);
+  });
+
+  it.each(['test/features/nowhere', 'test/bdd/step.ts'])('is refused where it would run nothing: %s', (path) => {
+    expect(() => chosenFeatures(path)).toThrow('is no feature, and no folder with one');
   });
 });

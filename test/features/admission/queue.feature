@@ -3,12 +3,13 @@ Feature: Queues
 
   Background:
     Given a control plane with the pools:
-      | pool    | slots | replicas | speed | queue | policy            | rps |
-      | line    | 1     | 1        | 40    | 8     |                   |     |
-      | reject  | 1     | 1        | 40    | 2     | reject            |     |
-      | lru     | 1     | 1        | 40    | 2     | drop-lru          |     |
-      | shed    | 1     | 1        | 40    | 2     | shed-low-priority |     |
-      | limited | 4     | 1        |       | 8     |                   | 1   |
+      | pool    | slots | replicas | speed | queue | policy            | rps | ctx |
+      | line    | 1     | 1        | 40    | 8     |                   |     |     |
+      | reject  | 1     | 1        | 40    | 2     | reject            |     |     |
+      | lru     | 1     | 1        | 40    | 2     | drop-lru          |     |     |
+      | shed    | 1     | 1        | 40    | 2     | shed-low-priority |     |     |
+      | limited | 4     | 1        |       | 8     |                   | 1   |     |
+      | short   | 1     | 1        | 20    |       |                   |     | 512 |
 
   @ORCH-3004 @OC-CORE-1001 @OC-CORE-1002 @OC-CORE-1003
   Scenario: Interactive tasks go before batch ones, and first come first served among their like

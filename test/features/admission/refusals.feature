@@ -3,12 +3,17 @@ Feature: What is refused before it is queued
 
   Background:
     Given a control plane with the pools:
-      | pool | slots | replicas | speed | ctx |
-      | chat | 1     | 1        | 20    | 512 |
+      | pool    | slots | replicas | speed | queue | policy            | rps | ctx |
+      | line    | 1     | 1        | 40    | 8     |                   |     |     |
+      | reject  | 1     | 1        | 40    | 2     | reject            |     |     |
+      | lru     | 1     | 1        | 40    | 2     | drop-lru          |     |     |
+      | shed    | 1     | 1        | 40    | 2     | shed-low-priority |     |     |
+      | limited | 4     | 1        |       | 8     |                   | 1   |     |
+      | short   | 1     | 1        | 20    |       |                   |     | 512 |
 
   @ORCH-3014 @OC-CORE-1020
   Scenario: A context above what the pool offers
-    When I try to submit "a" to "chat" with:
+    When I try to submit "a" to "short" with:
       | ctx | 4096 |
     Then the answer is 400
     And the answer holds:
@@ -18,7 +23,7 @@ Feature: What is refused before it is queued
 
   @ORCH-3014 @ORCH-3015 @OC-CORE-1020 @OC-CORE-1021
   Scenario: A prompt that leaves too little of the context for its answer
-    When I try to submit "a" to "chat" with:
+    When I try to submit "a" to "short" with:
       | max_tokens | 510 |
       | prompt     | one two three four five six seven eight nine ten eleven twelve |
     Then the answer is 400
@@ -28,7 +33,7 @@ Feature: What is refused before it is queued
 
   @ORCH-3016
   Scenario: A model that nobody serves
-    When I try to submit "a" to "chat" with:
+    When I try to submit "a" to "short" with:
       | model_ref | somebody-elses-70b |
     Then the answer is 400
     And the answer holds:
@@ -37,8 +42,8 @@ Feature: What is refused before it is queued
 
   @ORCH-3016 @OC-CORE-1023
   Scenario: A deadline that passes while the task waits ends it, and no engine sees it
-    Given "chat" is busy with "holder"
-    When I submit "a" to "chat" with:
+    Given "short" is busy with "holder"
+    When I submit "a" to "short" with:
       | deadline_ms | 400 |
     Then "a" ends as EXPIRED with DEADLINE_UNMET
     And the task "a" shows:

@@ -3,7 +3,7 @@ Feature: Crash detection
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | speed |
-      | chat | 2     | 1        | 40    |
+      | chat | 2     | 1        | 50    |
 
   @ORCH-3038 @OC-POOL-3010
   Scenario: An engine that is killed is found, recorded and started anew, and its task goes on
@@ -17,11 +17,11 @@ Feature: Crash detection
       | attempts | 2 |
     And the replica "chat-0" shows:
       | state            | READY   |
-      | restartCount     | 1       |
+      | restartCount     | > 0     |
       | lastCrash.signal | SIGKILL |
     And the pool "chat" has told:
       | replica_crashed | any               |
-      | replica_restart | /^restart 1 in /  |
+      | replica_restart | /^restart \d+ in / |
       | replica_preload | /^preload passed/ |
 
   @ORCH-3053 @OC-POOL-3011

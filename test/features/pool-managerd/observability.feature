@@ -3,7 +3,7 @@ Feature: Observability of pools
   Background:
     Given a control plane with the pools:
       | pool | slots | replicas | speed |
-      | chat | 2     | 1        | 40    |
+      | chat | 2     | 1        | 50    |
 
   @OC-POOL-3030 @ORCH-3027
   Scenario: Preloads, restarts and changes of readiness are told, counted and logged
