@@ -129,10 +129,11 @@ export function envelopeOf(refusal: Refusal): Record<string, unknown> {
   };
 }
 
-export function backpressureHeaders(refusal: Refusal): Record<string, string> {
-  if (refusal.family !== 'backpressure') return {};
-  const retryAfterMs = refusal.retryAfterMs ?? 1000;
-  return { 'retry-after': String(Math.ceil(retryAfterMs / 1000)), 'x-backoff-ms': String(retryAfterMs) };
+/** When to come back, for whoever was refused for now. */
+export function retryHeaders({ family, retryAfterMs = 1000 }: Refusal): Record<string, string> {
+  if (family !== 'backpressure' && family !== 'unavailable') return {};
+  const retryAfter = { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
+  return family === 'backpressure' ? { ...retryAfter, 'x-backoff-ms': String(retryAfterMs) } : retryAfter;
 }
 
 /** SSEError */

@@ -13,7 +13,7 @@ import {
   readJson,
   sendJson,
 } from '../rest/router.js';
-import { backpressureHeaders, envelopeOf, statusOf } from '../rest/wire.js';
+import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
 import {
   bearerOf,
@@ -176,7 +176,7 @@ export class HttpServer {
     }
     const status =
       error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
-    const headers = { ...backpressureHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
+    const headers = { ...retryHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
     sendJson(res, status, envelopeOf(error.refusal), headers);
   }
 }

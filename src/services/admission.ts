@@ -80,7 +80,7 @@ export class Admission {
       return await this.#admit(task, submitter, requestHash);
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error;
-      const known = await this.#receiptOfKnown(task.taskId, requestHash, error);
+      const known = await this.#receiptOfKnown(task.taskId, requestHash, error, submitter);
       if (known !== null) return known;
       const { engine, priority } = task;
       this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
@@ -243,12 +243,23 @@ export class Admission {
   }
 
   /** A repeated submission is answered with its first receipt even when a new one would be refused now. */
-  async #receiptOfKnown(taskId: string, requestHash: string, refused: RefusalError): Promise<Receipt | null> {
+  async #receiptOfKnown(
+    taskId: string,
+    requestHash: string,
+    refused: RefusalError,
+    { correlationId }: Submitter,
+  ): Promise<Receipt | null> {
     const { family, code } = refused.refusal;
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
-    return receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    // Written by this very request, and the answer of the database was lost.
+    if (family === 'unavailable' && row.correlationId === correlationId) {
+      this.#deps.telemetry.admitted({ ...row, taskId: row.id }, known);
+      this.#deps.dispatcher.wake();
+    }
+    return known;
   }
 }
 

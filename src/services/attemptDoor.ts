@@ -6,10 +6,18 @@ import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent } from '../core/frame.js';
 import { afterLoss, type CancelReason, finishOfCancel } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
-import { requeueTask } from '../store/tasks.js';
 import type { RunFacts } from '../telemetry/events.js';
 import type { WorkEnd } from './attemptWork.js';
-import { type Ending, type EndingDeps, freeSlot, type Run, resultArtifact, settleSlot, writeEnding } from './ending.js';
+import {
+  type Ending,
+  type EndingDeps,
+  freeSlot,
+  type Run,
+  resultArtifact,
+  settleSlot,
+  writeEnding,
+  writeRequeue,
+} from './ending.js';
 import type { RunReport } from './runReport.js';
 import type { StreamLog } from './streams/log.js';
 import type { Recording, StreamRecorder } from './streams/recorder.js';
@@ -107,7 +115,7 @@ export class AttemptDoor {
     if (!slotIsFree) await freeSlot(this.#deps, run);
     const append = await this.#deps.recorder.release(recording);
     if (append === null) return null;
-    const taken = await requeueTask(this.#deps.db, append, { delayMs, reason });
+    const taken = await writeRequeue(this.#deps, append, { delayMs, reason });
     if (taken) this.#deps.telemetry.requeued(run.task, cause);
     log.abandon();
     return taken ? delayMs : null;

@@ -55,8 +55,7 @@ export class Cancellation {
         if (!requested || task.status !== 'CANCELED') return { canceled: false, slotFree: true };
         return { canceled: true, slotFree: task.cancelSlotFreeAt !== null || (await this.#seenFree(id)) };
       }
-      const outcome =
-        task.status === 'QUEUED' ? await this.#cancelQueued(task, reason) : await this.#cancelHeld(task.id, reason);
+      const outcome = await this.#tryOnce(task, reason);
       if (outcome !== null) return outcome;
       requested = true;
       await delay(LOOK_AGAIN_MS);
@@ -64,6 +63,18 @@ export class Cancellation {
     throw new RefusalError(
       unavailable('POOL_UNAVAILABLE', 'the cancel is recorded; the holder of the task has not confirmed it yet', 1000),
     );
+  }
+
+  /** @returns null: look again. An ending whose answer was lost may be there. */
+  async #tryOnce(task: TaskRow, reason: CancelReason): Promise<CancelOutcome | null> {
+    try {
+      return task.status === 'QUEUED'
+        ? await this.#cancelQueued(task, reason)
+        : await this.#cancelHeld(task.id, reason);
+    } catch (error) {
+      if (!(error instanceof RefusalError)) throw error;
+      return null;
+    }
   }
 
   /** Of a task that another node ran: its ending is durable, and its engine is told now. */

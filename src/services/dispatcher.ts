@@ -3,20 +3,22 @@
  * task that took one. It takes no input; whatever might have changed something only wakes it.
  */
 import { DrainRate } from '../core/drainRate.js';
-import { LEASE_TTL_MS } from '../core/lease.js';
+import { LEASE_TTL_MS, trustedUntilMs } from '../core/lease.js';
 import { type Forecast, slotOrder } from '../core/placement.js';
 import { type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { leastStartMs, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
 import type { Priority } from '../core/task.js';
 import { Reconciler } from '../runtime/reconciler.js';
-import { claimTasks } from '../store/queue.js';
-import { type LaneDepth, laneDepths } from '../store/tasks.js';
+import { claimedSince, claimTasks } from '../store/queue.js';
+import { type ClaimedTask, type LaneDepth, laneDepths } from '../store/tasks.js';
 import { Attempt, type AttemptDeps } from './attempt.js';
 import type { ReadyReplica } from './fleet.js';
 
 const IDLE_LOOK_MS = 1_000;
 const LANES_EVERY_MS = 500;
 const MAX_CLAIM = 64;
+/** A claim that was cut off is looked for so long: by then it is done, or the database has given it up. */
+const LOST_CLAIM_MS = 5_000;
 
 export class Dispatcher {
   readonly #deps: AttemptDeps;
@@ -28,6 +30,8 @@ export class Dispatcher {
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
   readonly #tellOthers: () => void;
+  /** When the last claim failed, monotonic ms: it may have been done all the same. */
+  #lostClaimMs: number | null = null;
   #closing = false;
 
   /** @param tellOthers that there may be something in a queue. */
@@ -172,6 +176,7 @@ export class Dispatcher {
   }
 
   async #dispatch(): Promise<void> {
+    await this.#takeUpLostClaim();
     for (const poolId of this.#deps.fleet.poolIds()) {
       if (this.#closing) return;
       await this.#dispatchPool(poolId);
@@ -192,18 +197,42 @@ export class Dispatcher {
     const ageing = this.#hasOverdue(poolId);
     const serves = { engine, modelRef };
     const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
-    const claimed = await claimTasks(db, claim);
+    const claimed = await claimTasks(db, claim).catch((error: unknown) => {
+      this.#lostClaimMs = clock.monotonicMs();
+      throw error;
+    });
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
       const replica = ready.get(task.replicaId);
       if (replica === undefined) throw new Error(`claimed a slot of ${task.replicaId}, which was not offered`);
-      const attempt = new Attempt(this.#deps, task, replica);
-      const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
-      leases.hold(lease, claimStartedMs);
-      this.#attempts.set(task.id, attempt);
-      attempt.start();
-      this.#deps.quotes.started(task);
+      this.#begin(task, replica, claimStartedMs);
     }
+  }
+
+  #begin(task: ClaimedTask, replica: ReadyReplica, claimStartedMs: number): void {
+    const attempt = new Attempt(this.#deps, task, replica);
+    const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
+    this.#deps.leases.hold(lease, claimStartedMs);
+    this.#attempts.set(task.id, attempt);
+    attempt.start();
+    this.#deps.quotes.started(task);
+  }
+
+  /** What a claim took whose answer was lost is ours, and nobody else looks after it. */
+  async #takeUpLostClaim(): Promise<void> {
+    const { db, leases, fleet, clock } = this.#deps;
+    const lostMs = this.#lostClaimMs;
+    if (lostMs === null) return;
+    const askedMs = clock.monotonicMs();
+    for (const task of await claimedSince(db, leases.holder, leases.newestId)) {
+      const replica = fleet
+        .ready(task.poolId)
+        .find(({ id, modelRef }) => id === task.replicaId && modelRef === task.modelRef);
+      const claimedMs = askedMs - task.ageMs;
+      // Of a replica that is gone meanwhile, and where there is no time left, the lease runs out.
+      if (replica !== undefined && askedMs < trustedUntilMs(claimedMs)) this.#begin(task, replica, claimedMs);
+    }
+    if (askedMs - lostMs > LOST_CLAIM_MS) this.#lostClaimMs = null;
   }
 
   #slotsOf(replica: ReadyReplica) {

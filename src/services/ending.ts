@@ -1,12 +1,13 @@
 /** How a run is ended: its ending made durable, and its slot given back once the engine is seen to have let go of it. */
 import { createHash } from 'node:crypto';
-import type { TaskFailure } from '../core/errors.js';
+import { RefusalError, type TaskFailure } from '../core/errors.js';
 import type { TerminalEvent } from '../core/frame.js';
 import { isTerminal } from '../core/task.js';
 import type { TaskResult, Workload } from '../core/workload.js';
 import type { CancelOutcome } from '../engines/adapter.js';
 import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
+import { releaseReason } from '../store/leases.js';
 import {
   type Append,
   type ClaimedTask,
@@ -16,6 +17,7 @@ import {
   getTask,
   type ResultArtifact,
   recordSlotFree,
+  requeueTask,
   type TaskRow,
 } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
@@ -90,14 +92,38 @@ export async function writeEnding(
   const engine = { ...replica.run, coResidentMax, tokens: tokens.length, chainHash };
   const transcript = transcriptOf(task, { ...facts, replicaId: replica.id, engine });
   const finish: Finish = { ...append, ...outcome, chunks: [...append.chunks, terminalChunk(event)], transcript };
+  return whileTrusted(deps, finish.leaseId, 'task ending', async () => {
+    if (await finishTask(deps.db, finish)) return true;
+    const row = await getTask(deps.db, task.id);
+    return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+  });
+}
+
+/** Sends a task back to its queue with what its log has so far; tries, and returns, as `writeEnding` does. */
+export function writeRequeue(
+  deps: Pick<EndingDeps, 'db' | 'leases' | 'telemetry'>,
+  append: Append,
+  how: { readonly delayMs: number; readonly reason: string },
+): Promise<boolean> {
+  return whileTrusted(deps, append.leaseId, 'task requeue', async () => {
+    if (await requeueTask(deps.db, append, how)) return true;
+    // It may run elsewhere by now: what its lease was ended for tells whose write it was.
+    return (await releaseReason(deps.db, append.leaseId)) === how.reason;
+  });
+}
+
+async function whileTrusted<Result>(
+  { leases, telemetry }: Pick<EndingDeps, 'leases' | 'telemetry'>,
+  leaseId: string,
+  what: string,
+  write: () => Promise<Result>,
+): Promise<Result> {
   for (;;) {
     try {
-      if (await finishTask(deps.db, finish)) return true;
-      const row = await getTask(deps.db, task.id);
-      return row !== null && row.leaseId === finish.leaseId && isTerminal(row.status);
+      return await write();
     } catch (failure) {
-      if (!deps.leases.isTrusted(finish.leaseId) || isDataError(failure)) throw failure;
-      deps.telemetry.backgroundFailure('task ending', failure);
+      if (!leases.isTrusted(leaseId) || isDataError(failure)) throw failure;
+      telemetry.backgroundFailure(what, failure);
       await delay(RETRY_MS);
     }
   }
@@ -133,8 +159,9 @@ export async function freeSlot(deps: Pick<EndingDeps, 'fleet'>, run: Run): Promi
 /** Gives the slot back once its engine has let go of it, by itself or by force. @returns whether that was seen. */
 export async function settleSlot(deps: EndingDeps, run: Run, reason: string): Promise<boolean> {
   const free = await freeSlot(deps, run);
-  if (free) await recordSlotFree(deps.db, run.task.id);
-  await deps.leases.release(run.task.leaseId, reason);
+  const { id, leaseId } = run.task;
+  if (free) await whileTrusted(deps, leaseId, 'slot free', () => recordSlotFree(deps.db, id));
+  await whileTrusted(deps, leaseId, 'lease release', () => deps.leases.release(leaseId, reason));
   return free;
 }
 
@@ -156,7 +183,13 @@ export async function endQueued(
   const text = await loggedText(deps.db, task);
   const ran = { replicaId: null, engine: null };
   const transcript = transcriptOf(task, { ...outcome, text, tokensOut: task.tokensOut, ...ran });
-  const ended = await endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
+  const write = endQueuedTask(deps.db, { task, ...outcome, terminal: terminalChunk(event), transcript });
+  const ended = await write.catch(async (failure: unknown) => {
+    if (!(failure instanceof RefusalError)) throw failure;
+    const row = await getTask(deps.db, task.id);
+    if (row?.status !== outcome.status || row.chunks !== task.chunks + 1) throw failure;
+    return true; // written, and its answer was lost
+  });
   if (!ended) return false;
   deps.hub.changed(task.id);
   deps.telemetry.endedInQueue({ ...task, taskId: task.id }, outcome.status, outcome.finishReason);

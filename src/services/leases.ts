@@ -29,6 +29,7 @@ export class LeaseKeeper {
   readonly #db: Database;
   readonly #clock: Clock;
   readonly #held = new Map<string, Held>();
+  #newestId = 0n;
   readonly #renewer: Reconciler;
   readonly #fence: Reconciler;
 
@@ -59,12 +60,18 @@ export class LeaseKeeper {
     await Promise.all([this.#renewer.stop(), this.#fence.stop()]);
   }
 
+  /** The last lease that this node knows it was given: one of its own with a higher number is one that it missed. */
+  get newestId(): string {
+    return String(this.#newestId);
+  }
+
   get count(): number {
     return this.#held.size;
   }
 
   /** @param claimStartedMs monotonic time at which the claim was sent. */
   hold(lease: HeldLease, claimStartedMs: number): void {
+    if (BigInt(lease.id) > this.#newestId) this.#newestId = BigInt(lease.id);
     this.#held.set(lease.id, {
       ...lease,
       trustedUntilMs: trustedUntilMs(claimStartedMs),
@@ -99,12 +106,10 @@ export class LeaseKeeper {
     this.#held.delete(leaseId);
   }
 
+  /** Held on, and renewed, where that fails: whoever asked tries again, or forgets it. */
   async release(leaseId: string, reason: string): Promise<void> {
-    try {
-      await releaseLease(this.#db, leaseId, reason);
-    } finally {
-      this.#held.delete(leaseId);
-    }
+    await releaseLease(this.#db, leaseId, reason);
+    this.#held.delete(leaseId);
   }
 
   async #renew(): Promise<void> {

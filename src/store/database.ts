@@ -37,7 +37,7 @@ function isUnavailable(error: unknown): boolean {
 
 const DATABASE_AWAY: Refusal = unavailable(
   'POOL_UNAVAILABLE',
-  'the database does not answer; nothing of this request was written',
+  'the database does not answer; whether this request was written is not known, and it does no harm to repeat it',
   2_000,
 );
 

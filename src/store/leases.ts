@@ -28,6 +28,16 @@ export async function releaseLease(db: Database, leaseId: string, reason: string
   await db.leaseQuery(RELEASE, [leaseId, reason]);
 }
 
+const REASON: Statement = {
+  name: 'lease_reason',
+  text: 'SELECT release_reason AS reason FROM leases WHERE id = $1::bigint',
+};
+
+/** Why it ended; null while it is held. */
+export async function releaseReason(db: Database, leaseId: string): Promise<string | null> {
+  return (await db.leaseQuery<{ reason: string | null }>(REASON, [leaseId]))[0]?.reason ?? null;
+}
+
 // A lease can outlive its task: a cancelled one is held until the engine is seen to be free, and its holder may die first.
 const RELEASE_DEAD: Statement = {
   name: 'lease_release_dead',

@@ -147,8 +147,8 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        bool_or(NOT ${IS_GONE}) AS running,
        coalesce(bool_or(r.state = 'READY') FILTER (WHERE NOT ${IS_GONE}), false) AS ready,
        coalesce(bool_or(r.state NOT IN ('QUARANTINED', 'FAILED')) FILTER (WHERE NOT ${IS_GONE}), false) AS recoverable,
-       ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o JOIN nodes n ON n.id = o.node_id
-             WHERE o.pool_id = p.id AND n.id <> $1 AND NOT o.retired AND NOT ${IS_GONE}) AS workloads,
+       ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o
+             WHERE o.pool_id = p.id AND o.node_id <> $1 AND NOT o.retired) AS workloads,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
        coalesce(sum(r.slots_total) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsReady",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
@@ -174,7 +174,7 @@ export interface PoolElsewhere {
   readonly running: boolean;
   readonly ready: boolean;
   readonly recoverable: boolean;
-  /** Its replicas together. */
+  /** Its replicas together, also those of nodes that have gone; none: it has no replica yet. */
   readonly workloads: readonly Workload[];
   readonly slotsTotal: number;
   readonly slotsReady: number;

@@ -185,6 +185,24 @@ WITH slots AS (${SLOTS}), lane AS (
 ), ${LEASE}`,
 };
 
+const CLAIMED_SINCE: Statement = {
+  name: 'queue_claimed_since',
+  text: `
+SELECT ${COLUMNS}, l.slot, (extract(epoch FROM clock_timestamp() - l.acquired_at) * 1000)::float8 AS "ageMs" FROM leases l JOIN tasks t ON t.lease_id = l.id
+WHERE l.holder = $1::uuid AND l.id > $2::bigint AND l.released_at IS NULL AND t.status = 'LEASED' ORDER BY l.id`,
+};
+
+/** What a holder was given after a lease, and how long ago: where the answer to a claim was lost, it is found here. */
+export async function claimedSince(
+  db: Database,
+  holder: string,
+  leaseId: string,
+): Promise<(ClaimedTask & { readonly ageMs: number })[]> {
+  return (await db.query<RawClaim & { readonly ageMs: number }>(CLAIMED_SINCE, [holder, leaseId])).map(toTask);
+}
+
+type RawClaim = RawTask & { readonly leaseId: string; readonly replicaId: string; readonly slot: number };
+
 export async function claimTasks(
   db: Database,
   claim: {
@@ -198,8 +216,7 @@ export async function claimTasks(
     readonly ageing: boolean;
   },
 ): Promise<ClaimedTask[]> {
-  type Raw = RawTask & { readonly leaseId: string; readonly replicaId: string; readonly slot: number };
-  const rows = await db.relaxedQuery<Raw>(claim.ageing ? CLAIM_AGEING : CLAIM, [
+  const rows = await db.relaxedQuery<RawClaim>(claim.ageing ? CLAIM_AGEING : CLAIM, [
     claim.poolId,
     claim.holder,
     claim.slots.map((slot) => slot.replicaId),

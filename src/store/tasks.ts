@@ -114,7 +114,8 @@ export function toTask<Raw extends RawTask>(raw: Raw): Omit<Raw, 'seed'> & { see
 }
 
 // Appends for all tasks of a node in one write. A task takes its chunks only under the lease they were made under and
-// only where they continue its log; others are left out, and the caller learns which were taken.
+// only where they continue its log; others are left out, and the caller learns which were taken. Only its holder writes
+// under a lease, and writes the same chunks again when an answer was lost: a log that has the first of them takes the rest.
 const APPEND: Statement = {
   name: 'task_append',
   text: `
@@ -122,11 +123,12 @@ WITH head AS (
   SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::int[])
     AS h(task_id, lease_id, first_ord, count, tokens_out)
 ), held AS (
-  UPDATE tasks t SET status = 'STREAMING', chunks = t.chunks + h.count, tokens_out = h.tokens_out,
+  UPDATE tasks t SET status = 'STREAMING', chunks = h.first_ord + h.count, tokens_out = h.tokens_out,
     started_at = coalesce(t.started_at, now()),
     first_token_at = CASE WHEN h.tokens_out > 0 THEN coalesce(t.first_token_at, now()) ELSE t.first_token_at END
   FROM head h
-  WHERE t.id = h.task_id AND t.lease_id = h.lease_id AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = h.first_ord
+  WHERE t.id = h.task_id AND t.lease_id = h.lease_id AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN h.first_ord AND h.first_ord + h.count
   RETURNING t.id
 ), log AS (
   INSERT INTO stream_chunks (task_id, ord, kind, first_seq, last_seq, payload, at)
@@ -134,6 +136,7 @@ WITH head AS (
   FROM unnest($6::uuid[], $7::int[], $8::text[], $9::int[], $10::int[], $11::text[], $12::float8[])
     AS c(task_id, ord, kind, first_seq, last_seq, payload, at_ms)
   JOIN held ON held.id = c.task_id
+  ON CONFLICT (task_id, ord) DO NOTHING
 )
 SELECT id FROM held`,
 };
@@ -170,7 +173,8 @@ const INSERT_CHUNKS = `
   INSERT INTO stream_chunks (task_id, ord, kind, first_seq, last_seq, payload, at)
   SELECT done.id, $3 + c.n - 1, c.kind, c.first_seq, c.last_seq, c.payload::json, to_timestamp(c.at_ms / 1000.0)
   FROM done, unnest($4::text[], $5::int[], $6::int[], $7::text[], $8::float8[])
-    WITH ORDINALITY AS c(kind, first_seq, last_seq, payload, at_ms, n)`;
+    WITH ORDINALITY AS c(kind, first_seq, last_seq, payload, at_ms, n)
+  ON CONFLICT (task_id, ord) DO NOTHING`;
 
 // The one-way door: the last chunks, the terminal event, the transcript, the outcome and (mostly) the end of the lease,
 // together or not at all. Fenced like an append.
@@ -192,7 +196,8 @@ WITH artifact AS (
     tokens_in = $11, decode_ms = $12, finish_reason = $13, error = $14::jsonb, transcript_id = $15,
     result_id = $18::text, started_at = coalesce(t.started_at, now()),
     first_token_at = CASE WHEN $10 > 0 THEN coalesce(t.first_token_at, now()) ELSE t.first_token_at END
-  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+  WHERE t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN $3 AND $3 + cardinality($4::text[]) - 1
   RETURNING t.id, t.lease_id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (
@@ -238,7 +243,8 @@ WITH lane AS (
   UPDATE tasks t SET status = 'QUEUED', lease_id = NULL, replica_id = NULL, chunks = $3 + cardinality($4::text[]),
     tokens_out = $9, not_before = now() + $10 * interval '1 millisecond', follows_pool = t.follows_pool AND $9 = 0
   WHERE (SELECT count(*) FROM lane) > 0
-    AND t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING') AND t.chunks = $3
+    AND t.id = $1::uuid AND t.lease_id = $2::bigint AND t.status IN ('LEASED', 'STREAMING')
+    AND t.chunks BETWEEN $3 AND $3 + cardinality($4::text[])
   RETURNING t.id
 ), log AS (${INSERT_CHUNKS}
 ), freed AS (

@@ -1,7 +1,9 @@
 /** What an engine's misbehaviour becomes for the people in front of the doors, with the whole control plane between. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { expectInvariants } from '../support/invariants.js';
 import { LONG } from '../support/long.js';
+import { scrape } from '../support/metrics.js';
 import { indicesOf, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -99,7 +101,18 @@ describe.each(SOME)('%s', (engine) => {
     await startWith(engine, ['--first-token-ms', String(FIRST_TOKEN_MS)], false);
   });
   afterEach(() => setFault('none'));
-  afterAll(endWorld);
+  afterAll(async () => {
+    const { database, url } = theWorld();
+    const processes = await database.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
+    const doors = [url];
+    await expectInvariants(`faults of ${engine}`, {
+      database,
+      processes,
+      doors,
+      metrics: async () => [await scrape(url)],
+    });
+    await endWorld();
+  });
 
   it('an error before the first token is tried again out of sight, and told when it stays', async () => {
     const url = await engineUrl();

@@ -1,7 +1,8 @@
 /** What the database did not hear while it was away is told to it afterwards, and no reader waits for ever. */
 import { afterEach, describe, expect, it } from 'vitest';
-import { type CutProxy, startCutProxy } from '../support/cutProxy.js';
+import { type CutProxy, through } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
+import { expectInvariants } from '../support/invariants.js';
 import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -25,12 +26,10 @@ async function row(sql: string, ...values: unknown[]) {
 
 describe('a database that was away', () => {
   it('has the last state of a replica, and every event of it, once it is back', { timeout: 90_000 }, async () => {
-    const through = async (url: string) => {
-      const { hostname, port } = new URL(url);
-      proxy = await startCutProxy({ host: hostname, port: Number(port) });
-      return Object.assign(new URL(url), { host: `127.0.0.1:${proxy.port}` }).href;
-    };
-    world = await startWorld({ config: simConfig({ replicas: 1 }), databaseUrl: through });
+    const databaseUrl = through((made) => {
+      proxy = made;
+    });
+    world = await startWorld({ config: simConfig({ replicas: 1 }), databaseUrl });
     const { pid } = await row("SELECT pid FROM replicas WHERE id = 'sim-0'");
     await proxy?.cut();
     process.kill(pid, 'SIGKILL');
@@ -52,6 +51,8 @@ describe('a database that was away', () => {
       if (at > 0) expect(detail.from).toBe(moves[at - 1]?.detail.to);
     }
     expect(moves.at(-1)?.detail.to).toBe('READY');
+    const processes = await world.database.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
+    await expectInvariants('a database that was away', { database: world.database, processes });
   });
 
   it.runIf(LONG)('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
@@ -67,6 +68,10 @@ describe('a database that was away', () => {
     expect(frames.at(-1)?.event).toBe('end');
     expect(tokensOf(frames)).toHaveLength(5);
     expect(world.logLines().join('')).toContain('attempt ending');
+    await expectInvariants('an ending that was refused', {
+      ...{ database: world.database, doors: [world.url], readers: [{ taskId: request.task_id, frames }] },
+      acknowledged: new Map([[request.task_id, null]]),
+    });
   });
 });
 

@@ -1,5 +1,6 @@
 /** A task that kills whatever runs it: it is given up after a few starts, and those behind it are served. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expectInvariants } from '../support/invariants.js';
 import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -34,8 +35,9 @@ it.runIf(LONG)(
       { status: 'FAILED', attempts: 4 },
       { status: 'SUCCEEDED', attempts: 1 },
     ]);
-    const leases = await database.query('SELECT count(*)::int AS held FROM leases WHERE released_at IS NULL');
-    expect(leases).toEqual([{ held: 0 }]);
+    const acknowledged = new Map([poison, next].map(({ task_id }) => [task_id, null]));
+    const readers = [{ taskId: poison.task_id, frames }];
+    await expectInvariants('a deadly task', { database, acknowledged, readers, doors: [url] });
   },
   60_000,
 );

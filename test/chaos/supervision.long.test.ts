@@ -11,15 +11,17 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ENGINES, type Engine } from '../../src/core/errors.js';
 import { delay, pollUntil } from '../../src/runtime/wait.js';
-import { Blows, type BlowsDeps } from '../support/chaosBlows.js';
+import { Blows, type BlowsDeps, type Struck } from '../support/chaosBlows.js';
 import { HomeDatabase } from '../support/chaosDatabase.js';
 import { type ReplicaFacts, readFacts, replicasOf, touchesOf } from '../support/chaosFacts.js';
 import { Flow, modelOf } from '../support/chaosFlow.js';
 import { BLOWS, planBlows, REPLICAS } from '../support/chaosPlan.js';
 import { Plane } from '../support/chaosPlane.js';
 import { scheduleOf, tally } from '../support/chaosTally.js';
-import { breachesOf } from '../support/chaosVerdict.js';
+import { breachesOf, mayBeAhead } from '../support/chaosVerdict.js';
 import { ProcessWatch } from '../support/chaosWatch.js';
+import { callWitness } from '../support/invariantFacts.js';
+import { expectInvariants } from '../support/invariants.js';
 import { random } from '../support/random.js';
 import { makeHome, processesOf } from '../support/server.js';
 
@@ -107,6 +109,7 @@ async function begin(seed: number): Promise<Run> {
   await writeFile(configFile, configOf(pools, startFaults));
   const plane = await Plane.start(home.path, configFile);
   const database = await HomeDatabase.of(home.path);
+  await callWitness(database);
   watch = new ProcessWatch(home.path, () => plane.pid);
   await becomeReady(database);
   const tasks = new Flow(() => plane.url, pools, random(seed + 1_000));
@@ -158,14 +161,15 @@ async function comeToRest({ plane, database, ...run }: Run, blows: Blows): Promi
   return away;
 }
 
-/** Engines that nobody knows, or that ran beside their successors. */
-function breachesOfProcesses(seen: ProcessWatch, replicas: readonly ReplicaFacts[]): string[] {
-  const known = new Set(replicas.map(({ mark }) => mark));
-  const unknown = seen.engines().filter(({ mark }) => !known.has(mark));
-  return [
-    ...unknown.map(({ pid, mark }) => `process ${pid} of ${mark} is left`),
-    ...[...seen.doubleStarts.values()].map((pair) => `two engines at once: ${pair}`),
-  ];
+/** Fault 28: I1 to I14, as far as they can be seen while the control plane runs. */
+function checkInvariants(run: Run, touches: ReadonlyMap<string, readonly Struck[]>): Promise<unknown> {
+  const readers = run.flow.asked.map(({ reader: { taskId, frames } }) => {
+    return { taskId, frames, mayBeAhead: mayBeAhead(touches.get(taskId) ?? []) };
+  });
+  return expectInvariants(`fault 28, seed ${run.seed}`, {
+    ...{ database: run.database, readers, doors: [run.plane.url], processes: run.watch.engines() },
+    acknowledged: new Map(readers.map(({ taskId }) => [taskId, null])),
+  });
 }
 
 describe('200 blows', () => {
@@ -181,13 +185,19 @@ describe('200 blows', () => {
       times.push(performance.now());
       const facts = await readFacts(run.database);
       const touches = touchesOf(facts, struck);
-      const breaches = [...breachesOf(facts, run.flow, touches), ...breachesOfProcesses(run.watch, facts.replicas)];
+      const breaches = [
+        ...breachesOf(facts, run.flow, touches),
+        ...[...run.watch.doubleStarts.values()].map((pair) => `two engines at once: ${pair}`),
+      ];
       const { rssBytes: restRssBytes } = run.watch;
+      const invariants = checkInvariants(run, touches);
+      await invariants.catch(() => {}); // told below, behind what it is about
       const exitCode = await run.plane.end();
       const warnings = warningsIn(run.home);
       const lives = run.plane.lives;
       console.log(tally({ ...run, struck, facts, touches, lives, restRssBytes, notReady: away, warnings, times }));
       expect(breaches).toEqual([]);
+      await invariants;
       expect(struck).toHaveLength(BLOWS);
       expect(exitCode).toBe(0);
       expect(processesOf(run.home)).toEqual([]);

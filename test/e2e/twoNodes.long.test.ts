@@ -1,9 +1,12 @@
 /** A node that stands still for longer than its leases last: the other goes on, and the one that wakes writes nothing. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { callWitness } from '../support/invariantFacts.js';
+import { expectInvariants } from '../support/invariants.js';
 import { nodeConfig, poolsAt, TestNode } from '../support/nodes.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader } from '../support/returningReader.js';
+import { enginesOf } from '../support/server.js';
 import { startWorld } from '../support/world.js';
 
 const LENGTH = 600;
@@ -71,6 +74,7 @@ async function bothReady(url: string): Promise<void> {
 describe('a node that stood still', () => {
   it('SIGSTOP: the other runs its tasks to their ends, and nothing is written after it wakes', async () => {
     await using database = await createDatabase();
+    await callWitness(database);
     const pools = [{ ...POOL, slots: 2 }];
     const a = await TestNode.make(database, pools);
     const b = await TestNode.make(database, pools);
@@ -113,11 +117,17 @@ describe('a node that stood still', () => {
     const same = request({ max_tokens: 200 });
     expect((await post(a.url, '/v1/tasks', same)).status).toBe(202);
     expect(tokensOf(await readStream(a.url, same.task_id))).toEqual(tokensOf(strictHere ?? []));
+    await expectInvariants('faults 12 and 17, a node that was stopped', {
+      ...{ database, doors: [a.url, b.url], processes: [...enginesOf(a.home), ...enginesOf(b.home)] },
+      ...{ acknowledged: new Map([strict, loose, after].map((id) => [id, null])), patienceMs: 60_000 },
+      readers: readers.map(({ reader }) => reader),
+    });
   }, 240_000);
 
   it('a stalled event loop: the same', async () => {
     await using world = await startWorld({ config: nodeConfig(POOLS) });
     const { database } = world;
+    await callWitness(database);
     const b = await TestNode.make(database, POOLS);
     nodes.push(b);
     await b.start();
@@ -138,6 +148,10 @@ describe('a node that stood still', () => {
     const kept = await keptOf(database, onWorld);
     expect(kept.leases.map(({ lease }) => lease.release_reason)).toEqual(['holder_lost', 'completed']);
     expect(world.logLines().join('')).not.toContain('unhandled');
+    await expectInvariants('fault 12, an event loop that stood still', {
+      ...{ database, doors: [world.url, b.url], readers, acknowledged: new Map(ids.map((id) => [id, null])) },
+      patienceMs: 60_000,
+    });
     await b.end('SIGINT');
     await b.remove();
     nodes.pop();

@@ -2,11 +2,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gql, wsClient } from '../support/graphql.js';
+import { expectInvariants } from '../support/invariants.js';
 import { type PoolView, poolsAt, TestNode } from '../support/nodes.js';
 import { askFor, beginOperation, endOf } from '../support/operations.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader } from '../support/returningReader.js';
-import { makeHome, processesOf, runToEnd } from '../support/server.js';
+import { enginesOf, makeHome, processesOf, runToEnd } from '../support/server.js';
 
 /** The kinds of events that a subscription tells, to its end. */
 async function watch(url: string, taskId: string): Promise<string[]> {
@@ -275,5 +276,9 @@ describe('two nodes', () => {
     expect(tokensOf(await readStream(b.url, first?.taskId ?? ''))).toEqual(tokensOf(first?.frames ?? []));
     await allReady();
     expect((await poolAt(a.url, 'beta')).replicas[0]).toMatchObject({ state: 'READY', restartCount: 0 });
+    await expectInvariants('two nodes, one of them killed', {
+      ...{ database, doors: [a.url, b.url], readers: all, processes: [...enginesOf(a.home), ...enginesOf(b.home)] },
+      acknowledged: new Map(all.map(({ taskId }) => [taskId, null])),
+    });
   }, 150_000);
 });

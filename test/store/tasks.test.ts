@@ -174,12 +174,17 @@ describe('the log', () => {
       tokensOut: 3,
     };
     expect(await appendChunks(opened.db, [append])).toEqual(new Set([task.id]));
-    expect(await appendChunks(opened.db, [append])).toEqual(new Set());
+    expect(await appendChunks(opened.db, [{ ...append, firstOrd: 3 }])).toEqual(new Set());
     expect(await appendChunks(opened.db, [{ ...append, firstOrd: 2, leaseId: '999999' }])).toEqual(new Set());
+    // The answer was lost: the same again, and what came since.
+    expect(await appendChunks(opened.db, [append])).toEqual(new Set([task.id]));
+    const more = { ...append, chunks: [...append.chunks, tokens(4, ['d'])], tokensOut: 4 };
+    expect(await appendChunks(opened.db, [more])).toEqual(new Set([task.id]));
+    expect(await appendChunks(opened.db, [append])).toEqual(new Set());
     const page = await readLog(opened.db, task.id, { afterOrd: -1, afterSeq: -1, limit: 10 });
-    expect(page.map((chunk) => chunk.kind)).toEqual(['started', 'tokens']);
+    expect(page.map((chunk) => chunk.kind)).toEqual(['started', 'tokens', 'tokens']);
     expect(page[1]?.payload).toEqual(['a', '\u0000', '\ud800']);
-    expect(await readLog(opened.db, task.id, { afterOrd: -1, afterSeq: 3, limit: 10 })).toEqual([]);
+    expect(await readLog(opened.db, task.id, { afterOrd: -1, afterSeq: 4, limit: 10 })).toEqual([]);
   });
 
   it('is closed for ever by finish: one ending, lease released, nothing after', async () => {

@@ -12,12 +12,8 @@ export interface TaskFacts {
   readonly strict: boolean;
   readonly attempts: number;
   readonly endedMs: number | null;
-  /** Terminal events in its log. */
-  readonly ends: number;
   readonly seams: number;
   /** Of its log. */
-  readonly tokens: number;
-  readonly lastTokenSeq: number;
   readonly text: string;
 }
 
@@ -45,9 +41,6 @@ export interface Facts {
   readonly tasks: ReadonlyMap<string, TaskFacts>;
   readonly leases: readonly LeaseFacts[];
   readonly replicas: readonly ReplicaFacts[];
-  /** Pairs of leases that held one slot at the same time. */
-  readonly overlaps: readonly { readonly one: string; readonly other: string; readonly slot: string }[];
-  readonly queued: number;
   /** Per pool: changes of state of its replicas, by the state they led to. */
   readonly changes: readonly { readonly poolId: string; readonly state: string; readonly count: number }[];
   readonly crashes: readonly { readonly poolId: string; readonly fault: string; readonly count: number }[];
@@ -57,12 +50,10 @@ const TASKS = `
 SELECT t.id, t.pool_id AS "poolId", t.status::text AS status, t.error->>'code' AS code, t.error->>'message' AS message,
   t.determinism = 'strict' AS strict, t.attempts,
   (extract(epoch FROM t.ended_at) * 1000)::float8 AS "endedMs",
-  (SELECT count(*)::int FROM stream_chunks c WHERE c.task_id = t.id AND c.kind IN ('end', 'error')) AS ends,
   (SELECT count(*)::int FROM stream_chunks c WHERE c.task_id = t.id AND c.kind = 'seam') AS seams,
-  coalesce((SELECT max(c.last_seq) FROM stream_chunks c WHERE c.task_id = t.id AND c.kind = 'tokens'), 0) AS "lastTokenSeq",
-  coalesce(log.tokens, 0) AS tokens, coalesce(log.text, '') AS text
+  coalesce(log.text, '') AS text
 FROM tasks t LEFT JOIN LATERAL (
-  SELECT count(*)::int AS tokens, string_agg(x.token, '' ORDER BY c.ord, x.n) AS text
+  SELECT string_agg(x.token, '' ORDER BY c.ord, x.n) AS text
   FROM stream_chunks c, json_array_elements_text(c.payload) WITH ORDINALITY AS x(token, n)
   WHERE c.task_id = t.id AND c.kind = 'tokens'
 ) log ON true`;
@@ -72,14 +63,6 @@ SELECT l.id, l.task_id AS "taskId", r.pool_id AS "poolId", l.replica_id AS "repl
   (extract(epoch FROM l.acquired_at) * 1000)::float8 AS "fromMs",
   (extract(epoch FROM l.released_at) * 1000)::float8 AS "untilMs"
 FROM leases l JOIN replicas r ON r.id = l.replica_id ORDER BY l.id`;
-
-// A time is that of its statement's begin: a claim that begins a moment before the lease in its way is given back waits for
-// that in the unique index, and is in by then as the one holder. So a second is allowed.
-const OVERLAPS = `
-SELECT a.id AS one, b.id AS other, a.replica_id || '/' || a.slot AS slot FROM leases a JOIN leases b
-  ON a.replica_id = b.replica_id AND a.slot = b.slot AND a.id < b.id
-  AND a.acquired_at < coalesce(b.released_at, 'infinity')
-  AND b.acquired_at + interval '1 second' < coalesce(a.released_at, 'infinity')`;
 
 const REPLICAS = `
 SELECT id, pool_id AS "poolId", state::text AS state, mark, last_error AS "lastError" FROM replicas ORDER BY id`;
@@ -96,13 +79,10 @@ export async function replicasOf(database: HomeDatabase): Promise<ReplicaFacts[]
 
 export async function readFacts(database: HomeDatabase): Promise<Facts> {
   const tasks = await rows<TaskFacts>(database, TASKS);
-  const [depth] = await rows<{ queued: number }>(database, 'SELECT sum(depth)::int AS queued FROM queue_lanes');
   return {
     tasks: new Map(tasks.map((task) => [task.id, task])),
     leases: await rows<LeaseFacts>(database, LEASES),
     replicas: await replicasOf(database),
-    overlaps: await rows<Facts['overlaps'][number]>(database, OVERLAPS),
-    queued: depth?.queued ?? -1,
     changes: await rows<Facts['changes'][number]>(database, CHANGES),
     crashes: await rows<Facts['crashes'][number]>(database, CRASHES),
   };

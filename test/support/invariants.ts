@@ -1,113 +1,130 @@
-/** What must hold in the database once a control plane is quiet, whatever befell it; every breach in words. */
-import { chainOf } from '../../src/services/streams/log.js';
-import { receiptIn } from '../../src/services/transcript.js';
-import type { TestDatabase } from './database.js';
+/**
+ * I1 to I14: what must hold once a control plane is quiet, whatever befell it. A suite gives the evidence it has; a check
+ * that lacks its own says so and does not count as passed. Every breach is told in words.
+ */
+import { expect } from 'vitest';
+import { pollUntil } from '../../src/runtime/wait.js';
+import { type Asked, type Facts, readFacts } from './invariantFacts.js';
+import { SYSTEM_CHECKS } from './invariantSystem.js';
+import { TASK_CHECKS } from './invariantTasks.js';
+import type { Sample } from './metrics.js';
+import type { SseFrame } from './rest.js';
 
-interface Task {
-  readonly id: string;
-  readonly status: string;
-  readonly strict: boolean;
-  readonly chunks: number;
-  readonly attempts: number;
-  readonly leases: number;
-  readonly transcript: unknown;
-  /** The transcript's id is the hash of its content. */
-  readonly isGenuine: boolean | null;
-}
-
-interface Chunk {
+/** A cancel that was confirmed, and what was kept of its task at that moment. */
+export interface Confirmed {
   readonly taskId: string;
-  readonly ord: number;
-  readonly kind: string;
-  readonly first: number;
-  readonly last: number;
-  readonly payload: unknown;
+  readonly status: string;
+  readonly chunks: number;
 }
 
-const TASKS = `
-SELECT t.id, t.status::text, t.determinism = 'strict' AS strict, t.chunks, t.attempts, a.content AS transcript,
-  a.id = 'sha256:' || encode(sha256(convert_to(a.content::text, 'UTF8')), 'hex') AS "isGenuine",
-  (SELECT count(*)::int FROM leases l WHERE l.task_id = t.id) AS leases
-FROM tasks t LEFT JOIN artifacts a ON a.id = t.transcript_id ORDER BY t.queue_seq`;
-const LOGS = `
-SELECT task_id AS "taskId", ord, kind, first_seq AS first, last_seq AS last, payload FROM stream_chunks
-ORDER BY task_id, ord`;
-const HELD = `SELECT id::text, replica_id || '/' || slot AS slot FROM leases WHERE released_at IS NULL`;
-const TWICE_HELD = `
-SELECT a.id::text AS one, b.id::text AS other, a.replica_id || '/' || a.slot AS slot FROM leases a JOIN leases b
-  ON a.replica_id = b.replica_id AND a.slot = b.slot AND a.id < b.id
-  AND a.acquired_at < coalesce(b.released_at, 'infinity') AND b.acquired_at < coalesce(a.released_at, 'infinity')`;
-const COUNTED = 'SELECT coalesce(sum(depth), 0)::int AS depth FROM queue_lanes';
+/** What a process or a whole control plane takes, to be compared with what it took before. */
+export type Floor = Readonly<Record<string, number>>;
 
-/** @param acknowledged by id, the text that an undisturbed run gives; null where any is right. */
-export async function breachesOf(
-  database: Pick<TestDatabase, 'query'>,
-  acknowledged: ReadonlyMap<string, string | null>,
-): Promise<string[]> {
-  const breaches: string[] = [];
-  const tasks = await database.query<Task>(TASKS);
-  const known = new Set(tasks.map(({ id }) => id));
-  const logs = new Map<string, Chunk[]>(tasks.map(({ id }) => [id, []]));
-  for (const chunk of await database.query<Chunk>(LOGS)) logs.get(chunk.taskId)?.push(chunk);
-  for (const id of acknowledged.keys()) if (!known.has(id)) breaches.push(`task ${id} was acknowledged and is lost`);
-  for (const task of tasks) {
-    const log = logs.get(task.id) ?? [];
-    const right = acknowledged.get(task.id) ?? null;
-    const found = [...ofEnding(task, log), ...ofLog(log), ...ofReceipt(task, log), ...ofText(task, log, right)];
-    breaches.push(...found.map((breach) => `task ${task.id} (${task.status}, ${task.attempts} attempts): ${breach}`));
+export interface Evidence {
+  readonly database: Asked;
+  /** By id, of every acknowledged submission: the text that an undisturbed run gives; null where any is right. */
+  readonly acknowledged?: ReadonlyMap<string, string | null>;
+  /** Everything that readers saw, over all their connections. `mayBeAhead`: tokens were shown that a death then took. */
+  readonly readers?: readonly {
+    readonly taskId: string;
+    readonly frames: readonly SseFrame[];
+    readonly mayBeAhead?: boolean;
+  }[];
+  /** Where ended streams can be read again, from a place in their middle. */
+  readonly doors?: readonly string[];
+  /** The answers to equal submissions, by task. */
+  readonly repeated?: ReadonlyMap<string, readonly unknown[]>;
+  readonly cancels?: readonly Confirmed[];
+  /** Engine processes that live. */
+  readonly processes?: readonly { readonly pid: number; readonly mark: string }[];
+  /** No task may have waited longer. */
+  readonly patienceMs?: number;
+  /** What was seen before a restart, and after it. */
+  readonly views?: readonly { readonly what: string; readonly before: unknown; readonly after: unknown }[];
+  /** `slack`: by how much each may exceed what it was. */
+  readonly floors?: readonly {
+    readonly what: string;
+    readonly before: Floor;
+    readonly after: Floor;
+    readonly slack: Floor;
+  }[];
+  /** As they are told now, by all nodes that worked on this database, none of which was started anew. */
+  readonly metrics?: () => Promise<readonly ReadonlyMap<string, readonly Sample[]>[]>;
+  /** Completions that the engines began for tasks. */
+  readonly engineRuns?: number;
+}
+
+export interface Found {
+  /** How many things were looked at; null: the evidence for this was not given. */
+  readonly checked: number | null;
+  readonly breaches: readonly string[];
+}
+
+export interface Check {
+  readonly invariant: `I${number}`;
+  readonly name: string;
+  readonly look: (facts: Facts, evidence: Evidence) => Found | Promise<Found>;
+}
+
+export interface Verdict extends Found {
+  readonly invariant: string;
+  readonly name: string;
+}
+
+const CHECKS: readonly Check[] = [...TASK_CHECKS, ...SYSTEM_CHECKS].sort(
+  (one, other) => Number(one.invariant.slice(1)) - Number(other.invariant.slice(1)),
+);
+
+export async function verdictsOn(evidence: Evidence): Promise<Verdict[]> {
+  const facts = await readFacts(evidence.database);
+  const verdicts: Verdict[] = [];
+  for (const { invariant, name, look } of CHECKS) {
+    verdicts.push({ invariant, name, ...(await look(facts, evidence)) });
   }
-  for (const { id, slot } of await database.query<{ id: string; slot: string }>(HELD))
-    breaches.push(`lease ${id} of ${slot} is still held`);
-  for (const { one, other, slot } of await database.query<{ one: string; other: string; slot: string }>(TWICE_HELD))
-    breaches.push(`leases ${one} and ${other} held ${slot} at the same time`);
-  const [lanes] = await database.query<{ depth: number }>(COUNTED);
-  if (lanes?.depth !== 0) breaches.push(`the lanes count ${lanes?.depth} waiting tasks`);
-  return breaches;
+  return verdicts;
 }
 
-function* ofEnding(task: Task, log: readonly Chunk[]): Generator<string> {
-  if (!['SUCCEEDED', 'FAILED', 'CANCELED', 'DROPPED', 'EXPIRED'].includes(task.status)) yield 'it has not ended';
-  const ends = log.filter(({ kind }) => kind === 'end' || kind === 'error');
-  if (ends.length !== 1 || log.at(-1) !== ends[0]) yield `its log has ${ends.length} ends, or goes on after one`;
-  if (task.chunks !== log.length) yield `it counts ${task.chunks} chunks and has ${log.length}`;
-  if (task.leases !== task.attempts) yield `it had ${task.leases} leases`;
+/** Every breach with its invariant. */
+export async function breachesOf(evidence: Evidence): Promise<string[]> {
+  return breachesIn(await verdictsOn(evidence));
 }
 
-/** Places follow each other, and so do the tokens; the end stands behind the last. */
-function* ofLog(log: readonly Chunk[]): Generator<string> {
-  if (log.some(({ ord }, place) => ord !== place)) yield `its chunks are numbered ${log.map(({ ord }) => ord)}`;
-  if (log.filter(({ kind }) => kind === 'started').length > 1) yield 'it started twice';
-  let seq = 0;
-  for (const { kind, first, last, payload } of log) {
-    if (kind === 'tokens') {
-      if (first !== seq + 1 || textsOf(payload).length !== last - first + 1)
-        yield `tokens ${first} to ${last} follow ${seq}`;
-      seq = last;
-    } else if (kind === 'end' || kind === 'error') {
-      if (last !== seq + 1) yield `its end is number ${last} after ${seq} tokens`;
-    } else if (last !== seq) yield `${kind} stands at ${last}, after ${seq} tokens`;
+function breachesIn(verdicts: readonly Verdict[]): string[] {
+  return verdicts.flatMap(({ invariant, breaches }) => breaches.map((breach) => `${invariant}: ${breach}`));
+}
+
+export function tableOf(title: string, verdicts: readonly Verdict[]): string {
+  const rows = verdicts.map(({ invariant, name, checked, breaches }) => {
+    const count = checked === null ? 'not checked' : String(checked);
+    return `  ${invariant.padEnd(4)}${name.padEnd(62)}${count.padStart(11)}${String(breaches.length).padStart(11)}`;
+  });
+  return [
+    `invariants, ${title}`,
+    `  ${''.padEnd(66)}${'checked'.padStart(11)}${'breaches'.padStart(11)}`,
+    ...rows,
+  ].join('\n');
+}
+
+/**
+ * Prints the table, and fails with every breach. What is still being let go of is waited for.
+ * @param options.settleMs a slot is given back a moment after its task's end is told.
+ */
+export async function expectInvariants(
+  title: string,
+  evidence: Evidence,
+  options: { readonly settleMs?: number } = {},
+): Promise<Verdict[]> {
+  const deadlineMs = options.settleMs ?? 15_000;
+  let verdicts: Verdict[] = [];
+  const isSound = async () => {
+    verdicts = await verdictsOn(evidence);
+    return breachesIn(verdicts).length === 0;
+  };
+  try {
+    await pollUntil(isSound, { everyMs: 50, deadlineMs });
+    expect(breachesIn(verdicts)).toEqual([]);
+  } finally {
+    console.log(tableOf(title, verdicts));
   }
-}
-
-function* ofReceipt(task: Task, log: readonly Chunk[]): Generator<string> {
-  if (task.transcript === null) yield 'it has no transcript';
-  else if (task.isGenuine !== true) yield 'its transcript is not what its id says';
-  const receipt = receiptIn(task.transcript);
-  if (receipt === null && task.status === 'SUCCEEDED') yield 'it has no receipt';
-  if (receipt !== null && receipt.chainHash !== chainOf(tokensIn(log))) yield 'its receipt is of other tokens';
-}
-
-function* ofText(task: Task, log: readonly Chunk[], right: string | null): Generator<string> {
-  if (right === null) return;
-  const text = tokensIn(log).join('');
-  if (task.status !== 'SUCCEEDED') yield 'it did not succeed';
-  else if (task.strict && text !== right) yield `its text is "${text}", undisturbed "${right}"`;
-}
-
-function tokensIn(log: readonly Chunk[]): string[] {
-  return log.filter(({ kind }) => kind === 'tokens').flatMap(({ payload }) => textsOf(payload));
-}
-
-function textsOf(payload: unknown): readonly string[] {
-  return Array.isArray(payload) ? payload : [];
+  return verdicts;
 }

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { sendSignal } from '../../src/host/procfs.js';
+import { readStat, sendSignal } from '../../src/host/procfs.js';
 import { pollUntil } from '../../src/runtime/wait.js';
 import { endsWithFile, inTime } from './lifetimes.js';
 
@@ -158,6 +158,18 @@ export function processesOf(home: string): number[] {
       return nodeId !== '' && environment.includes(`LLAMA_ORCH_MARK=${nodeId}`);
     })
     .map(Number);
+}
+
+/** The engines of a data directory that live, helpers left out. */
+export function enginesOf(home: string): { readonly pid: number; readonly mark: string }[] {
+  const nodeId = readOrEmpty(join(home, 'run', 'node-id')).trim();
+  return processesOf(home).flatMap((pid) => {
+    const entries = readOrEmpty(`/proc/${pid}/environ`).split('\0');
+    const mark = entries
+      .find((entry) => entry.startsWith(`LLAMA_ORCH_MARK=${nodeId}/`))
+      ?.slice('LLAMA_ORCH_MARK='.length);
+    return mark === undefined || readStat(pid)?.groupId !== pid ? [] : [{ pid, mark }];
+  });
 }
 
 export function killProcessesOf(home: string): void {

@@ -24,6 +24,8 @@ export interface WorldOptions {
   readonly config?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly configDir?: string;
+  /** Where all is kept; by default a database of its own, in the server of all tests. */
+  readonly database?: TestDatabase;
   /** The way to its database, which has this URL. */
   readonly databaseUrl?: (url: string) => Promise<string>;
   /** True: pools that are not ready are what the test is about. */
@@ -78,10 +80,12 @@ async function rowsFollow(database: TestDatabase): Promise<void> {
 
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const home = await mkdtemp(join(tmpdir(), 'llama-orch-world-'));
-  const database = await createDatabase().catch(async (error: unknown) => {
-    await rm(home, { recursive: true, force: true });
-    throw error;
-  });
+  const database =
+    options.database ??
+    (await createDatabase().catch(async (error: unknown) => {
+      await rm(home, { recursive: true, force: true });
+      throw error;
+    }));
   const lines: string[] = [];
   const logTo = new Writable({
     write: (chunk, _encoding, done) => {

@@ -82,6 +82,8 @@ function together(here: Candidate, there: PoolElsewhere | null): Candidate {
 
 function candidateOf(pool: PoolElsewhere): Candidate {
   const { id, engine, modelRef, contextLength, deviceMask, draining, ready, recoverable } = pool;
-  const offers = offersOf(pool.workloads, DIALECTS[engine].workloadFixes);
+  const dialect = DIALECTS[engine];
+  const workloads = pool.workloads.length === 0 ? dialect.workloads(null) : pool.workloads;
+  const offers = offersOf(workloads, dialect.workloadFixes);
   return { id, engine, modelRef, contextLength, deviceMask, draining, ready: ready && !draining, recoverable, offers };
 }

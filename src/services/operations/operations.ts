@@ -62,13 +62,19 @@ export class Operations {
     work: OperationWork,
   ): Promise<string> {
     const { clock, nodeId } = this.#deps;
-    // Its row may be closed already, by a node that took this one for lost: what it does to the pool goes on.
+    // Its row may be closed already, by a node that took this one for lost: until it finds that, it acts on the pool.
     const atWork = this.#busy.get(poolId);
     if (atWork !== undefined) throw new RefusalError(underWay(poolId, atWork));
     const id = randomUUID();
     const course = planned(kind);
     const row = { id, poolId, kind, steps: course.steps, input, createdAtMs: clock.nowMs(), nodeId };
-    await this.#insert(row);
+    this.#busy.set(poolId, nameOf({ kind, id }));
+    try {
+      await this.#insert(row);
+    } catch (error) {
+      this.#busy.delete(poolId);
+      throw error;
+    }
     const deps = { ...this.#deps, feed: this.#feed, signal: this.#stop.signal };
     const run = this.#carryOut(new OperationRun({ id, poolId, kind }, course, deps), work)
       .catch((error: unknown) => this.#deps.telemetry.backgroundFailure(kind.toLowerCase(), error))
@@ -78,7 +84,6 @@ export class Operations {
         this.#ours.delete(id);
       });
     this.#running.add(run);
-    this.#busy.set(poolId, nameOf({ kind, id }));
     return id;
   }
 
@@ -132,9 +137,9 @@ export class Operations {
   async #carryOut(run: OperationRun, work: OperationWork): Promise<void> {
     const label = run.facts.kind.toLowerCase();
     await this.#record(run.facts, `${label}_started`, `${label} started`, {});
-    await run.begin();
     let outcome: Outcome;
     try {
+      await run.begin();
       outcome = await work(run);
     } catch (error) {
       const reason = reasonOf(error);
@@ -144,7 +149,7 @@ export class Operations {
     // Whoever reads its end may begin the next one; until that is written, the row stands in the way.
     this.#busy.delete(run.facts.poolId);
     await run.end(outcome);
-    const facts = { end: outcome.end, ...outcome.facts };
+    const facts = { end: outcome.end, ...outcome.facts, ...(run.isClosed && { closed_elsewhere: true }) };
     await this.#record(run.facts, `${label}_ended`, `${label}: ${outcome.outcome}`, facts);
   }
 

@@ -2,6 +2,7 @@
 import { RefusalError } from '../../core/errors.js';
 import {
   courseAfter,
+  isOver,
   type OperationCourse,
   type OperationEnd,
   type OperationEvent,
@@ -13,7 +14,7 @@ import type { Reason } from '../../core/pool.js';
 import type { Clock } from '../../runtime/clock.js';
 import { delay } from '../../runtime/wait.js';
 import type { Database } from '../../store/database.js';
-import { updateOperation } from '../../store/operations.js';
+import { readOperation, updateOperation } from '../../store/operations.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { OperationFeed } from './feed.js';
 
@@ -45,6 +46,15 @@ export const INTERRUPTED: Reason = {
   fix: 'Start it again.',
 };
 
+export const CLOSED: Reason = {
+  code: 'INTERRUPTED',
+  message: 'Another node took this one for lost and closed the operation.',
+  fix: 'Start it again.',
+};
+
+/** Steps of a reload that leave its pool whole: they are done whoever has closed its row. */
+const WAY_BACK: ReadonlySet<StepName> = new Set(['stop_old', 'roll_back', 'grant_leases']);
+
 export function reasonOf(error: unknown): Reason {
   if (error instanceof StepFailure) return error.reason;
   if (error instanceof RefusalError) {
@@ -75,6 +85,7 @@ export class OperationRun {
   #course: OperationCourse;
   #revision = 0;
   #startedAtMs: number | null = null;
+  #closed = false;
 
   constructor(facts: RunFacts, course: OperationCourse, deps: RunDeps) {
     this.facts = facts;
@@ -91,13 +102,23 @@ export class OperationRun {
     if (this.signal.aborted) throw new StepFailure(INTERRUPTED);
   }
 
+  /** Its row was closed by somebody else, and the pool may be in the hands of another operation. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** @throws StepFailure when its row is closed. */
   async begin(): Promise<void> {
     this.#startedAtMs = this.#deps.clock.nowMs();
     this.#take({ type: 'begin' });
     await this.#write();
+    if (this.#closed) throw new StepFailure(CLOSED);
   }
 
-  /** Does one step; what `work` says becomes its detail, what it throws fails the step and goes on to the caller. */
+  /**
+   * Does one step; what `work` says becomes its detail, what it throws fails the step and goes on to the caller.
+   * @throws StepFailure without doing it, when the control plane stops or its row is closed.
+   */
   async step<Result>(name: StepName, work: (say: (detail: string) => void) => Promise<Result>): Promise<Result> {
     this.checkStop();
     const { clock } = this.#deps;
@@ -105,6 +126,8 @@ export class OperationRun {
     await this.#write();
     let detail: string | null = null;
     try {
+      const isWayBack = this.facts.kind === 'RELOAD' && WAY_BACK.has(name);
+      if (this.#closed && !isWayBack) throw new StepFailure(CLOSED);
       const result = await work((said) => {
         detail = said;
       });
@@ -170,5 +193,15 @@ export class OperationRun {
       ...end,
     });
     if (record !== null) this.#deps.feed.publish(record);
+    else await this.#findClosed(end.endedAtMs);
+  }
+
+  /** Nothing was taken: the end is there already, either ours, whose answer was lost, or somebody else's. */
+  async #findClosed(endedAtMs: number | null): Promise<void> {
+    const row = await readOperation(this.#deps.db, this.facts.id);
+    if (row === null || !isOver(row.state)) return;
+    const isOurs = endedAtMs !== null && row.state === this.#course.state && row.endedAt?.getTime() === endedAtMs;
+    this.#closed = !isOurs;
+    this.#deps.feed.publish(row);
   }
 }
