@@ -72,3 +72,9 @@ Feature: Drain
       | __typename | Conflict |
       | field      | pool     |
       | message    | /drain/  |
+    When I cancel "a"
+    Then the pool "chat" shows:
+      | operation | none |
+    When I resume "chat"
+    Then the pool "chat" shows:
+      | ready | true |
