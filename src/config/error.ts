@@ -1,11 +1,23 @@
 /** What is wrong with the configuration, as data, and the one error that carries it. No value of the user's is ever part of it. */
 
+/** Both from 1. */
+export interface Position {
+  readonly line: number;
+  readonly column: number;
+}
+
+/** What a file holds, and where: of a key that is not there, the nearest thing around it. */
+export interface ParsedFile {
+  readonly data: unknown;
+  readonly positionOf: (path: readonly PropertyKey[]) => Position;
+}
+
 /** One thing to mend. `message` reads "what is wrong — how to fix". */
 export interface ConfigProblem {
   /** The file as the user named it, or `environment`. */
   readonly source: string;
-  /** Where in the file, both from 1; null where no place can be named. */
-  readonly position: { readonly line: number; readonly column: number } | null;
+  /** Where in the file; null where no place can be named. */
+  readonly position: Position | null;
   /** The key, e.g. `pools[0].engine`, or the variable's name; empty for the file as a whole. */
   readonly path: string;
   readonly message: string;
@@ -31,4 +43,9 @@ export class ConfigError extends Error {
     this.name = 'ConfigError';
     this.problems = problems;
   }
+}
+
+/** Throws the ConfigError for a file that cannot be read as a whole. */
+export function failFile(file: string, message: string, cause?: unknown): never {
+  throw new ConfigError([{ source: file, position: null, path: '', message }], { cause });
 }

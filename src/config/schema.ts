@@ -13,6 +13,21 @@ const durationMs = z
   .min(1)
   .max(7 * 24 * 3600 * 1000);
 
+const hostName = z
+  .string()
+  .regex(
+    /^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/,
+    {
+      error: 'is not a host name — write e.g. gpu-box.local, without https:// and without a port',
+    },
+  );
+
+const webOrigin = z
+  .string()
+  .refine((value) => /^https?:\/\//.test(value) && URL.canParse(value) && new URL(value).origin === value, {
+    error: 'is not an origin — write e.g. https://dash.example.org or http://localhost:3000, without a path',
+  });
+
 const TrustPolicySchema = z.strictObject({
   mode: z.enum(['strict', 'permissive']).default('permissive'),
   allowed_registries: z.array(text).default([]),
@@ -179,6 +194,10 @@ const ConfigFields = z.strictObject({
           error: `is not an address to listen on — ${ADDR_FIX}`,
         })
         .optional(),
+      /** What callers may call us beside localhost, e.g. the name that a proxy or the local network has for us. */
+      allowed_hosts: z.array(hostName).max(100).default([]),
+      /** Whose pages may call us through a browser beside our own (CORS). */
+      allowed_origins: z.array(webOrigin).max(100).default([]),
     })
     .prefault({}),
   database: z

@@ -3,6 +3,7 @@
  * verdict of the rule that refused it, or its score parts. The same functions answer what-if questions.
  */
 import { type Engine, invalid, type Refusal, unavailable } from './errors.js';
+import { shownRef } from './shownRef.js';
 import { NO_FIX, type Offers, type Workload } from './workload.js';
 
 export interface PlacementOverrides {
@@ -121,7 +122,8 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
   PIN: (pool, { placement }) =>
     placement.mode === 'pin' && placement.pinPoolId !== pool.id ? 'not the pinned pool' : null,
   ENGINE: (pool, { engine }) => (pool.engine === engine ? null : `engine is ${pool.engine}, not ${engine}`),
-  MODEL: (pool, { modelRef }) => (pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${modelRef}`),
+  MODEL: (pool, { modelRef }) =>
+    pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${shownRef(modelRef)}`,
   WORKLOAD: ({ offers = COMPLETIONS_ALONE }, { workload }) =>
     offers[workload] === null ? null : `does not take ${workload} tasks: ${offers[workload]}`,
   CONTEXT: (pool, { ctx }) =>
@@ -215,7 +217,7 @@ function whyNone(
   }
   if (ofEngine.length === 0) return invalid('engine', `no pool runs the engine ${request.engine}`);
   if (ofModel.length === 0) {
-    return invalid('model_ref', `no ${request.engine} pool serves the model "${request.modelRef}"`);
+    return invalid('model_ref', `no ${request.engine} pool serves the model "${shownRef(request.modelRef)}"`);
   }
   const fixes = ofModel.map(({ offers = COMPLETIONS_ALONE }) => offers[request.workload]);
   const [fix] = fixes;

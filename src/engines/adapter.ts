@@ -7,6 +7,8 @@ import type { Engine } from '../core/errors.js';
 export interface CompletionRequest {
   /** Names this run to the engine and to `cancel`; unique among the runs of this control plane. */
   readonly requestId: string;
+  /** Goes along as X-Correlation-Id, for the logs of what is between us and the engine; printable ASCII. */
+  readonly correlationId?: string;
   readonly prompt: string;
   /** Upper bound of generated tokens, > 0. */
   readonly maxTokens: number;
@@ -98,14 +100,16 @@ export interface CancelOutcome {
 }
 
 export interface EmbeddingRequest {
-  /** As that of a completion. */
+  /** As those of a completion. */
   readonly requestId: string;
+  readonly correlationId?: string;
   /** At least one. */
   readonly inputs: readonly string[];
 }
 
 export interface RerankRequest {
   readonly requestId: string;
+  readonly correlationId?: string;
   readonly query: string;
   /** At least one. */
   readonly documents: readonly string[];

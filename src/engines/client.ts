@@ -52,6 +52,17 @@ interface Run {
   seen: boolean;
 }
 
+interface UnaryRun {
+  readonly requestId: string;
+  readonly correlationId: string | undefined;
+  /** As how many requests the engine may count it, at most. */
+  readonly parts: number;
+}
+
+function named(call: HttpCall, correlationId = ''): HttpCall {
+  return correlationId === '' ? call : { ...call, headers: { 'x-correlation-id': correlationId } };
+}
+
 /** What a look at the engine after a cancel showed. */
 export interface CancelLook {
   /** null: the engine cannot be looked into. */
@@ -178,7 +189,7 @@ export class EngineClient {
    * under way, and is cancelled like a completion.
    */
   async unary<T>(
-    { requestId, parts }: { readonly requestId: string; readonly parts: number },
+    { requestId, correlationId, parts }: UnaryRun,
     call: HttpCall,
     schema: z.ZodType<T>,
     signal: AbortSignal,
@@ -186,7 +197,7 @@ export class EngineClient {
     const run = this.#enter(requestId, { parts, unary: true });
     using either = within(null, signal, run.abort.signal);
     try {
-      const answer = await this.#http.json(call, schema, either.signal, this.#idleTimeoutMs);
+      const answer = await this.#http.json(named(call, correlationId), schema, either.signal, this.#idleTimeoutMs);
       run.seen = true;
       this.#gaveFrame();
       return answer;
@@ -288,7 +299,7 @@ export class EngineClient {
     run: Run,
   ): AsyncGenerator<readonly EngineFrame[], void, void> {
     const seen = new StreamMeasure(request.maxTokens);
-    const { body } = await this.#http.open(call, scope, this.#idleTimeoutMs);
+    const { body } = await this.#http.open(named(call, request.correlationId), scope, this.#idleTimeoutMs);
     try {
       const sse = new SseReader(limitsFor(request));
       scope.arm(this.#idleTimeoutMs);

@@ -1,7 +1,8 @@
 /**
  * The HTTP client that every engine dialect uses: one pool of connections to one endpoint. It decides nothing about
  * an engine's meaning; whatever goes wrong becomes an HttpFailure, and the dialect's table says what that stands for.
- * Requests carry only the headers given here: nothing a client of ours sent ever reaches an engine.
+ * Requests carry only the headers given here: of what a client of ours sent, nothing but its correlation id reaches an
+ * engine. (A header that names a conversation would let llama-server go on after we hung up.)
  */
 import { type Dispatcher, Pool } from 'undici';
 import type { z } from 'zod';
@@ -27,6 +28,7 @@ export interface HttpCall {
   readonly path: string;
   /** Sent as JSON. */
   readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Ends a call for whichever comes first: the caller's abort or a deadline that the owner arms and disarms. */
@@ -186,7 +188,7 @@ export class EngineHttpClient {
     return this.#pool.request({
       method: call.method,
       path: call.path,
-      headers: hasBody ? { ...this.#headers, 'content-type': 'application/json' } : this.#headers,
+      headers: { ...this.#headers, ...(hasBody && { 'content-type': 'application/json' }), ...call.headers },
       ...(hasBody && { body: JSON.stringify(call.body) }),
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,

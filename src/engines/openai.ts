@@ -19,25 +19,25 @@ const rerankSchema = z.object({
 /** @param named what else the body needs, e.g. the model. */
 export async function embedAt(
   client: EngineClient,
-  { requestId, inputs }: EmbeddingRequest,
+  { requestId, correlationId, inputs }: EmbeddingRequest,
   named: Readonly<Record<string, unknown>>,
   signal: AbortSignal,
 ): Promise<Embeddings> {
   const body = { ...named, input: inputs, encoding_format: 'float' };
   const call = { method: 'POST', path: '/v1/embeddings', body } as const;
-  const run = { requestId, parts: inputs.length };
+  const run = { requestId, correlationId, parts: inputs.length };
   const answer = await client.offered('embeddings', () => client.unary(run, call, embeddingsSchema, signal));
   return orderedVectors(answer, inputs.length, client.failures);
 }
 
 export async function rerankAt(
   client: EngineClient,
-  { requestId, query, documents }: RerankRequest,
+  { requestId, correlationId, query, documents }: RerankRequest,
   named: Readonly<Record<string, unknown>>,
   signal: AbortSignal,
 ): Promise<Ranking> {
   const call = { method: 'POST', path: '/v1/rerank', body: { ...named, query, documents } } as const;
-  const run = { requestId, parts: documents.length };
+  const run = { requestId, correlationId, parts: documents.length };
   const answer = await client.offered('reranking', () => client.unary(run, call, rerankSchema, signal));
   return rankingOf(answer, documents.length, client.failures);
 }

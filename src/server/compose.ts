@@ -6,7 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
-import { checkExposure, isLoopback, listenAddress } from '../config/environment.js';
+import { checkExposure, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
 import type { GpuEvent } from '../core/gpu.js';
@@ -60,10 +60,13 @@ import type { Database } from '../store/database.js';
 import { Telemetry } from '../telemetry/events.js';
 import { createLogger } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { keepSecret } from '../telemetry/secrets.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
+import { identityRules } from './identity.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
 import { SIM_ENTRY } from './paths.js';
+import { secretsOf } from './secrets.js';
 
 const HTTP_GRACE_MS = 2_000;
 const POOLS_READY_DEADLINE_MS = 15_000;
@@ -88,6 +91,7 @@ export interface ControlPlane extends AsyncDisposable {
 
 /** @throws StartupError | ConfigError with a cause and a fix; nothing is left running then. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  keepSecret(secretsOf(options.environment, options.config));
   const telemetry = new Telemetry(createLogger(options.logTo), createMetrics());
   const scope = new Scope((name, error) => {
     if (error !== undefined) telemetry.log.error({ step: name, err: error }, 'closing failed');
@@ -107,11 +111,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   for (const note of notBuiltYet(config)) telemetry.log.warn({ human: note }, 'setting without effect');
   const dataDir = await openDataDir(environment.homeDir);
   scope.defer('data directory', async () => dataDir[Symbol.asyncDispose]());
-  const rules = {
-    token: environment.secrets.authToken,
-    loopbackOnly: isLoopback(address.host),
-    loopbackIsFree: environment.authOptional,
-  };
+  const rules = identityRules(environment, address, config.server);
   const server = new HttpServer({ rules, telemetry });
   const url = await listen(server, address);
   scope.defer('http server', () => server.close(HTTP_GRACE_MS));

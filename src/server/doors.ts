@@ -4,6 +4,7 @@ import type { Environment } from '../config/environment.js';
 import { controlRoutes } from '../rest/control.js';
 import { dataRoutes } from '../rest/data.js';
 import { type Route, sendJson } from '../rest/router.js';
+import { workerRoutes } from '../rest/workers.js';
 import { buildSchema } from '../schema/schema.js';
 import type { Services } from '../services/services.js';
 import type { Supervisor } from '../services/supervision/supervisor.js';
@@ -12,7 +13,7 @@ import type { Telemetry } from '../telemetry/events.js';
 import { createGraphiQL } from './graphiql.js';
 import { createGraphQLDoor } from './graphql.js';
 import type { Doors } from './http.js';
-import { bearerOf, checkToken, type IdentityRules, identityOf } from './identity.js';
+import { bearerOf, checkToken, type IdentityRules, identityOf, requireToken } from './identity.js';
 
 export interface DoorsOptions {
   readonly services: Services;
@@ -47,17 +48,25 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
     onInternalError: (error, correlationId) =>
       telemetry.log.error({ correlation_id: correlationId, err: error }, 'GraphQL operation failed'),
     authorize: (params, request) => {
-      const peer = { remoteAddress: request.socket.remoteAddress ?? '' };
+      const caller = { headers: request.headers, remoteAddress: request.socket.remoteAddress ?? '' };
       const token = socketToken(params, request);
-      identities.set(request, identityOf(token, rules));
-      return checkToken(token, peer, rules) === null;
+      const denial = checkToken(token, caller, rules);
+      const correlationId = correlation.get(request) ?? '';
+      if (denial === null) {
+        identities.set(request, identityOf(token, rules));
+        return { ok: true, acknowledge: { correlationId } };
+      }
+      telemetry.denied(denial.name, denial.code, correlationId);
+      return { ok: false, reason: denial.name };
     },
+    correlationOf: (request) => correlation.get(request) ?? '',
   });
   const graphiql = createGraphiQL({ title: 'llama-orch' });
   return {
     routes: [
       ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
       ...controlRoutes(services),
+      ...workerRoutes({ telemetry, requireToken: ({ headers }) => requireToken(headers, rules) }),
       ...operationalRoutes(supervisor, telemetry),
     ],
     graphql: (req, res, correlationId) => {

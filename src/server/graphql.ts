@@ -7,14 +7,20 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { ExecutionArgs, GraphQLError, GraphQLSchema } from 'graphql';
+import { type ExecutionArgs, GraphQLError, type GraphQLSchema, getOperationAST } from 'graphql';
 import type { SubscribePayload } from 'graphql-ws';
 import { createYoga } from 'graphql-yoga';
 import type { GraphQLContext } from '../schema/context.js';
 import { ErrorShaper, type OnInternalError } from './graphqlErrors.js';
 import { DOCUMENT_LIMITS, type DocumentLimits } from './graphqlLimits.js';
 import { useDocumentLimits, useErrorShaping, useJsonOnly, useOperationTimeout } from './graphqlPlugins.js';
-import { GraphQLSockets, SOCKET_LIMITS, type SocketExtra, type SocketLimits } from './graphqlSocket.js';
+import {
+  GraphQLSockets,
+  SOCKET_LIMITS,
+  type SocketExtra,
+  type SocketLimits,
+  type SocketPipeline,
+} from './graphqlSocket.js';
 
 export interface GraphQLLimits extends DocumentLimits, SocketLimits {
   readonly maxBodyBytes: number;
@@ -36,11 +42,9 @@ export interface GraphQLDoorOptions {
   readonly onInternalError: OnInternalError;
   /** Refuses an upgrade with a status before any socket exists; null lets it pass. Host, Origin and headers belong here. */
   readonly beforeUpgrade?: (request: IncomingMessage) => number | null;
-  /** Looks at the payload of `connection_init`, where browsers put their token; false closes with 4403. */
-  readonly authorize?: (
-    connectionParams: Readonly<Record<string, unknown>>,
-    request: IncomingMessage,
-  ) => boolean | Promise<boolean>;
+  /** Looks at the payload of `connection_init`, where browsers put their token. */
+  readonly authorize?: SocketPipeline['authorize'];
+  readonly correlationOf?: SocketPipeline['correlationOf'];
   readonly endpoint?: string;
   readonly limits?: Partial<GraphQLLimits>;
 }
@@ -81,6 +85,8 @@ function makeYoga(options: GraphQLDoorOptions, limits: GraphQLLimits, shaper: Er
   });
 }
 
+const NO_OPERATION = new GraphQLError('Name the operation: the document has several, or none of that name.');
+
 type Yoga = ReturnType<typeof makeYoga>;
 
 /** The steps of the pipeline for one operation of a socket; `getEnveloped` binds every plugin to it. */
@@ -95,6 +101,8 @@ async function prepare(
     const document = enveloped.parse(payload.query);
     const errors: readonly GraphQLError[] = enveloped.validate(enveloped.schema, document);
     if (errors.length > 0) return shaper.shapeForSocket(errors);
+    // graphql-ws would say so itself, without a code.
+    if (getOperationAST(document, payload.operationName) == null) return shaper.shapeForSocket([NO_OPERATION]);
     const contextValue: unknown = await enveloped.contextFactory();
     return {
       schema: enveloped.schema,
@@ -129,7 +137,8 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
       prepare: (payload, extra) => prepare(yoga, shaper, payload, extra),
       execute: (args) => run(args, 'execute'),
       subscribe: (args) => run(args, 'subscribe'),
-      authorize: (params, request) => options.authorize?.(params, request) ?? true,
+      authorize: (params, request) => options.authorize?.(params, request) ?? { ok: true, acknowledge: {} },
+      correlationOf: (request) => options.correlationOf?.(request) ?? '',
       onInternalError: (error) => options.onInternalError(error, null),
     },
     limits,
@@ -151,7 +160,7 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
     },
     handleUpgrade(request, socket, head) {
       socket.on('error', () => {});
-      const status = disposed ? 503 : (options.beforeUpgrade?.(request) ?? null);
+      const status = disposed || !sockets.hasRoomFor(request) ? 503 : (options.beforeUpgrade?.(request) ?? null);
       if (status === null) sockets.handleUpgrade(request, socket, head);
       else refuseUpgrade(socket, status);
     },

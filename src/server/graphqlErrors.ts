@@ -65,10 +65,17 @@ function refusedField(cause: GraphQLError, outerMessage: string): string | null 
   return Array.isArray(path) ? path.map((part) => String(part?.key ?? part)).join('.') : null;
 }
 
-/** graphql-js quotes the value, which may be a whole prompt: what is wrong and where is enough. */
-function withoutValue(message: string): string {
-  const where = VARIABLE_MESSAGE.exec(message)?.[1];
-  const what = message.slice(message.lastIndexOf('; ') + 2);
+/** What graphql-js says before it quotes a value, of a variable or of the document; it may be a whole prompt. */
+const BEFORE_VALUE = /^(.*? cannot represent [^:]*): |^(Expected value of type "[^"]*"), found /s;
+/** A member of an enumeration is short. */
+const LONG_MEMBER = /^Value "[^"]{40,}"/;
+
+/** What is wrong and where is enough. */
+function withoutValue(cause: string, outer: string): string {
+  const where = VARIABLE_MESSAGE.exec(outer)?.[1];
+  const [, represent, expected] = BEFORE_VALUE.exec(cause) ?? [];
+  const said = represent ?? expected;
+  const what = said === undefined ? cause.replace(LONG_MEMBER, 'The value') : `${said}.`;
   return where === undefined ? what : `${where}: ${what}`;
 }
 
@@ -76,7 +83,7 @@ function ofRequest(cause: GraphQLError, outer: GraphQLError): Parts | null {
   const { unexpected: _unexpected, ...extensions } = cause.extensions;
   const field = refusedField(cause, outer.message);
   const named = field === null ? {} : { field };
-  const message = outer.message.startsWith('Variable "') ? withoutValue(outer.message) : cause.message;
+  const message = withoutValue(cause.message, outer.message);
   if (KNOWN_CODES.has(extensions.code)) return { message, extensions: { ...extensions, ...named } };
   const located = outer.path !== undefined;
   if (located && cause.name !== 'PothosValidationError' && !ARGUMENT_MESSAGE.test(cause.message)) return null;

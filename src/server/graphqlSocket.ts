@@ -9,6 +9,11 @@ export interface SocketLimits {
   readonly maxPayloadBytes: number;
   readonly initWaitMs: number;
   readonly maxOperations: number;
+  /** Open sockets, in all and of one address. */
+  readonly maxSockets: number;
+  readonly maxSocketsPerPeer: number;
+  /** Answers on their way to one peer: more wait only for one that asks and does not read. */
+  readonly maxUnread: number;
   readonly keepAliveMs: number;
   readonly closeWaitMs: number;
 }
@@ -17,6 +22,9 @@ export const SOCKET_LIMITS: SocketLimits = {
   maxPayloadBytes: 1024 * 1024,
   initWaitMs: 3_000,
   maxOperations: 100,
+  maxSockets: 9_000,
+  maxSocketsPerPeer: 8_000,
+  maxUnread: 1_000,
   keepAliveMs: 12_000,
   closeWaitMs: 2_000,
 };
@@ -25,21 +33,31 @@ export const SOCKET_LIMITS: SocketLimits = {
 const GOING_AWAY = 1001;
 /** The server is overloaded by this client; clients of this protocol come back later. */
 const TRY_AGAIN_LATER = 1013;
+const FORBIDDEN = 4403;
 /** A bug of ours met one message; the same message would meet it again. */
 const INTERNAL = 4500;
+
+/** Of one message; each costs a buffer, however little is in it. */
+const MAX_FRAGMENTS = 1_024;
 
 export interface SocketExtra extends Record<PropertyKey, unknown> {
   readonly socket: WebSocket;
   readonly request: IncomingMessage;
 }
 
+/** What `connection_init` is answered with: an acknowledgement, or 4403 with the name of what was wrong. */
+export type SocketWelcome =
+  | { readonly ok: true; readonly acknowledge: Record<string, unknown> }
+  | { readonly ok: false; readonly reason: string };
+
 export interface SocketPipeline {
   /** Parses, validates and builds the context; errors are ready to be sent. */
   prepare(payload: SubscribePayload, extra: SocketExtra): Promise<ExecutionArgs | readonly GraphQLError[]>;
   execute(args: ExecutionArgs): unknown;
   subscribe(args: ExecutionArgs): unknown;
-  /** False refuses the connection with 4403. */
-  authorize(connectionParams: Readonly<Record<string, unknown>>, request: IncomingMessage): boolean | Promise<boolean>;
+  authorize(connectionParams: Readonly<Record<string, unknown>>, request: IncomingMessage): SocketWelcome;
+  /** Of the request that became the socket. */
+  correlationOf(request: IncomingMessage): string;
   onInternalError(error: unknown): void;
 }
 
@@ -48,6 +66,7 @@ export class GraphQLSockets {
   readonly #pipeline: SocketPipeline;
   readonly #sockets: WebSocketServer;
   readonly #server: Server<SocketExtra>;
+  readonly #perPeer = new Map<string, number>();
 
   constructor(pipeline: SocketPipeline, limits: SocketLimits) {
     this.#limits = limits;
@@ -55,14 +74,25 @@ export class GraphQLSockets {
     this.#sockets = new WebSocketServer({
       noServer: true,
       maxPayload: limits.maxPayloadBytes,
+      maxFragments: MAX_FRAGMENTS,
       perMessageDeflate: false,
+      autoPong: false,
       handleProtocols: (protocols) => handleProtocols(protocols),
+    });
+    this.#sockets.on('headers', (headers: string[], request: IncomingMessage) => {
+      headers.push(`x-correlation-id: ${pipeline.correlationOf(request)}`);
     });
     this.#server = this.#makeServer();
   }
 
   get connections(): number {
     return this.#sockets.clients.size;
+  }
+
+  /** False: there are too many already. */
+  hasRoomFor(request: IncomingMessage): boolean {
+    const { maxSockets, maxSocketsPerPeer } = this.#limits;
+    return this.connections < maxSockets && (this.#perPeer.get(peerOf(request)) ?? 0) < maxSocketsPerPeer;
   }
 
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -86,7 +116,13 @@ export class GraphQLSockets {
     const pipeline = this.#pipeline;
     return makeServer<Record<string, unknown>, SocketExtra>({
       connectionInitWaitTimeout: this.#limits.initWaitMs,
-      onConnect: (context) => pipeline.authorize(context.connectionParams ?? {}, context.extra.request),
+      onConnect: (context) => {
+        const { socket, request } = context.extra;
+        const welcome = pipeline.authorize(context.connectionParams ?? {}, request);
+        if (welcome.ok) return welcome.acknowledge;
+        socket.close(FORBIDDEN, welcome.reason);
+        return false;
+      },
       onSubscribe: async (context, _id, payload) => {
         if (Object.keys(context.subscriptions).length > this.#limits.maxOperations) {
           context.extra.socket.close(TRY_AGAIN_LATER, 'Too many operations');
@@ -105,6 +141,9 @@ export class GraphQLSockets {
       socket.close(INTERNAL, 'Internal error');
     };
     const stopKeepAlive = this.#keepAlive(socket);
+    this.#count(request, 1);
+    const unread = new Unread(socket, this.#limits.maxUnread);
+    socket.on('ping', (data) => unread.send((sent) => socket.pong(data, false, sent)));
     // `ws` closes the socket itself after a protocol error; the listener only keeps it from being thrown.
     socket.on('error', () => {});
     const closed = this.#server.opened(
@@ -114,17 +153,29 @@ export class GraphQLSockets {
           new Promise((resolve) => {
             if (socket.readyState !== socket.OPEN) resolve();
             // A failed write is followed by `close`, which ends the operations.
-            else socket.send(data, () => resolve());
+            else unread.send((sent) => socket.send(data, sent), resolve);
           }),
         close: (code, reason) => socket.close(code, reason),
-        onMessage: (callback) => socket.on('message', (data) => void callback(String(data)).catch(fail)),
+        onMessage: (callback) =>
+          socket.on('message', (data) => {
+            // What was sent before its sender knew that we close is not worth looking at.
+            if (socket.readyState === socket.OPEN) void callback(String(data)).catch(fail);
+          }),
       },
       { socket, request },
     );
     socket.once('close', (code, reason) => {
       stopKeepAlive();
+      this.#count(request, -1);
       closed(code, String(reason)).catch((error: unknown) => this.#pipeline.onInternalError(error));
     });
+  }
+
+  #count(request: IncomingMessage, change: 1 | -1): void {
+    const peer = peerOf(request);
+    const count = (this.#perPeer.get(peer) ?? 0) + change;
+    if (count === 0) this.#perPeer.delete(peer);
+    else this.#perPeer.set(peer, count);
   }
 
   /** A peer that does not answer a ping until the next one is gone, whatever TCP says. */
@@ -139,5 +190,35 @@ export class GraphQLSockets {
       socket.ping();
     }, this.#limits.keepAliveMs);
     return () => clearInterval(timer);
+  }
+}
+
+/** Kept for the whole life of a socket: when it closes, its address cannot be asked any more. */
+const peers = new WeakMap<IncomingMessage, string>();
+
+function peerOf(request: IncomingMessage): string {
+  const peer = peers.get(request) ?? request.socket.remoteAddress ?? '';
+  peers.set(request, peer);
+  return peer;
+}
+
+/** Counts what one peer was sent and has not taken. Operations wait for their peer; answers to pings would not. */
+class Unread {
+  readonly #socket: WebSocket;
+  readonly #max: number;
+  #count = 0;
+
+  constructor(socket: WebSocket, max: number) {
+    this.#socket = socket;
+    this.#max = max;
+  }
+
+  send(write: (sent: () => void) => void, done: () => void = () => {}): void {
+    this.#count += 1;
+    if (this.#count > this.#max) this.#socket.terminate();
+    write(() => {
+      this.#count -= 1;
+      done();
+    });
   }
 }

@@ -1,6 +1,6 @@
 /** The one HTTP server: who may come in, which door they go to, and what every answer carries. */
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { invalid, notFound, type Refusal, RefusalError } from '../core/errors.js';
@@ -15,6 +15,7 @@ import {
 } from '../rest/router.js';
 import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { answerCors } from './cors.js';
 import {
   bearerOf,
   type Caller,
@@ -24,6 +25,7 @@ import {
   type IdentityRules,
   identityOf,
 } from './identity.js';
+import { checkShape } from './requestShape.js';
 import { VERSION } from './version.js';
 
 const MAX_HEADER_BYTES = 16 * 1024;
@@ -45,6 +47,7 @@ export interface HttpServerOptions {
 
 /** Paths that need no token: they say nothing but whether we live. */
 const OPEN_PATHS = new Set(['/health', '/ready']);
+const GRAPHQL_PATH = '/graphql';
 
 const STARTING: Refusal = {
   family: 'unavailable',
@@ -117,13 +120,17 @@ export class HttpServer {
   async #route(req: IncomingMessage, res: ServerResponse, correlationId: string): Promise<void> {
     const { path, query } = targetOf(req);
     const method = req.method ?? 'GET';
-    const denial = this.#check(callerOf(req, false), path);
-    if (denial !== null) return sendDenial(res, denial);
+    const wantsPage = isPage(req, path, query);
+    const denial = this.#check(req, OPEN_PATHS.has(path) || wantsPage, () => answerCors(req, res, this.#options.rules));
+    if (denial === 'answered') return;
+    if (denial !== null) {
+      this.#options.telemetry.denied(denial.name, denial.code, correlationId);
+      return sendDenial(res, denial, path, correlationId);
+    }
     if (path === '/health' && method === 'GET') return sendJson(res, 200, { status: 'ok', version: VERSION });
     const doors = this.#doors;
     if (doors === null) throw new RefusalError(STARTING);
-    if (path === '/graphql') {
-      const wantsPage = method === 'GET' && (req.headers.accept ?? '').includes('text/html') && !query.has('query');
+    if (path === GRAPHQL_PATH) {
       return wantsPage ? doors.graphiql(req, res) : doors.graphql(req, res, correlationId);
     }
     const match = matchRoute(doors.routes, method, path);
@@ -144,25 +151,39 @@ export class HttpServer {
     await match.handler(call);
   }
 
-  #check(caller: Caller, path: string): Denial | null {
+  /** @param answered asked once the browser check passed: it may answer by itself, before any token is asked for. */
+  #check(req: IncomingMessage, open: boolean, answered: () => boolean): Denial | 'answered' | null {
     const { rules } = this.#options;
-    const foreign = checkBrowser(caller, rules);
-    if (foreign !== null || OPEN_PATHS.has(path)) return foreign;
-    return checkToken(bearerOf(caller.headers), caller, rules);
+    const caller = callerOf(req);
+    const denial = checkShape(req, false) ?? checkBrowser(caller, rules);
+    if (denial !== null) return denial;
+    if (answered()) return 'answered';
+    return open ? null : checkToken(bearerOf(req.headers), caller, rules);
   }
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
+    const correlationId = correlationOf(req);
     const { path } = targetOf(req);
-    const caller = callerOf(req, true);
-    // A browser cannot send headers with an upgrade: without a bearer here, connection_init has to bring the token.
-    const denial =
-      checkBrowser(caller, this.#options.rules) ??
-      (bearerOf(caller.headers) === null ? null : checkToken(bearerOf(caller.headers), caller, this.#options.rules));
-    if (denial !== null) return refuseUpgrade(socket, denial.status, denial.message);
-    if (path !== '/graphql') return refuseUpgrade(socket, 404, `${path} is not served`);
-    if (this.#doors === null) return refuseUpgrade(socket, 503, STARTING.message);
-    this.#doors.upgrade(req, socket, head, correlationOf(req));
+    const denial = this.#checkUpgrade(req);
+    if (denial !== null) {
+      this.#options.telemetry.denied(denial.name, denial.code, correlationId);
+      return refuseUpgrade(socket, denial.status, denialBody(denial), correlationId);
+    }
+    const refuse = (status: number, message: string) => refuseUpgrade(socket, status, { message }, correlationId);
+    if (path !== GRAPHQL_PATH) return refuse(404, `${path} is not served`);
+    if (this.#doors === null) return refuse(503, STARTING.message);
+    this.#doors.upgrade(req, socket, head, correlationId);
+  }
+
+  /** A browser cannot send headers with an upgrade: without a token here, connection_init has to bring it. */
+  #checkUpgrade(req: IncomingMessage): Denial | null {
+    const { rules } = this.#options;
+    const caller = callerOf(req);
+    const foreign = checkShape(req, true) ?? checkBrowser(caller, rules);
+    if (foreign !== null) return foreign;
+    const token = bearerOf(req.headers);
+    return token === null ? null : checkToken(token, caller, rules);
   }
 
   #answerError(res: ServerResponse, error: unknown, correlationId: string): void {
@@ -192,23 +213,40 @@ function targetOf(req: IncomingMessage): { readonly path: string; readonly query
   return { path, query: new URLSearchParams(rest.join('?')) };
 }
 
-function callerOf(req: IncomingMessage, upgrade: boolean): Caller {
-  return { method: req.method ?? 'GET', headers: req.headers, remoteAddress: req.socket.remoteAddress ?? '', upgrade };
+function callerOf(req: IncomingMessage): Caller {
+  return { headers: req.headers, remoteAddress: req.socket.remoteAddress ?? '' };
 }
 
-function sendDenial(res: ServerResponse, denial: Denial): void {
-  const headers = denial.status === 401 ? { 'www-authenticate': 'Bearer' } : {};
-  sendJson(
-    res,
-    denial.status,
-    { code: denial.code, error: denial.name, message: denial.message, retriable: false },
-    { connection: 'close', ...headers },
+/** GraphiQL, which holds nothing worth a token: what it asks for needs one. */
+function isPage(req: IncomingMessage, path: string, query: URLSearchParams): boolean {
+  const { method, headers } = req;
+  return (
+    path === GRAPHQL_PATH && method === 'GET' && (headers.accept ?? '').includes('text/html') && !query.has('query')
   );
 }
 
-function refuseUpgrade(socket: Duplex, status: number, message: string): void {
-  const body = `${message}\n`;
-  socket.end(
-    `HTTP/1.1 ${status} Refused\r\ncontent-type: text/plain\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-  );
+function denialBody({ code, name, message }: Denial) {
+  return { code, error: name, message, retriable: false };
+}
+
+function sendDenial(res: ServerResponse, denial: Denial, path: string, correlationId: string): void {
+  const { status, name, code, message } = denial;
+  const headers = status === 401 ? { 'www-authenticate': 'Bearer' } : {};
+  const extensions = { code: name, number: code, retriable: false, correlationId };
+  // Clients of GraphQL look for errors in one place.
+  const body = path === GRAPHQL_PATH ? { errors: [{ message, extensions }] } : denialBody(denial);
+  sendJson(res, status, body, { connection: 'close', ...headers });
+}
+
+function refuseUpgrade(socket: Duplex, status: number, content: object, correlationId: string): void {
+  const body = JSON.stringify(content);
+  const lines = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Refused'}`,
+    'content-type: application/json; charset=utf-8',
+    `content-length: ${Buffer.byteLength(body)}`,
+    `x-correlation-id: ${correlationId}`,
+    ...(status === 401 ? ['www-authenticate: Bearer'] : []),
+    'connection: close',
+  ];
+  socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`);
 }

@@ -82,8 +82,8 @@ export class Admission {
       if (!(error instanceof RefusalError)) throw error;
       const known = await this.#receiptOfKnown(task.taskId, requestHash, error, submitter);
       if (known !== null) return known;
-      const { engine, priority } = task;
-      this.#deps.telemetry.rejected({ engine, priority, correlationId: submitter.correlationId }, error.refusal);
+      const { correlationId, identity } = submitter;
+      this.#deps.telemetry.rejected({ ...task, correlationId }, identity, error.refusal);
       throw error;
     }
   }
@@ -92,13 +92,13 @@ export class Admission {
     const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = await this.#place(task);
+    const { poolId, explanation } = await this.#place(task, submitter.correlationId);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
     const { dispatcher, fleet } = this.#deps;
     await checkTokens(fleet, poolId, task);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
-    const { correlationId } = submitter;
+    const { correlationId, identity } = submitter;
     const { placement: _overrides, ...rest } = task;
     const row: NewTask = {
       ...rest,
@@ -111,7 +111,7 @@ export class Admission {
     const result = await this.#writer(poolId).submit(row);
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
-      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, receipt);
+      this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, identity, receipt);
       if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
       dispatcher.queued();
     }
@@ -166,9 +166,12 @@ export class Admission {
     return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
   }
 
-  async #place(task: TaskSubmission): Promise<{ poolId: string; explanation: PlacementExplanation }> {
+  async #place(
+    task: TaskSubmission,
+    correlationId: string,
+  ): Promise<{ poolId: string; explanation: PlacementExplanation }> {
     const outcome = choosePool(task, await this.#candidates(task));
-    this.#deps.telemetry.placed(task.placement, outcome.explanation);
+    this.#deps.telemetry.placed({ ...task, correlationId }, task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
     return outcome;
   }
@@ -247,7 +250,7 @@ export class Admission {
     taskId: string,
     requestHash: string,
     refused: RefusalError,
-    { correlationId }: Submitter,
+    { correlationId, identity }: Submitter,
   ): Promise<Receipt | null> {
     const { family, code } = refused.refusal;
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
@@ -256,7 +259,7 @@ export class Admission {
     const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
     // Written by this very request, and the answer of the database was lost.
     if (family === 'unavailable' && row.correlationId === correlationId) {
-      this.#deps.telemetry.admitted({ ...row, taskId: row.id }, known);
+      this.#deps.telemetry.admitted({ ...row, taskId: row.id }, identity, known);
       this.#deps.dispatcher.wake();
     }
     return known;

@@ -10,7 +10,7 @@ import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Database } from '../store/database.js';
 import type { ClaimedTask } from '../store/tasks.js';
-import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import type { RunFacts, StartFacts, Telemetry } from '../telemetry/events.js';
 import { CompletionWork } from './attemptCompletion.js';
 import { AttemptDoor, type Loss } from './attemptDoor.js';
 import {
@@ -66,6 +66,7 @@ export class Attempt {
   readonly #report: RunReport;
   readonly #leasedAtMs: number;
   #stop: StopReason = 'running';
+  #started: StartFacts | null = null;
   #interruption = '';
   #restored: Promise<void> = Promise.resolve();
   /** Of a log that is restored. */
@@ -96,12 +97,21 @@ export class Attempt {
       poolId,
       priority,
       seed,
+      samplerProfileVersion: task.samplerProfileVersion,
       replicaId: replica.id,
       engineVersion: replica.engineVersion,
     };
     const [log, recording, report, facts] = [this.#log, this.#recording, this.#report, this.#facts];
     const measuredMs = () => this.#work?.measuredMs() ?? 0;
-    this.#door = new AttemptDoor(deps, { run: this, log, recording, report, facts, measuredMs });
+    this.#door = new AttemptDoor(deps, {
+      run: this,
+      log,
+      recording,
+      report,
+      facts,
+      measuredMs,
+      started: () => this.#started,
+    });
   }
 
   /** How long it has held its slot, ms. */
@@ -213,6 +223,7 @@ export class Attempt {
     const { attempts, queuePosition } = task;
     const queueTimeMs = atMs - task.createdAt.getTime();
     const start = { attempt: attempts, queueTimeMs, queuePosition, predictedStartMs, kvWarmth };
+    this.#started = start;
     this.#deps.telemetry.started(this.#facts, start);
     const again = this.#log.hasStarted;
     if (!again) {

@@ -28,6 +28,7 @@ export class CompletionWork implements Work {
     const { task, replica, requestId, checkHeld } = this.#deps;
     const request = {
       requestId,
+      correlationId: task.correlationId,
       prompt: task.prompt,
       maxTokens: task.maxTokens,
       seed: task.seed,

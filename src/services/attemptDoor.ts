@@ -6,7 +6,7 @@ import type { TaskFailure } from '../core/errors.js';
 import type { EndEvent } from '../core/frame.js';
 import { afterLoss, type CancelReason, finishOfCancel } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
-import type { RunFacts } from '../telemetry/events.js';
+import type { RunFacts, StartFacts } from '../telemetry/events.js';
 import type { WorkEnd } from './attemptWork.js';
 import {
   type Ending,
@@ -33,6 +33,8 @@ interface DoorOf {
   readonly recording: Recording;
   readonly report: RunReport;
   readonly facts: RunFacts;
+  /** null: it has not begun. */
+  readonly started: () => StartFacts | null;
   /** What its engine has spent on it so far, ms. */
   readonly measuredMs: () => number;
 }
@@ -129,7 +131,7 @@ export class AttemptDoor {
 
   /** Writes the ending, and only then lets readers see it. False: fenced, nothing was written. */
   async #finish(ending: Ending): Promise<boolean> {
-    const { run, log, recording, report, facts } = this.#of;
+    const { run, log, recording, report, facts, started } = this.#of;
     // Whoever sees the end may send the session's next task: its place is known by then.
     await report.placed;
     const append = await this.#deps.recorder.release(recording);
@@ -141,7 +143,7 @@ export class AttemptDoor {
     log.end(ending.event);
     const { status: outcome, tokensIn, tokensOut, decodeMs, finishReason, error } = ending;
     const ended = { outcome, finishReason, tokensIn, tokensOut, decodeMs };
-    this.#deps.telemetry.ended(facts, error === null ? ended : { ...ended, error });
+    this.#deps.telemetry.ended(facts, started(), error === null ? ended : { ...ended, error });
     return true;
   }
 }

@@ -36,7 +36,10 @@ export class UnaryWork implements Work {
     const { task, replica, requestId } = this.#deps;
     const embeddings: (readonly number[])[] = [];
     for (const { inputs } of groupsOf(task.inputs)) {
-      const { vectors, tokensIn } = await replica.adapter.embed({ requestId, inputs }, signal);
+      const { vectors, tokensIn } = await replica.adapter.embed(
+        { requestId, correlationId: task.correlationId, inputs },
+        signal,
+      );
       this.#take(vectors, tokensIn);
       embeddings.push(...vectors);
     }
@@ -47,7 +50,7 @@ export class UnaryWork implements Work {
     const { task, replica, requestId } = this.#deps;
     const ranking: { readonly index: number; readonly score: number }[] = [];
     for (const { first, inputs: documents } of groupsOf(task.inputs)) {
-      const request = { requestId, query: task.prompt, documents };
+      const request = { requestId, correlationId: task.correlationId, query: task.prompt, documents };
       const { results, tokensIn } = await replica.adapter.rerank(request, signal);
       this.#take(results, tokensIn);
       for (const { index, score } of results) ranking.push({ index: first + index, score });

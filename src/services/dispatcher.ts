@@ -265,9 +265,8 @@ export class Dispatcher {
     for (const { poolId, priority, depth } of this.#lanes) {
       const engine = engines.get(poolId);
       if (engine === undefined) continue;
-      this.#deps.telemetry.metrics.queueDepth.set({ engine, engine_version: '', pool_id: poolId, priority }, depth);
+      this.#deps.telemetry.laneRead({ engine, poolId, priority }, depth);
     }
-    this.#deps.telemetry.metrics.activeLeases.set(this.#deps.leases.count);
-    this.#deps.telemetry.metrics.streamReaders.set(this.#deps.hub.readerCount);
+    this.#deps.telemetry.nodeRead({ leases: this.#deps.leases.count, streamReaders: this.#deps.hub.readerCount });
   }
 }

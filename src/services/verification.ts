@@ -116,8 +116,8 @@ export class Verification {
     const [first, second] = [await this.#runOf(taskId), await this.#runOf(rerunId)];
     const findings = findingsOf(first, second);
     if (!(await settleVerification(db, id, findings))) return;
-    const { engine, poolId } = second.task;
-    telemetry.verified({ engine, poolId, taskId, rerunId }, findings);
+    const { engine, poolId, correlationId } = second.task;
+    telemetry.verified({ engine, poolId, taskId, rerunId, correlationId }, findings);
   }
 
   async #runOf(taskId: string): Promise<Run> {

@@ -5,7 +5,7 @@ import { gradeQuote, type StartQuote } from '../core/prediction.js';
 import type { FullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import { cancelOfFinish, type Priority } from '../core/task.js';
-import { SupervisionTelemetry } from './supervision.js';
+import { DoorTelemetry } from './doors.js';
 
 export interface TaskFacts {
   readonly taskId: string;
@@ -16,7 +16,14 @@ export interface TaskFacts {
   readonly poolId: string;
   readonly priority: Priority;
   readonly seed: bigint;
+  readonly samplerProfileVersion?: string | null;
 }
+
+/** Of a task that may not become one of ours. */
+export type SubmittedFacts = Pick<
+  TaskFacts,
+  'taskId' | 'sessionId' | 'correlationId' | 'engine' | 'modelRef' | 'priority'
+>;
 
 export interface RunFacts extends TaskFacts {
   readonly replicaId: string;
@@ -45,32 +52,62 @@ export interface LaneFacts extends PoolFacts {
 /** A task that ends elsewhere is never struck off; the oldest of too many is forgotten. */
 const MAX_STOPPED_BY_RELOAD = 10_000;
 
+const MAX_MODEL_CHARS = 256;
+
 function poolLabels({ engine, poolId }: PoolFacts) {
   return { engine, pool_id: poolId };
 }
 
-function fields(task: TaskFacts) {
+function submittedFields(task: Omit<SubmittedFacts, 'priority'>) {
   return {
     job_id: task.taskId,
     session_id: task.sessionId,
     correlation_id: task.correlationId,
     engine: task.engine,
-    model_id: task.modelRef,
-    pool_id: task.poolId,
-    seed: String(task.seed),
+    // A caller may send any text for it.
+    model_id: task.modelRef.slice(0, MAX_MODEL_CHARS),
   };
 }
 
-export class Telemetry extends SupervisionTelemetry {
+function fields(task: TaskFacts) {
+  return {
+    ...submittedFields(task),
+    pool_id: task.poolId,
+    seed: String(task.seed),
+    sampler_profile_version: task.samplerProfileVersion ?? null,
+  };
+}
+
+function runFields(run: RunFacts) {
+  return { ...fields(run), engine_version: run.engineVersion, replica_id: run.replicaId };
+}
+
+function startFields(start: StartFacts) {
+  return {
+    queue_position: start.queuePosition,
+    predicted_start_ms: start.predictedStartMs,
+    queue_time_ms: Math.round(start.queueTimeMs),
+    kv_warmth: start.kvWarmth,
+    attempt: start.attempt,
+  };
+}
+
+export class Telemetry extends DoorTelemetry {
   /** Tasks whose stream a reload stopped, until they end: only then is it known whether their readers got an error. */
   readonly #stoppedByReload = new Map<string, PoolFacts>();
 
-  admitted(task: TaskFacts, receipt: { queuePosition: number; predictedStartMs: number }): void {
+  /** @param identity who submitted it: `localhost` or `token:<fingerprint>`. */
+  admitted(
+    task: TaskFacts,
+    identity: string,
+    receipt: { readonly queuePosition: number; readonly predictedStartMs: number },
+  ): void {
     const { engine, poolId, priority } = task;
     this.metrics.tasksEnqueued.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', priority });
     this.log.info(
       {
         ...fields(task),
+        identity,
         queue_position: receipt.queuePosition,
         predicted_start_ms: receipt.predictedStartMs,
         human: `A ${priority} task was admitted with ${receipt.queuePosition} ahead of it.`,
@@ -79,13 +116,13 @@ export class Telemetry extends SupervisionTelemetry {
     );
   }
 
-  rejected(task: { engine: Engine; priority: Priority; correlationId: string }, refusal: Refusal): void {
+  rejected(task: SubmittedFacts, identity: string, refusal: Refusal): void {
     this.metrics.tasksRejected.inc({ engine: task.engine, reason: refusal.code });
     this.#pushedBack(task, refusal);
     this.log.info(
       {
-        correlation_id: task.correlationId,
-        engine: task.engine,
+        ...submittedFields(task),
+        identity,
         code: refusal.code,
         field: refusal.field,
         human: `A task was refused: ${refusal.code}.`,
@@ -109,7 +146,17 @@ export class Telemetry extends SupervisionTelemetry {
     this.endedInQueue(task, 'DROPPED', 'displaced');
   }
 
-  placed(placement: PlacementOverrides, explanation: PlacementExplanation): void {
+  laneRead({ engine, poolId, priority }: LaneFacts, depth: number): void {
+    this.metrics.queueDepth.set({ engine, engine_version: '', pool_id: poolId, priority }, depth);
+  }
+
+  /** What this node holds now. */
+  nodeRead(node: { readonly leases: number; readonly streamReaders: number }): void {
+    this.metrics.activeLeases.set(node.leases);
+    this.metrics.streamReaders.set(node.streamReaders);
+  }
+
+  placed(task: SubmittedFacts, placement: PlacementOverrides, explanation: PlacementExplanation): void {
     const preferred = explanation.candidates.find((candidate) => candidate.poolId === explanation.chosen)?.preferred;
     this.metrics.placementDecisions.inc({
       outcome: explanation.chosen === null ? 'no_capacity' : 'assigned',
@@ -117,6 +164,17 @@ export class Telemetry extends SupervisionTelemetry {
       fallback: String(placement.mode === 'prefer' && preferred === false),
     });
     this.metrics.placementCandidates.set(explanation.candidates.length);
+    const { chosen, candidates } = explanation;
+    const among = candidates.length === 1 ? 'the one pool there is' : `${candidates.length} pools`;
+    this.log.info(
+      {
+        ...submittedFields(task),
+        pool_id: chosen,
+        candidates: candidates.length,
+        human: chosen === null ? `No place for a task among ${among}.` : `A task found its place among ${among}.`,
+      },
+      'task placed',
+    );
   }
 
   started(run: RunFacts, start: StartFacts): void {
@@ -130,14 +188,8 @@ export class Telemetry extends SupervisionTelemetry {
     });
     this.log.info(
       {
-        ...fields(run),
-        engine_version: engineVersion,
-        replica_id: replicaId,
-        queue_position: start.queuePosition,
-        predicted_start_ms: start.predictedStartMs,
-        queue_time_ms: Math.round(start.queueTimeMs),
-        kv_warmth: start.kvWarmth,
-        attempt: start.attempt,
+        ...runFields(run),
+        ...startFields(start),
         human: `A task started on an engine after waiting ${Math.round(start.queueTimeMs)} ms.`,
       },
       'stream started',
@@ -163,6 +215,7 @@ export class Telemetry extends SupervisionTelemetry {
 
   ended(
     run: RunFacts,
+    start: StartFacts | null,
     end: {
       outcome: string;
       finishReason: string;
@@ -180,19 +233,20 @@ export class Telemetry extends SupervisionTelemetry {
     const reason = cancelOfFinish(end.finishReason);
     if (end.outcome === 'CANCELED') this.metrics.tasksCanceled.inc({ ...replica, reason });
     this.#endedAfterReload(run.taskId, end.error?.code === 'WORKER_RESET');
+    const canceled = end.outcome === 'CANCELED';
+    const after = `after ${end.tokensOut} tokens`;
     this.log.info(
       {
-        ...fields(run),
-        engine_version: engineVersion,
-        replica_id: replicaId,
+        ...runFields(run),
+        ...(start !== null && startFields(start)),
         tokens_in: end.tokensIn,
         tokens_out: end.tokensOut,
         decode_time_ms: Math.round(end.decodeMs),
         outcome: end.outcome,
         code: end.error?.code,
-        human: `A stream ended as ${end.outcome} after ${end.tokensOut} tokens.`,
+        human: canceled ? `A running task was canceled ${after}.` : `A stream ended as ${end.outcome} ${after}.`,
       },
-      'stream ended',
+      canceled ? 'stream canceled' : 'stream ended',
     );
   }
 
@@ -203,12 +257,16 @@ export class Telemetry extends SupervisionTelemetry {
       this.metrics.tasksCanceled.inc({ engine, engine_version: '', pool_id: poolId, replica_id: '', reason });
     }
     this.#endedAfterReload(task.taskId, outcome === 'EXPIRED' || outcome === 'DROPPED');
-    this.log.info({ ...fields(task), outcome, human: `A waiting task ended as ${outcome}.` }, 'task ended in queue');
+    const human = outcome === 'CANCELED' ? 'A waiting task was canceled.' : `A waiting task ended as ${outcome}.`;
+    this.log.info(
+      { ...fields(task), outcome, human },
+      outcome === 'CANCELED' ? 'task canceled in queue' : 'task ended in queue',
+    );
   }
 
   /** A task was run again, and both runs were compared. */
   verified(
-    run: PoolFacts & { readonly taskId: string; readonly rerunId: string },
+    run: PoolFacts & { readonly taskId: string; readonly rerunId: string; readonly correlationId: string },
     found: { readonly verdict: string; readonly firstDivergentIndex: number | null },
   ): void {
     const { engine, poolId, taskId, rerunId } = run;
@@ -217,6 +275,7 @@ export class Telemetry extends SupervisionTelemetry {
     const line = {
       job_id: taskId,
       rerun_id: rerunId,
+      correlation_id: run.correlationId,
       engine,
       pool_id: poolId,
       verdict,
@@ -229,14 +288,9 @@ export class Telemetry extends SupervisionTelemetry {
 
   /** An engine's closing numbers could not be true; ours stand in their place. */
   disbelieved(run: RunFacts, claim: string): void {
-    const { taskId, engine, engineVersion, poolId, replicaId } = run;
     this.log.warn(
       {
-        job_id: taskId,
-        engine,
-        engine_version: engineVersion,
-        pool_id: poolId,
-        replica_id: replicaId,
+        ...runFields(run),
         claim,
         human: 'An engine reported numbers about its stream that cannot be true; they were not used.',
       },
@@ -244,11 +298,9 @@ export class Telemetry extends SupervisionTelemetry {
     );
   }
 
-  requeued(task: { id: string; poolId: string }, cause: string): void {
-    this.log.warn(
-      { job_id: task.id, pool_id: task.poolId, cause, human: 'A task goes back to its queue to be run again.' },
-      'task requeued',
-    );
+  requeued(task: Omit<TaskFacts, 'taskId'> & { readonly id: string }, cause: string): void {
+    const human = 'A task goes back to its queue to be run again.';
+    this.log.warn({ ...fields({ ...task, taskId: task.id }), cause, human }, 'task requeued');
   }
 
   /** Its pool does not serve its model any more. */

@@ -1,5 +1,6 @@
 /** JSON Lines logs. Secrets are redacted by key; outside text is never interpolated into a message. */
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { withoutSecrets } from './secrets.js';
 
 export type { Logger };
 
@@ -15,11 +16,12 @@ const REDACT_PATHS = [
   'connectionString',
 ];
 
-/** Credentials inside a URL, wherever an error message may carry one. */
-const URL_CREDENTIALS = /(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@:]*:[^\s/@]*@/gi;
+/** Credentials inside a URL, wherever an error message or a model reference may carry one. */
+const URL_CREDENTIALS = /(\b[a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/@"]+@/gi;
+const URL_QUERY = /([?&](?:[\w-]*(?:token|key|secret|password|signature|sig))=)[^\s&"]+/gi;
 
 export function redactText(text: string): string {
-  return text.replace(URL_CREDENTIALS, '$1[redacted]@');
+  return withoutSecrets(text.replace(URL_CREDENTIALS, '$1[redacted]@').replace(URL_QUERY, '$1[redacted]'));
 }
 
 function serializeError(error: unknown): object {
@@ -45,6 +47,7 @@ export function createLogger(destination: DestinationStream, level = 'info'): Lo
       redact: { paths: REDACT_PATHS, censor: '[redacted]' },
       serializers: { err: serializeError },
     },
-    destination,
+    // Whatever field it is in.
+    { write: (line: string) => destination.write(redactText(line)) },
   );
 }

@@ -1,5 +1,6 @@
 /** The Prometheus registry. Names, types and labels are a contract with dashboards; labels come from closed sets only. */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram } from './instruments.js';
 import { createQuoteMetrics } from './quoteMetrics.js';
 import { createSupervisionMetrics } from './supervisionMetrics.js';
 
@@ -51,6 +52,12 @@ export function createMetrics() {
       name: 'tasks_dropped_total',
       help: 'Waiting tasks ended to make room for newer ones.',
       labelNames: ['engine', 'pool_id', 'priority', 'policy'] as const,
+      registers,
+    }),
+    requestsDenied: new Counter({
+      name: 'requests_denied_total',
+      help: 'Requests and sockets turned away for their host, origin, token or form.',
+      labelNames: ['reason'] as const,
       registers,
     }),
     rateLimited: new Counter({

@@ -1,5 +1,6 @@
 /** How start quotes do against the waits that come. */
-import { Counter, Histogram, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { Counter, Histogram } from './instruments.js';
 
 const LANE_LABELS = ['engine', 'pool_id', 'priority'] as const;
 const ERROR_BUCKETS_MS = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];

@@ -27,6 +27,10 @@ export interface DeviceUse {
 
 const BREAKER_VALUES = { CLOSED: 0, HALF_OPEN: 1, OPEN: 2 } as const;
 
+function inWords(state: string): string {
+  return state.toLowerCase().replaceAll('_', ' ');
+}
+
 function replicaLabels({ engine, poolId, id }: ReplicaFacts) {
   return { engine, pool_id: poolId, replica_id: id };
 }
@@ -71,7 +75,10 @@ export class SupervisionTelemetry {
       this.metrics.readinessTransitions.inc({ ...labels, state: ready ? 'ready' : 'unready' });
     }
     this.log.info(
-      { replica_id: replica.id, pool_id: replica.poolId, engine: replica.engine, ...change, human: change.message },
+      {
+        ...{ replica_id: replica.id, pool_id: replica.poolId, engine: replica.engine, ...change },
+        human: ready ? 'A replica is ready.' : `A replica is ${inWords(change.to)}; it was ${inWords(change.from)}.`,
+      },
       'replica state',
     );
   }

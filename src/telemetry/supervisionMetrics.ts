@@ -1,5 +1,6 @@
 /** What supervision counts and measures: replicas, GPUs and the memory of the host. */
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { Counter, Gauge } from './instruments.js';
 
 const ENGINE_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 /** A replica from its first start on; before it is ready nobody knows the version of its engine. */

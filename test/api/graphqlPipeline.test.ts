@@ -11,6 +11,7 @@ import type { GraphQLContext } from '../../src/schema/context.js';
 import { buildSchema } from '../../src/schema/schema.js';
 import { createGraphQLDoor, type GraphQLDoor } from '../../src/server/graphql.js';
 
+const MAX_SOCKETS = 5;
 const TASK = '00000000-0000-4000-8000-000000000001';
 
 /** A reader that gives the events it was made with and then waits until it is closed. */
@@ -103,11 +104,13 @@ beforeEach(async () => {
     schema: buildSchema(),
     makeContext: fakeContext,
     onInternalError: (error) => masked.push(error),
-    authorize: (params) => params.token !== 'bad',
+    authorize: (params) =>
+      params.token === 'bad' ? { ok: false, reason: 'BAD_TOKEN' } : { ok: true, acknowledge: {} },
     limits: {
       maxBodyBytes: 20_000,
       maxPayloadBytes: 20_000,
       maxOperations: 3,
+      maxSocketsPerPeer: MAX_SOCKETS,
       initWaitMs: 100,
       operationTimeoutMs: 200,
     },
@@ -170,6 +173,7 @@ function overSocket(query: string, variables: Record<string, unknown> = {}): Pro
 async function rawSocket(): Promise<{ socket: WebSocket; closed: Promise<number> }> {
   const socket = new WebSocket(open.url.replace('http', 'ws'), 'graphql-transport-ws');
   const closed = once(socket, 'close').then(([code]) => code as number);
+  closed.catch(() => {});
   await once(socket, 'open');
   return { socket, closed };
 }
@@ -185,19 +189,25 @@ const ABUSES: Record<string, string> = {
   fragments: `{ ...f0 } ${Array.from({ length: 12 }, (_, i) => `fragment f${i} on Query { ...f${i + 1} ...f${i + 1} }`).join(' ')} fragment f12 on Query { __typename }`,
   complexity: `{ tasks(first: 100) { edges { node { pool { tasks(first: 100) { edges { node { text } } } } } } } }`,
   page: `{ tasks(first: 101) { edges { cursor } } }`,
+  cycle: '{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }',
+  'thousand aliases': `{ ${Array.from({ length: 1000 }, (_, i) => `a${i}: __typename`).join(' ')} }`,
+  'a directive many times': `{ __typename ${'@include(if: true) '.repeat(500)} }`,
+  introspection: `{ __schema { types { ${'fields { type { '.repeat(13)} name ${'} }'.repeat(13)} } } }`,
+  operations: 'query A { __typename } query B { __typename }',
+  'another kind': 'mutation { __typename } subscription { __typename }',
   unknown: '{ nothing }',
   syntax: '{',
 };
 
 describe('limits', () => {
   it.each(Object.entries(ABUSES))(
-    'refuses %s the same way over HTTP and WebSocket, before any resolver',
+    'refuses %s the same way over HTTP, event streams and WebSocket, before any resolver',
     async (_name, query) => {
-      const started = performance.now();
+      capabilities = () => expect.unreachable('a resolver ran');
       const http = await post(query);
+      const stream = await post(query, {}, { accept: 'text/event-stream, application/graphql-response+json;q=0.9' });
       const socket = await overSocket(query);
-      expect(performance.now() - started).toBeLessThan(1000);
-      for (const answer of [http.answer, socket]) {
+      for (const answer of [http.answer, stream.answer, socket]) {
         expect(answer.errors?.length).toBeGreaterThan(0);
         for (const error of answer.errors ?? []) expect(error.extensions).toMatchObject({ code: 'INVALID_PARAMS' });
         for (const error of answer.errors ?? []) expect(error.extensions).not.toHaveProperty('http');
@@ -260,9 +270,56 @@ describe('limits', () => {
       );
     }
     expect(await greedy.closed).toBe(1013);
+    const hasty = await rawSocket();
+    hasty.socket.send(JSON.stringify({ type: 'connection_init' }));
+    hasty.socket.send(JSON.stringify({ type: 'connection_init' }));
+    expect(await hasty.closed).toBe(4429);
+    const torn = await rawSocket();
+    torn.socket.send(JSON.stringify({ type: 'connection_init' }));
+    await once(torn.socket, 'message');
+    for (let part = 0; part < 2_000; part += 1) torn.socket.send('x', { fin: false });
+    expect(await torn.closed).toBeOneOf([1006, 1008]);
+    const garbled = await rawSocket();
+    garbled.socket.send('{"type":"unheard of"}');
+    expect(await garbled.closed).toBe(4400);
     const refused = await rawSocket();
     refused.socket.send(JSON.stringify({ type: 'connection_init', payload: { token: 'bad' } }));
     expect(await refused.closed).toBe(4403);
+  });
+});
+
+describe('many sockets', () => {
+  it('are as many as one address may have, and one more when one has gone', async () => {
+    const sockets = await Promise.all(Array.from({ length: MAX_SOCKETS }, rawSocket));
+    await expect(rawSocket()).rejects.toThrow('503');
+    sockets[0]?.socket.close();
+    await sockets[0]?.closed;
+    await expect.poll(() => open.door.connections).toBe(MAX_SOCKETS - 1);
+    await rawSocket();
+    expect(open.door.connections).toBe(MAX_SOCKETS);
+  });
+
+  it.each(['frames', 'messages'])('are cut when they ask to be answered and do not read: %s', async (kind) => {
+    const { socket, closed } = await rawSocket();
+    socket.send(JSON.stringify({ type: 'connection_init' }));
+    await once(socket, 'message');
+    socket.pause();
+    const payload = 'x'.repeat(100);
+    let gone = false;
+    void closed.then(() => {
+      gone = true;
+    });
+    const large = JSON.stringify({ type: 'ping', payload: { text: 'x'.repeat(10_000) } });
+    while (!gone) {
+      for (let count = 0; count < 200; count += 1) {
+        if (kind === 'frames') socket.ping(payload);
+        else socket.send(large);
+      }
+      if (open.door.connections === 0) break;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(open.door.connections).toBe(0);
+    socket.terminate();
   });
 });
 

@@ -72,17 +72,17 @@ async function knock(over: AbortSignal): Promise<Response[]> {
   return refusals;
 }
 
+type Asked = ReturnType<typeof ask>;
+
 interface Fault {
   readonly name: string;
   readonly mode: 'fast' | 'immediate';
   readonly awayMs: number;
 }
 
-async function strike({ name, mode, awayMs }: Fault): Promise<void> {
-  const before = await engines();
-  const asked = Array.from({ length: 6 }, ask);
+/** Takes the database away while streams run, which go on. @returns how long it was away, and who was refused meanwhile. */
+async function takeAway({ mode, awayMs }: Fault, asked: readonly Asked[]) {
   const seen = () => asked.reduce((sum, { reader }) => sum + reader.frames.length, 0);
-  await expect.poll(() => asked.filter(({ reader }) => reader.frames.length > 5).length).toBeGreaterThanOrEqual(4);
   const over = new AbortController();
   const stoppedMs = performance.now();
   await postgres.stop(mode);
@@ -94,7 +94,11 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   const refusals = await refused;
   await postgres.start();
   const backMs = performance.now();
-  const late = ask();
+  return { refusals, backMs, tookMs: backMs - stoppedMs };
+}
+
+/** A newcomer is taken, and tasks run. @returns when, ms after the database was back. */
+async function recover(backMs: number, late: Asked) {
   await expect.poll(() => acknowledged.has(late.reader.taskId), { timeout: RECOVERED_MS }).toBe(true);
   const takenMs = performance.now() - backMs;
   // Whoever was cut off has its stream again, or its place in the queue.
@@ -105,6 +109,16 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   await expect.poll(running, { timeout: RECOVERED_MS }).toBeGreaterThan(0);
   const recoveredMs = performance.now() - backMs;
   expect(recoveredMs).toBeLessThan(RECOVERED_MS);
+  return { takenMs, recoveredMs };
+}
+
+async function strike(fault: Fault): Promise<void> {
+  const before = await engines();
+  const asked = Array.from({ length: 6 }, ask);
+  await expect.poll(() => asked.filter(({ reader }) => reader.frames.length > 5).length).toBeGreaterThanOrEqual(4);
+  const { refusals, backMs, tookMs } = await takeAway(fault, asked);
+  const late = ask();
+  const { takenMs, recoveredMs } = await recover(backMs, late);
   await Promise.all([...asked, late].map(({ reading }) => reading));
   expect(refusals.length).toBeGreaterThan(0);
   for (const answer of refusals) {
@@ -113,8 +127,9 @@ async function strike({ name, mode, awayMs }: Fault): Promise<void> {
   }
   expect(await engines()).toEqual(before);
   for (const { reader } of asked) expect(tokensOf(reader.frames).join('')).toBe(undisturbed);
+  const [away, taken, run] = [tookMs, takenMs, recoveredMs].map(Math.round);
   console.log(
-    `fault 7, ${name}: away ${Math.round(backMs - stoppedMs)} ms, ${refusals.length} submissions refused, taken again after ${Math.round(takenMs)} ms, tasks run after ${Math.round(recoveredMs)} ms`,
+    `fault 7, ${fault.name}: away ${away} ms, ${refusals.length} submissions refused, taken again after ${taken} ms, tasks run after ${run} ms`,
   );
 }
 

@@ -48,27 +48,18 @@ export async function startCutProxy(target: { readonly host: string; readonly po
     client.once('close', () => upstream.destroy());
     upstream.once('close', () => client.destroy());
   };
-  let server: Server | null = null;
-  const listen = async (port: number): Promise<number> => {
-    const made = createServer(accept);
-    await new Promise<void>((resolve, reject) => made.once('error', reject).listen(port, '127.0.0.1', resolve));
-    server = made;
-    const address = made.address();
-    if (address === null || typeof address === 'string') throw new Error('no TCP address');
-    return address.port;
-  };
+  const door = doorFor(accept);
   const cut = async () => {
-    const closed = new Promise<void>((resolve) => (server === null ? resolve() : server.close(() => resolve())));
-    server = null;
+    const closed = door.close();
     for (const socket of sockets) socket.destroy();
     await closed;
   };
-  const port = await listen(0);
+  const port = await door.open(0);
   return {
     port,
     cut,
     mend: async () => {
-      await listen(port);
+      await door.open(port);
     },
     leadTo: (next) => {
       leadsTo = next;
@@ -78,6 +69,27 @@ export async function startCutProxy(target: { readonly host: string; readonly po
         armed = { ...statement, done };
       }),
     [Symbol.asyncDispose]: cut,
+  };
+}
+
+/** A listener on the loopback that can be closed and opened again. */
+function doorFor(accept: (client: Socket) => void) {
+  let server: Server | null = null;
+  return {
+    /** @param port 0: any. @returns which it is. */
+    open: async (port: number): Promise<number> => {
+      const made = createServer(accept);
+      await new Promise<void>((resolve, reject) => made.once('error', reject).listen(port, '127.0.0.1', resolve));
+      server = made;
+      const address = made.address();
+      if (address === null || typeof address === 'string') throw new Error('no TCP address');
+      return address.port;
+    },
+    close: (): Promise<void> => {
+      const closing = server;
+      server = null;
+      return new Promise((resolve) => (closing === null ? resolve() : closing.close(() => resolve())));
+    },
   };
 }
 
