@@ -14,7 +14,7 @@ const POOL = `name live ready draining simulated engine engineVersion modelRef c
   lastHeartbeatAt lastError ${REASON} notReadyBecause ${REASON} devices { index name simulated health memoryTotalBytes }
   queue { capacity depth policy lanes { priority depth capacity oldestAgeMs } }
   replicas { name state health breaker restartCount deviceMask modelRef slotsFree vramBytes lastError ${REASON} }
-  provisioningPlan { mode obstacles ${REASON} steps { name summary command } } operation { kind state }`;
+  operation { kind state }`;
 const REPLICA = `name state health breaker restartCount backoffUntil deviceMask modelRef modelId engineVersion slotsTotal
   slotsFree vramBytes kvUsage lastHeartbeatAt lastError ${REASON} preload { name state detail startedAt endedAt }
   lastCrash { fault message fix exitCode signal lastLines launchArgs readyForMs flagChanges { flag before after } }`;
@@ -25,6 +25,12 @@ async function read(doors: Doors, query: string, variables: Record<string, unkno
   const { data, errors } = await doors.graphql(query, variables);
   if (errors !== undefined) throw new Error(JSON.stringify(errors));
   return data.found;
+}
+
+/** What a pool serves; enough for those who ask it for something. */
+export function showServed(doors: Doors, name: string): Promise<unknown> {
+  const query = 'query ($name: String!) { found: pool(name: $name) { modelRef engine contextLength } }';
+  return read(doors, query, { name });
 }
 
 /** How a task stands; enough for those who wait for its end. */

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { taskRequest } from '../../support/rest.js';
 import type { Answer } from '../doors.js';
 import type { Scenario } from '../scenario.js';
-import { showEnding, showPool } from '../shows.js';
+import { showEnding, showServed } from '../shows.js';
 import { type StepData, step } from '../step.js';
 
 /** Fields of a request that are no text. */
@@ -55,7 +55,7 @@ function placed(cell: string): unknown {
 }
 
 async function served(scenario: Scenario, pool: string): Promise<Served> {
-  const shown = await showPool(scenario.doors, pool);
+  const shown = await showServed(scenario.doors, pool);
   if (shown === null) throw new Error(`there is no pool ${pool}`);
   return shown as Served;
 }
