@@ -35,6 +35,15 @@ export async function houseFor({ configuration, env, own }: HouseRequest): Promi
   return world;
 }
 
+/** Ends a control plane that nobody shares, and starts another over its database. @returns that; it is not shared. */
+export async function succeed(before: World, { configuration, env }: Omit<HouseRequest, 'own'>): Promise<World> {
+  await before.plane.close();
+  const databaseUrl = async () => before.database.url;
+  const world = await startWorld({ config: configuration.text, env, databaseUrl, expectNotReady: true });
+  await untilReady(world, configuration.becomeReady);
+  return world;
+}
+
 export async function closeHouse(world: World | undefined): Promise<void> {
   const place = open.findIndex((house) => house.world === world);
   if (place >= 0) open.splice(place, 1);

@@ -5,7 +5,7 @@ import { type Sample, scrape } from '../support/metrics.js';
 import type { World } from '../support/world.js';
 import { configurationOf } from './configuration.js';
 import { type Answer, Doors, type TaskReader } from './doors.js';
-import { closeHouse, houseFor } from './houses.js';
+import { closeHouse, houseFor, succeed } from './houses.js';
 import { writeProof } from './proof.js';
 import { QuickPickleWorld, setWorldConstructor } from './quickpickle.js';
 import type { StepData } from './step.js';
@@ -54,6 +54,20 @@ export class Scenario extends QuickPickleWorld {
     this.#linesBefore = this.#world.logLines().length;
     const isOpen = this.env.AUTH_TOKEN === undefined || this.env.AUTH_OPTIONAL === 'true';
     if (isOpen) this.#metrics = await scrape(this.#world.url);
+  }
+
+  /** The control plane is stopped; another begins where it ended. */
+  async startAnew(table: StepData): Promise<void> {
+    const before = this.world;
+    if (!this.#owns) throw new Error('others may use this control plane — give the scenario its own by @own');
+    const world = await succeed(before, {
+      configuration: configurationOf(table.hashes(), this.sections),
+      env: this.env,
+    });
+    this.later(() => closeHouse(before));
+    this.#world = world;
+    this.#doors = new Doors(world.url);
+    this.#linesBefore = 0;
   }
 
   get world(): World {

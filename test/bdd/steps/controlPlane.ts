@@ -35,6 +35,11 @@ step(/^a model file "([\w.]+)"$/, async (scenario, name: string) => {
 
 step(/^a control plane with the pools:$/, (scenario, table: StepData) => scenario.enter(table));
 
+step(
+  /^the control plane is stopped, and one is started over its database with the pools:$/,
+  (scenario, table: StepData) => scenario.startAnew(table),
+);
+
 /** Pools that are not simulated: YAML as an operator writes it. */
 step(/^a control plane configured as:$/, async (scenario, text: StepData) => {
   await scenario.enterConfigured({ configuration: { text: text.toString(), becomeReady: [] }, own: true });

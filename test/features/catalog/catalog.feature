@@ -116,3 +116,21 @@ Feature: Catalog of models
       """
     And I submit "b" to "chat"
     Then "b" ends
+
+  @ORCH-3066 @own
+  Scenario: The catalog outlives the control plane
+    Given a control plane with the pools:
+      | pool | slots |
+      | chat | 2     |
+    When I send POST "/v1/catalog/models" with:
+      """
+      { "id": "kept", "digest": "sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", "tags": ["old"] }
+      """
+    Then the answer is 201
+    When the control plane is stopped, and one is started over its database with the pools:
+      | pool | slots |
+      | chat | 2     |
+    And I send GET "/v1/catalog/models/kept"
+    Then the answer is 200
+    And the answer holds:
+      | tags | old |
