@@ -81,7 +81,8 @@ function admissionOn(db) {
     // Log lines are made as in the server, and written where they cost nothing more.
     telemetry: new Telemetry(createLogger(destination({ dest: '/dev/null', sync: true })), createMetrics()),
     places: { lastReplica: async () => null },
-    sessionTtlMs: 600_000,
+    sessions: { ttlMs: 600_000, maxTurns: 8, limits: { tokens: null, timeMs: null, costMicros: null } },
+    priceMicros: () => 0,
   });
 }
 

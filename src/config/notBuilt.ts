@@ -23,6 +23,10 @@ function ofPool(pool: PoolConfig): string[] {
 /** One plain sentence each, with the path of the setting. */
 export function notBuiltYet(config: Config): string[] {
   const notes = config.pools.flatMap(ofPool);
-  if (config.budgets !== undefined) notes.push('budgets: are not built yet; sessions are not limited');
+  const { cost, price_per_1k_tokens: price } = config.budgets;
+  const isFree = price === undefined && config.pools.every((pool) => pool.price_per_1k_tokens === undefined);
+  if (cost !== undefined && isFree) {
+    notes.push('budgets.cost: has no effect without a price; set budgets.price_per_1k_tokens, or that of a pool');
+  }
   return notes;
 }

@@ -3,6 +3,7 @@
  * refused and never ignored. Messages read "what is wrong — how to fix" and never repeat a value, which may be a secret.
  */
 import { z } from 'zod';
+import { MAX_LIMIT, MICROS } from '../core/budget.js';
 import { ENGINES } from '../core/errors.js';
 import { ADDR_FIX, isPostgresUrl, parseListenAddress } from './environment.js';
 import { allowedHost, endpointUrl, ProvisioningSchema, positiveInt, text } from './provisioningSchema.js';
@@ -12,6 +13,9 @@ const durationMs = z
   .int()
   .min(1)
   .max(7 * 24 * 3600 * 1000);
+
+/** Of 1000 tokens, prompt and answer alike, in whatever unit `budgets.cost` has. */
+const price = z.number().min(0.000001).max(1_000);
 
 const hostName = z
   .string()
@@ -85,6 +89,8 @@ const PoolFields = z.strictObject({
   endpoint: endpointUrl.optional(),
   /** Where an external engine serves its metrics, if not at `endpoint` (Triton: port 8002). */
   metrics_endpoint: endpointUrl.optional(),
+  /** What cost budgets are charged here; that of `budgets` when left out. */
+  price_per_1k_tokens: price.optional(),
   queue: QueueSchema.prefault({}),
   admission: z.strictObject({ priorities: z.array(PriorityAdmissionSchema).optional() }).prefault({}),
   timeouts: TimeoutsSchema.prefault({}),
@@ -214,14 +220,21 @@ const ConfigFields = z.strictObject({
     .prefault({}),
   /** What provisioning may reach; nothing by default. */
   network: z.strictObject({ allow_hosts: z.array(allowedHost).max(1000).default([]) }).prefault({}),
-  /** What one session may spend; absent means without limit. */
+  /** What one session may spend, unless it is set otherwise; absent means without limit. */
   budgets: z
     .strictObject({
-      tokens: positiveInt.optional(),
-      time_ms: positiveInt.optional(),
-      cost: z.number().positive().optional(),
+      /** Of prompts and answers together. */
+      tokens: positiveInt.max(MAX_LIMIT).optional(),
+      /** Of decoding. */
+      time_ms: positiveInt.max(MAX_LIMIT).optional(),
+      cost: z
+        .number()
+        .min(1 / MICROS)
+        .max(MAX_LIMIT / MICROS)
+        .optional(),
+      price_per_1k_tokens: price.optional(),
     })
-    .optional(),
+    .prefault({}),
 });
 
 /** The whole file: fields, defaults and the rules across fields. */

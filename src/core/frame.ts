@@ -9,7 +9,9 @@
  * 4. The terminal event is last; appending after it is refused.
  * 5. A task that is no completion has no tokens: its `end` (seq 1) names the result.
  */
+import type { BudgetLeft } from './budget.js';
 import type { TaskFailure } from './errors.js';
+import type { PromptCache } from './session.js';
 
 export interface StartedEvent {
   readonly kind: 'started';
@@ -19,6 +21,8 @@ export interface StartedEvent {
   readonly predictedStartMs: number;
   readonly replicaId: string | null;
   readonly seed: string;
+  /** Left out in older logs. */
+  readonly promptCache?: PromptCache;
 }
 /** Consecutive tokens; `seq` is that of the last one, so that it can be handed back as `after`. */
 export interface TokensEvent {
@@ -37,6 +41,8 @@ export interface MetricsEvent {
   readonly kvWarmth: boolean;
   /** Of ending before the deadline, 0 … 1; null or left out: nothing to judge by. */
   readonly onTimeProbability?: number | null;
+  /** What its session had left for other tasks; null or left out: it has no budget. */
+  readonly budget?: BudgetLeft | null;
 }
 /** The run moved to another engine; the tokens before it were produced again and are the same. */
 export interface SeamEvent {

@@ -16,6 +16,8 @@ export interface CompletionRequest {
   readonly seed: bigint;
   /** True: turn on everything that makes this engine repeat itself (no prompt cache, …). */
   readonly strict: boolean;
+  /** Whether it may take what its cache has of the prompt; left out: it may. With `strict` it never does. */
+  readonly reusesCache?: boolean;
   /** The slot the lease stands for; engines without slot pinning ignore it. */
   readonly slot: number;
 }
@@ -151,5 +153,10 @@ export interface EngineAdapter {
   /** As `embed`. */
   rerank(request: RerankRequest, signal: AbortSignal): Promise<Ranking>;
   metrics(signal: AbortSignal): Promise<EngineMetrics>;
+  /**
+   * Drops what an idle slot's cache holds. Left out: this engine cannot be told. @returns false when this start of it was
+   * not given the means.
+   */
+  evict?(slot: number, signal: AbortSignal): Promise<boolean>;
   close(): Promise<void>;
 }

@@ -1,7 +1,9 @@
 /** The data plane of the original contract: tasks and sessions. */
+import { budgetLeft } from '../core/budget.js';
 import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
 import { invalid, RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
+import { budgetHeaders, budgetMembers } from './budget.js';
 import { type Call, type Route, sendJson } from './router.js';
 import { pipeEvents } from './sse.js';
 import { parseTaskRequest, parseUuidParam } from './wire.js';
@@ -34,12 +36,9 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       path: '/v1/tasks',
       handler: async (call) => {
         const receipt = await services.admission.submit(parseTaskRequest(await call.body()), call);
-        sendJson(call.res, 202, {
-          task_id: receipt.taskId,
-          queue_position: receipt.queuePosition,
-          predicted_start_ms: receipt.predictedStartMs,
-          backoff_ms: receipt.backoffMs,
-        });
+        const { taskId, queuePosition, predictedStartMs, backoffMs } = receipt;
+        const body = { task_id: taskId, queue_position: queuePosition, predicted_start_ms: predictedStartMs };
+        sendJson(call.res, 202, { ...body, backoff_ms: backoffMs }, budgetHeaders(receipt.budget));
       },
     },
     {
@@ -48,8 +47,9 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       handler: async (call) => {
         const taskId = parseUuidParam('id', call.params.id);
         const reader = await services.streams.open(taskId, resumeIndex(call), disconnectGraceOf(call));
+        const headers = budgetHeaders(await services.budgets.ofTask(taskId));
         const result = (resultId: string) => services.tasks.result(resultId);
-        await pipeEvents(reader, call.res, { ...options, result });
+        await pipeEvents(reader, call.res, { ...options, headers, result });
       },
     },
     {
@@ -67,7 +67,10 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
         const session = await services.sessions.get(parseUuidParam('id', call.params.id));
         const ttlMs = Math.max(0, Math.round(session.ttlMsRemaining));
         const kvWarmth = services.sessions.isWarm(session.id);
-        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, kv_bytes: 0, kv_warmth: kvWarmth });
+        const kvBytes = await services.sessions.kvBytes(session.id);
+        const kv = { kv_bytes: kvBytes, kv_warmth: kvWarmth };
+        const left = budgetMembers(budgetLeft(session.budget));
+        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, ...kv, ...left });
       },
     },
     {

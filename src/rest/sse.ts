@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import type { EndEvent, MetricsEvent, StreamEvent, TokensEvent } from '../core/frame.js';
 import type { TaskReader } from '../services/streams/hub.js';
+import { budgetMembers } from './budget.js';
 import { failureOf } from './wire.js';
 
 const KEEP_ALIVE_MS = 15_000;
@@ -26,11 +27,13 @@ function tokenFrames(event: TokensEvent, microbatch: boolean): string {
 }
 
 /** SSEMetrics; a member that nothing is known for is left out. */
-function metricsOf({ queueDepth, kvWarmth, onTimeProbability = null }: MetricsEvent): Record<string, unknown> {
+function metricsOf(event: MetricsEvent): Record<string, unknown> {
+  const { queueDepth, kvWarmth, onTimeProbability = null, budget = null } = event;
   return {
     queue_depth: queueDepth,
     kv_warmth: kvWarmth,
     ...(onTimeProbability !== null && { on_time_probability: onTimeProbability }),
+    ...budgetMembers(budget),
   };
 }
 
@@ -41,6 +44,7 @@ function endFrame(event: EndEvent, result: unknown): string {
     decode_ms: event.decodeMs,
     decode_time_ms: event.decodeMs,
     ...(event.canceled && { canceled: true }),
+    ...(event.finishReason === 'budget' && { finish_reason: 'budget' }),
     ...(result !== undefined && { result }),
   };
   return frame('end', data, event.seq);
@@ -48,6 +52,8 @@ function endFrame(event: EndEvent, result: unknown): string {
 
 export interface SseOptions {
   readonly microbatch: boolean;
+  /** Of the response, besides our own. */
+  readonly headers: Readonly<Record<string, string>>;
   /** What an embedding or rerank task gave, by the id in its end. */
   readonly result: (resultId: string) => Promise<unknown>;
 }
@@ -95,6 +101,7 @@ export async function pipeEvents(reader: TaskReader, res: ServerResponse, option
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
+    ...options.headers,
   });
   res.flushHeaders();
   const keepAlive = setInterval(() => res.write(': ka\n\n'), KEEP_ALIVE_MS);

@@ -21,6 +21,7 @@ import './verification.js';
 import './poolEvents.js';
 import './lease.js';
 import './session.js';
+import './budget.js';
 import './operation.js';
 import './preparedEngine.js';
 import './capabilities.js';

@@ -3,7 +3,7 @@ import { builder } from './builder.js';
 import { asData, NotFound, Unavailable } from './refusal.js';
 import { findReplica } from './shared.js';
 
-const Session = builder.prismaNode('Session', {
+export const Session = builder.prismaNode('Session', {
   id: { field: 'id' },
   nullable: true,
   // An expired session is one that does not exist, however it is asked for.
@@ -17,6 +17,12 @@ const Session = builder.prismaNode('Session', {
     kvWarmth: t.boolean({
       description: 'Whether the engine process that ran its last task still serves, so that its cache may be reused.',
       resolve: (session, _args, { services }) => services.sessions.isWarm(session.id),
+    }),
+    kvBytes: t.field({
+      type: 'BigInt',
+      description:
+        'What its last task left in the KV cache there, bytes, by the shape of the model; 0: nothing, or not known here.',
+      resolve: async (session, _args, { services }) => BigInt(await services.sessions.kvBytes(session.id)),
     }),
     lastReplica: t.prismaField({
       type: 'Replica',
@@ -34,12 +40,13 @@ const Session = builder.prismaNode('Session', {
 });
 
 builder.queryField('session', (t) =>
-  t.field({
+  t.prismaField({
     type: Session,
     nullable: true,
     description: 'The session of that id; null when there is none, or it has expired.',
     args: { sessionId: t.arg({ type: 'UUID', required: true, description: 'The id that its tasks name.' }) },
-    resolve: (_root, { sessionId }, { services }) => services.sessions.find(sessionId),
+    resolve: (query, _root, { sessionId }, { prisma, nowMs }) =>
+      prisma.session.findUnique({ ...query, where: { id: sessionId, expiresAt: { gt: new Date(nowMs()) } } }),
   }),
 );
 

@@ -9,6 +9,7 @@ import type {
   StreamEvent,
   TokensEvent,
 } from '../core/frame.js';
+import type { PromptCache as PromptCacheShape } from '../core/session.js';
 import { builder, RESULT_COST } from './builder.js';
 import { findReplica } from './shared.js';
 import { ReaderSource } from './source.js';
@@ -32,6 +33,14 @@ const TaskEvent = builder.interfaceRef<StreamEvent>('TaskEvent').implement({
   }),
 });
 
+const PromptCache = builder.objectRef<PromptCacheShape>('PromptCache').implement({
+  description: "Whether a run may take what its engine's cache has of the prompt.",
+  fields: (t) => ({
+    used: t.exposeBoolean('used', { description: 'Whether it may.' }),
+    because: t.exposeString('because', { description: 'What decided that.' }),
+  }),
+});
+
 builder.objectRef<StartedEvent>('TaskStarted').implement({
   description: 'The task has a slot; always the first event of a stream.',
   interfaces: [TaskEvent],
@@ -44,6 +53,12 @@ builder.objectRef<StartedEvent>('TaskStarted').implement({
       description: 'Where it runs; null when that is not known any more.',
       // Spread here, so that a replica that is null does not count as a query that was forgotten.
       resolve: (query, { replicaId }, _args, { prisma }) => findReplica(prisma, { ...query }, replicaId),
+    }),
+    promptCache: t.field({
+      type: PromptCache,
+      nullable: true,
+      description: "Whether the engine's cache may serve a part of its prompt; null: its log is older than this field.",
+      resolve: ({ promptCache }) => promptCache ?? null,
     }),
     seed: t.field({ type: 'BigInt', description: 'The seed it runs with.', resolve: (event) => BigInt(event.seed) }),
   }),
@@ -58,7 +73,7 @@ builder.objectRef<TokensEvent>('TaskTokens').implement({
   }),
 });
 
-builder.objectRef<MetricsEvent>('TaskMetrics').implement({
+export const TaskMetrics = builder.objectRef<MetricsEvent>('TaskMetrics').implement({
   description: 'What is known beside the tokens.',
   interfaces: [TaskEvent],
   fields: (t) => ({
@@ -93,7 +108,9 @@ builder.objectRef<EndEvent>('TaskEnded').implement({
     tokensOut: t.exposeInt('tokensOut', { description: 'How many tokens it produced.' }),
     decodeTimeMs: t.exposeInt('decodeMs', { description: 'Time its engine spent on it, ms.' }),
     canceled: t.exposeBoolean('canceled', { description: 'Whether a cancel ended it.' }),
-    finishReason: t.exposeString('finishReason', { description: 'Why it ended, e.g. stop or length.' }),
+    finishReason: t.exposeString('finishReason', {
+      description: 'Why it ended: stop, length, canceled, or budget: the time its session may spend ran out.',
+    }),
     result: t.field({
       type: 'JSON',
       nullable: true,

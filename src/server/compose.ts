@@ -6,6 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
+import { pricesMicros, sessionRules } from '../config/budgets.js';
 import { checkExposure, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
@@ -21,6 +22,7 @@ import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
+import { Budgets } from '../services/budgets.js';
 import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
 import { Elsewhere } from '../services/cluster/elsewhere.js';
@@ -46,6 +48,7 @@ import { ReaderPresence } from '../services/readers/presence.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
 import type { Services } from '../services/services.js';
+import { SessionEvictions } from '../services/sessionEvictions.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
 import { Sessions } from '../services/sessions.js';
 import { Stranded } from '../services/stranded.js';
@@ -285,6 +288,7 @@ async function furnish(
   wakeDispatcher = () => dispatcher.wake();
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
+  const evictions = new SessionEvictions({ db, fleet, leases, places, onError });
   const nodes = { nodeId, membership, elsewhere, fleet };
   const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
 
@@ -320,6 +324,8 @@ async function furnish(
   scope.defer('recovery', () => recovery.stop());
   expiry.start();
   scope.defer('expiry', () => expiry.stop());
+  evictions.start();
+  scope.defer('session evictions', () => evictions.stop());
   const stranded = new Stranded({ db, clock, hub, fleet, dispatcher, telemetry });
   stranded.start();
   scope.defer('stranded tasks', () => stranded.stop());
@@ -353,7 +359,8 @@ async function furnish(
     telemetry,
     places,
     rateLimits: new RateLimits(clock, config.pools),
-    sessionTtlMs: config.sessions.ttl_ms,
+    sessions: sessionRules(config),
+    priceMicros: pricesMicros(config),
   });
   const verification = new Verification({ db, admission, telemetry });
   verification.start();
@@ -371,7 +378,8 @@ async function furnish(
     gpus,
     host,
     replicaLogs,
-    sessions: new Sessions(db, places, fleet),
+    sessions: new Sessions(db, places, fleet, evictions),
+    budgets: new Budgets({ db, telemetry, sessions: sessionRules(config) }),
   };
   return { services, supervisor };
 }

@@ -4,13 +4,16 @@
  */
 import { createHash } from 'node:crypto';
 import { checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { type BudgetLeft, refusedByBudget } from '../core/budget.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
+import { refusedByTurns, type SessionRules } from '../core/session.js';
 import type { Priority } from '../core/task.js';
 import { Batcher } from '../runtime/batcher.js';
+import { leftForTask } from '../store/budgets.js';
 import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
 import { getTask } from '../store/tasks.js';
@@ -20,7 +23,7 @@ import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
 import type { SessionPlaces } from './sessionPlaces.js';
 import type { StreamHub } from './streams/hub.js';
-import { checkTokens } from './tokenCheck.js';
+import { boundTokens, checkTokens, type TokenBound } from './tokenCheck.js';
 
 const MAX_BATCH = 256;
 const MAX_WAITING = 4096;
@@ -32,6 +35,8 @@ export interface Receipt {
   readonly predictedStartMs: number;
   readonly backoffMs: number;
   readonly quote: QuoteOutcome;
+  /** What its session has left for other tasks; null: that has no budget. */
+  readonly budget: BudgetLeft | null;
 }
 
 /** Who submits, and in which request. */
@@ -49,7 +54,9 @@ export interface AdmissionDeps {
   readonly telemetry: Telemetry;
   readonly places: SessionPlaces;
   readonly rateLimits: RateLimits;
-  readonly sessionTtlMs: number;
+  readonly sessions: SessionRules;
+  /** Of 1000 tokens in a pool. */
+  readonly priceMicros: (poolId: string) => number;
 }
 
 interface Written extends SubmitResult {
@@ -95,8 +102,9 @@ export class Admission {
     const { poolId, explanation } = await this.#place(task, submitter.correlationId);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
-    const { dispatcher, fleet } = this.#deps;
-    await checkTokens(fleet, poolId, task);
+    const { dispatcher, fleet, sessions } = this.#deps;
+    const isCharged = sessions.limits.tokens !== null || sessions.limits.costMicros !== null;
+    const prompt = await checkTokens(fleet, poolId, task, isCharged);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId, identity } = submitter;
     const { placement: _overrides, ...rest } = task;
@@ -107,8 +115,9 @@ export class Admission {
       requestHash,
       explanation,
       startBasis,
+      promptTokens: prompt.tokens,
     };
-    const result = await this.#writer(poolId).submit(row);
+    const result = await this.#offer(poolId, row, prompt);
     const receipt = this.#receiptOf(task, poolId, result);
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, identity, receipt);
@@ -116,6 +125,15 @@ export class Admission {
       dispatcher.queued();
     }
     return receipt;
+  }
+
+  /** A prompt that is only bounded is counted before its session is told that it cannot pay for it. */
+  async #offer(poolId: string, task: NewTask, prompt: TokenBound): Promise<Written> {
+    const result = await this.#writer(poolId).submit(task);
+    if (result.outcome !== 'budget' || prompt.exact || result.short?.kind === 'timeMs') return result;
+    const counted = await boundTokens(this.#deps.fleet, poolId, task);
+    if (counted.tokens >= prompt.tokens) return result;
+    return this.#writer(poolId).submit({ ...task, promptTokens: counted.tokens });
   }
 
   /** The model of one that follows its pool may have changed since its door read it. */
@@ -209,10 +227,11 @@ export class Admission {
   }
 
   async #submit(poolId: string, tasks: readonly NewTask[]): Promise<SubmitResult[]> {
-    const { db, dispatcher, fleet, sessionTtlMs } = this.#deps;
+    const { db, dispatcher, fleet, sessions } = this.#deps;
     const policy = fleet.limits(poolId).fullPolicy;
     const displaced = displacedFailure(poolId, policy, dispatcher.retryAfterMs(poolId));
-    const results = await submitTasks(db, poolId, tasks, { sessionTtlMs, displaced });
+    const priceMicros = this.#deps.priceMicros(poolId);
+    const results = await submitTasks(db, poolId, tasks, { sessions, priceMicros, displaced });
     for (const result of results) {
       if (result.displaced !== null) this.#tellDisplaced(poolId, result.displaced);
     }
@@ -230,7 +249,12 @@ export class Admission {
     switch (result.outcome) {
       case 'admitted':
       case 'known':
-        return receipt(task.taskId, poolId, result.queuePosition, result.startBasis);
+        return receipt(task.taskId, poolId, result.queuePosition, result.startBasis, result.budget);
+      case 'turns':
+        throw new RefusalError(refusedByTurns(task.sessionId, this.#deps.sessions.maxTurns));
+      case 'budget':
+        if (result.short === null) throw new Error('a budget refused a task and did not say which');
+        throw new RefusalError(refusedByBudget(task.sessionId, result.short));
       case 'conflict':
         throw new RefusalError(conflict('task_id', `task ${task.taskId} exists already with another body`));
       case 'draining':
@@ -256,7 +280,8 @@ export class Admission {
     if ((family === 'invalid' && code === 'INVALID_PARAMS') || family === 'conflict') return null;
     const row = await getTask(this.#deps.db, taskId).catch(() => null);
     if (row === null || row.requestHash !== requestHash) return null;
-    const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis);
+    const budget = row.hasBudget ? await leftForTask(this.#deps.db, taskId).catch(() => null) : null;
+    const known = receipt(row.id, row.poolId, row.queuePosition, row.startBasis, budget);
     // Written by this very request, and the answer of the database was lost.
     if (family === 'unavailable' && row.correlationId === correlationId) {
       this.#deps.telemetry.admitted({ ...row, taskId: row.id }, identity, known);
@@ -266,9 +291,16 @@ export class Admission {
   }
 }
 
-function receipt(taskId: string, poolId: string, queuePosition: number, basis: StartBasis): Receipt {
+function receipt(
+  taskId: string,
+  poolId: string,
+  queuePosition: number,
+  basis: StartBasis,
+  budget: BudgetLeft | null,
+): Receipt {
   const predictedStartMs = predictStartMs(queuePosition, basis);
-  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote: quoteStart(queuePosition, basis) };
+  const quote = quoteStart(queuePosition, basis);
+  return { taskId, poolId, queuePosition, predictedStartMs, backoffMs: 0, quote, budget };
 }
 
 /** Of everything that makes two submissions the same task. The model of one that follows its pool was not its caller's word. */

@@ -5,6 +5,7 @@
  * a timeout or a loss. Everything this writes names its lease; when that is gone it stops and writes nothing.
  */
 import { predictStartMs } from '../core/prediction.js';
+import { promptCache } from '../core/session.js';
 import type { CancelReason } from '../core/task.js';
 import { EngineError } from '../engines/failure.js';
 import type { Clock } from '../runtime/clock.js';
@@ -25,6 +26,7 @@ import {
 } from './attemptFailure.js';
 import { UnaryWork } from './attemptUnary.js';
 import type { Work, WorkDeps } from './attemptWork.js';
+import { BudgetMeter } from './budgetMeter.js';
 import type { Fleet, ReadyReplica } from './fleet.js';
 import type { LeaseKeeper } from './leases.js';
 import type { Quotes } from './quotes.js';
@@ -64,6 +66,7 @@ export class Attempt {
   readonly #abort = new AbortController();
   readonly #facts: RunFacts;
   readonly #report: RunReport;
+  readonly #budget: BudgetMeter;
   readonly #leasedAtMs: number;
   #stop: StopReason = 'running';
   #started: StartFacts | null = null;
@@ -85,7 +88,8 @@ export class Attempt {
     this.#log = new StreamLog(task.id, task.disconnectGraceMs !== null);
     this.#leasedAtMs = deps.clock.monotonicMs();
     const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
-    this.#report = new RunReport({ ...deps, onError }, task, replica);
+    this.#budget = new BudgetMeter({ ...deps, onError }, task);
+    this.#report = new RunReport({ ...deps, onError, budgetLeft: () => this.#budget.left() }, task, replica);
     this.#recording = { log: this.#log, leaseId: task.leaseId, nextOrd: task.chunks, onFenced: () => this.fence() };
     const { sessionId, correlationId, engine, modelRef, poolId, priority, seed } = task;
     this.#facts = {
@@ -189,6 +193,7 @@ export class Attempt {
   /** Brings back what earlier attempts made durable, and shows the log to readers. */
   async #restore(): Promise<void> {
     for await (const chunks of storedPages(this.#deps.db, this.task)) this.#log.restore(chunks.map(storedEvent));
+    await this.#budget.read();
     this.#work = this.#workHere();
     this.#deps.hub.attach(this.#log);
   }
@@ -197,7 +202,7 @@ export class Attempt {
     const { clock, telemetry, leases, recorder } = this.#deps;
     const workDeps: WorkDeps = {
       ...{ clock, telemetry, task: this.task, replica: this.replica, requestId: this.requestId },
-      ...{ facts: this.#facts, report: this.#report, log: this.#log, heldMs: () => this.heldMs },
+      ...{ facts: this.#facts, report: this.#report, log: this.#log, heldMs: () => this.heldMs, budget: this.#budget },
       touch: () => recorder.touch(this.#recording),
       seam: () => this.#seam(),
       checkHeld: () => {
@@ -235,6 +240,7 @@ export class Attempt {
         replicaId: replica.id,
         seed: String(task.seed),
         predictedStartMs,
+        ...(task.workload === 'completion' && { promptCache: promptCache(task) }),
       });
     }
     work.begin(again);

@@ -1,5 +1,6 @@
 /** A completion: tokens into the log as they come, held against what an earlier attempt said as far as that went. */
 import { Replay } from '../core/replay.js';
+import { promptCache } from '../core/session.js';
 import type { EngineEnd, EngineFrame } from '../engines/adapter.js';
 import { DivergedError } from './attemptFailure.js';
 import type { Work, WorkDeps, WorkEnd } from './attemptWork.js';
@@ -33,6 +34,7 @@ export class CompletionWork implements Work {
       maxTokens: task.maxTokens,
       seed: task.seed,
       strict: task.determinism === 'strict',
+      reusesCache: promptCache(task).used,
       slot: task.slot,
     };
     for await (const frames of replica.adapter.stream(request, signal)) {
@@ -40,8 +42,16 @@ export class CompletionWork implements Work {
       checkHeld();
       const end = this.#accept(frames);
       if (end !== null) return endOf(end);
+      if (this.#deps.budget.isOver(this.measuredMs())) return this.#cutOff();
     }
     throw new Error('an adapter ended a stream without its end');
+  }
+
+  /** The time that its session may spend has run out: what was said stands, as with max_tokens. */
+  #cutOff(): WorkEnd {
+    const tokensOut = this.#deps.log.tokens.length;
+    const end = { finishReason: 'budget', tokensIn: null, tokensOut, decodeMs: this.measuredMs(), result: null };
+    return { ...end, tokensPerSecond: null, cutOff: true };
   }
 
   /** Takes one group of frames; returns the engine's end when it is in it. */

@@ -81,11 +81,12 @@ export class AttemptDoor {
     const result = end.result === null ? null : resultArtifact(run.task.workload, end.result);
     const named = result === null ? {} : { resultId: result.id };
     const event: EndEvent = { ...this.#endEvent(finishReason, false, decodeMs), tokensOut, ...named };
-    report.ended(end.tokensPerSecond);
-    await this.#finish({
+    report.ended(end);
+    const written = await this.#finish({
       ...{ status: 'SUCCEEDED', event, tokensIn, tokensOut, decodeMs, finishReason, result },
-      ...{ error: null, releaseReason: 'completed' },
+      ...{ error: null, releaseReason: end.cutOff === true ? null : 'completed' },
     });
+    if (written && end.cutOff === true) await settleSlot(this.#deps, run, 'budget');
   }
 
   /** @param slotIsFree false: the engine may still be at it, and is made to let go. */

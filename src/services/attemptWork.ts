@@ -6,6 +6,7 @@ import type { TaskResult } from '../core/workload.js';
 import type { Clock } from '../runtime/clock.js';
 import type { ClaimedTask } from '../store/tasks.js';
 import type { RunFacts, Telemetry } from '../telemetry/events.js';
+import type { BudgetMeter } from './budgetMeter.js';
 import type { ReadyReplica } from './fleet.js';
 import type { RunReport } from './runReport.js';
 import type { StreamLog } from './streams/log.js';
@@ -20,6 +21,7 @@ export interface WorkDeps {
   readonly report: RunReport;
   /** With what earlier attempts made durable in it. */
   readonly log: StreamLog;
+  readonly budget: Pick<BudgetMeter, 'isOver'>;
   /** The log has something new. */
   readonly touch: () => void;
   /** Tells readers that the run goes on on this engine. */
@@ -40,6 +42,8 @@ export interface WorkEnd {
   readonly tokensPerSecond: number | null;
   /** null: what it gave is in the log. */
   readonly result: TaskResult | null;
+  /** The engine did not end it, and may still be at it. */
+  readonly cutOff?: true;
   /** What the engine claimed and we did not believe. */
   readonly disbelieved?: string;
 }

@@ -27,6 +27,8 @@ export interface ReadyReplica {
   readonly slots: number;
   readonly vramFreeBytes: number;
   readonly adapter: EngineAdapter;
+  /** The GGUF file it serves; null: it serves none, or none that is ours to read. */
+  readonly modelFile: string | null;
 }
 
 export interface PoolLimits {

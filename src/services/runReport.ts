@@ -1,4 +1,5 @@
 /** What one run tells beside its tokens: the metrics frames of its stream, and its pace to those who plan by it. */
+import type { BudgetLeft } from '../core/budget.js';
 import type { MetricsEvent } from '../core/frame.js';
 import { onTimeProbability } from '../core/prediction.js';
 import type { Clock } from '../runtime/clock.js';
@@ -19,6 +20,7 @@ export interface RunReportDeps {
   readonly places: SessionPlaces;
   readonly queueDepth: (poolId: string) => number;
   readonly onError: (name: string, error: unknown) => void;
+  readonly budgetLeft: () => BudgetLeft | null;
 }
 
 export class RunReport {
@@ -48,9 +50,15 @@ export class RunReport {
       .catch((error: unknown) => this.#deps.onError('session place', error));
   }
 
-  /** @param tokensPerSecond by the engine's own word. */
-  ended(tokensPerSecond: number | null): void {
+  /** By the engine's own word; null: it had none. */
+  ended(end: {
+    readonly tokensIn: number | null;
+    readonly tokensOut: number;
+    readonly tokensPerSecond: number | null;
+  }): void {
+    const { tokensIn, tokensOut, tokensPerSecond } = end;
     this.#tell(null, tokensPerSecond);
+    if (tokensIn !== null) this.#deps.places.ended(this.#task, this.#replica, tokensIn + tokensOut);
   }
 
   #tell(firstTokenMs: number | null, tokensPerSecond: number | null): void {
@@ -60,7 +68,8 @@ export class RunReport {
 
   /** @param tokens that the stream has, and its position. */
   frame(tokens: number): MetricsEvent {
-    const { clock, queueDepth } = this.#deps;
+    const { clock, queueDepth, budgetLeft } = this.#deps;
+    const budget = budgetLeft();
     this.#lastFrameAtMs = clock.monotonicMs();
     return {
       kind: 'metrics',
@@ -69,6 +78,7 @@ export class RunReport {
       queueDepth: queueDepth(this.#task.poolId),
       kvWarmth: this.kvWarmth,
       onTimeProbability: this.#onTime(tokens),
+      ...(budget !== null && { budget }),
     };
   }
 

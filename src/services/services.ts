@@ -1,5 +1,6 @@
 /** What the doors may ask for. GraphQL and REST are given this and nothing below it. */
 import type { Admission } from './admission.js';
+import type { Budgets } from './budgets.js';
 import type { Cancellation } from './cancellation.js';
 import type { Gpus } from './gpus.js';
 import type { Host } from './host.js';
@@ -27,4 +28,5 @@ export interface Services {
   readonly host: Host;
   readonly replicaLogs: ReplicaLogs;
   readonly sessions: Sessions;
+  readonly budgets: Budgets;
 }

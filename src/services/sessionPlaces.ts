@@ -15,8 +15,23 @@ const MAX_SESSIONS = 20_000;
 const MAX_BATCH = 256;
 const MAX_WAITING = 4_096;
 
+/** What a slot's cache was left with by a session's last task. */
+export interface HeldCache {
+  readonly modelFile: string | null;
+  readonly tokens: number;
+}
+
+interface SlotCache {
+  readonly sessionId: string;
+  readonly admittedAtMs: number;
+  /** 0: not known. */
+  readonly tokens: number;
+}
+
 interface Place {
   readonly replicaId: string;
+  readonly slot: number;
+  readonly modelFile: string | null;
   readonly poolId: string;
   readonly adapter: EngineAdapter;
   readonly untilMs: number;
@@ -32,6 +47,8 @@ export class SessionPlaces {
   readonly #deps: SessionPlacesDeps;
   /** In the order of their last use; the one that was not used for longest is forgotten first. */
   readonly #places = new Map<string, Place>();
+  /** Whose the cache of each slot is by now, and how much of it, once its run has ended. */
+  readonly #slots = new WeakMap<EngineAdapter, Map<number, SlotCache>>();
   readonly #writer: Batcher<SessionPlace, boolean>;
 
   constructor(deps: SessionPlacesDeps) {
@@ -48,10 +65,14 @@ export class SessionPlaces {
   }
 
   /** Its engine has read the prompt. Resolves when the next claim can know. */
-  async ran({ sessionId, slot, createdAt }: ClaimedTask, { adapter, ...replica }: ReadyReplica): Promise<void> {
+  async ran(
+    { sessionId, slot, createdAt }: ClaimedTask,
+    { adapter, modelFile, ...replica }: ReadyReplica,
+  ): Promise<void> {
     const admittedAtMs = createdAt.getTime();
     const untilMs = admittedAtMs + this.#deps.ttlMs;
-    const place = { replicaId: replica.id, poolId: replica.poolId, adapter, untilMs };
+    const place = { replicaId: replica.id, poolId: replica.poolId, slot, modelFile, adapter, untilMs };
+    this.#take(adapter, slot, { sessionId, admittedAtMs, tokens: 0 });
     this.#places.delete(sessionId);
     this.#places.set(sessionId, place);
     const [oldest] = this.#places.keys();
@@ -59,6 +80,42 @@ export class SessionPlaces {
     const isThere = await this.#writer.submit({ sessionId, replicaId: replica.id, slot, admittedAtMs });
     // Deleted while the task ran: nothing of it can be reused.
     if (!isThere && this.#places.get(sessionId) === place) this.#places.delete(sessionId);
+  }
+
+  /** Its run left so many tokens in the slot. */
+  ended({ sessionId, slot, createdAt }: ClaimedTask, { adapter }: ReadyReplica, tokens: number): void {
+    const admittedAtMs = createdAt.getTime();
+    if (this.#holds(sessionId, adapter, slot)) this.#take(adapter, slot, { sessionId, admittedAtMs, tokens });
+  }
+
+  /**
+   * The session has gone at that time, wherever it was ended. One of the same id that came after it is left alone.
+   * @returns whether the cache of that slot is its own still: no task of another one has run there since.
+   */
+  gone(sessionId: string, atMs: number, adapter: EngineAdapter, slot: number): boolean {
+    const place = this.#places.get(sessionId);
+    if (place !== undefined && place.untilMs - this.#deps.ttlMs < atMs) this.#places.delete(sessionId);
+    const held = this.#slots.get(adapter)?.get(slot);
+    if (held === undefined || held.sessionId !== sessionId || held.admittedAtMs >= atMs) return false;
+    return this.#slots.get(adapter)?.delete(slot) ?? false;
+  }
+
+  #holds(sessionId: string, adapter: EngineAdapter, slot: number): boolean {
+    return this.#slots.get(adapter)?.get(slot)?.sessionId === sessionId;
+  }
+
+  /** What is held of a session; null: nothing, or it is not known here. */
+  held(sessionId: string): HeldCache | null {
+    const place = this.#places.get(sessionId);
+    if (place === undefined || !this.#holds(sessionId, place.adapter, place.slot)) return null;
+    const tokens = this.#slots.get(place.adapter)?.get(place.slot)?.tokens ?? 0;
+    return { modelFile: place.modelFile, tokens };
+  }
+
+  #take(adapter: EngineAdapter, slot: number, cache: SlotCache): void {
+    const slots = this.#slots.get(adapter) ?? new Map<number, SlotCache>();
+    slots.set(slot, cache);
+    this.#slots.set(adapter, slots);
   }
 
   /** Whether a task of that session, admitted then, may find its prompt in the cache of this engine. */

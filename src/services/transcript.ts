@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { TaskFailure } from '../core/errors.js';
 import type { RunReceipt } from '../core/receipt.js';
+import { promptCache } from '../core/session.js';
 import { SAMPLER_PROFILE } from '../engines/sampling.js';
 import type { TaskRow, Transcript } from '../store/tasks.js';
 import type { EngineRun } from './fleet.js';
@@ -24,6 +25,7 @@ export function transcriptOf(
     | 'modelRef'
     | 'seed'
     | 'determinism'
+    | 'kvHint'
     | 'prompt'
     | 'inputs'
     | 'attempts'
@@ -70,7 +72,7 @@ function unaryRecord({ workload, inputs }: Pick<TaskRow, 'workload' | 'inputs'>,
 }
 
 /** What another run must have in common with this one to give the same bytes, and whether the engine answers for it. */
-function runRecord(task: Pick<TaskRow, 'determinism'>, engine: EndedRun) {
+function runRecord(task: Pick<TaskRow, 'determinism' | 'kvHint'>, engine: EndedRun) {
   return {
     engine_version: engine.engineVersion,
     model_id: engine.modelId,
@@ -79,6 +81,7 @@ function runRecord(task: Pick<TaskRow, 'determinism'>, engine: EndedRun) {
     launch_args: engine.launchArgs,
     gpus: engine.gpuUuids,
     determinism: { requested: task.determinism, ...engine.determinism },
+    prompt_cache: promptCache(task),
     co_resident_max: engine.coResidentMax,
     tokens: engine.tokens,
     chain_hash: engine.chainHash,

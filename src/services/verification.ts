@@ -172,7 +172,7 @@ function findingsOf(first: Run, second: Run): Findings {
 }
 
 function saidBy({ task, tokens }: Run): Parameters<typeof compareRuns>[0] {
-  return { tokens, complete: task.status === 'SUCCEEDED' };
+  return { tokens, complete: task.status === 'SUCCEEDED' && task.finishReason !== 'budget' };
 }
 
 function notComparable(obstacle: Reason, others: readonly Reason[] = []): Findings {

@@ -1,8 +1,10 @@
 /** Who gets into a pool's queue and who is taken out of it to be run. The rules are core/queue's; each is one statement. */
 import type { TaskSubmission } from '../core/admission.js';
+import { type BudgetLeft, type BudgetShort, TIME_SLICE_MS } from '../core/budget.js';
 import type { Engine, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation } from '../core/placement.js';
 import { AGEING_TURN, OVERDUE_AFTER_MS, type StartBasis } from '../core/queue.js';
+import type { SessionRules } from '../core/session.js';
 import type { Priority } from '../core/task.js';
 import { PAIRS } from './affinity.js';
 import type { Database, Statement } from './database.js';
@@ -16,15 +18,21 @@ export interface NewTask extends Omit<TaskSubmission, 'placement' | 'seed'> {
   readonly requestHash: string;
   readonly explanation: PlacementExplanation;
   readonly startBasis: StartBasis;
+  /** The most that its prompt may have. */
+  readonly promptTokens: number;
 }
 
 export interface SubmitResult {
-  readonly outcome: 'admitted' | 'known' | 'conflict' | 'full' | 'draining';
+  readonly outcome: 'admitted' | 'known' | 'conflict' | 'full' | 'draining' | 'turns' | 'budget';
   /** Of the first receipt, like the basis; 0 when nothing was admitted. */
   readonly queuePosition: number;
   readonly startBasis: StartBasis;
   /** The waiting task that ended to make room for this one. It may be one of the same call. */
   readonly displaced: DisplacedTask | null;
+  /** With `budget`: of what its session has not enough. */
+  readonly short: BudgetShort | null;
+  /** What is left of the budget of its session; null: that has none. */
+  readonly budget: BudgetLeft | null;
 }
 
 export interface DisplacedTask {
@@ -42,7 +50,7 @@ const UNIQUE_VIOLATION = '23505';
 // Admission of a batch by the function of the migrations, which locks the pool, decides in order, inserts and displaces.
 const SUBMIT: Statement = {
   name: 'queue_submit',
-  text: 'SELECT * FROM submit_tasks($1, $2::uuid[], $3::priority[], $4::text[], $5, $6, $7) ORDER BY ord',
+  text: 'SELECT * FROM submit_tasks($1, $2::uuid[], $3::priority[], $4::text[], $5, $6, $7, $8::uuid[], $9::int[], $10::int[], $11) ORDER BY ord',
 };
 
 interface SubmitRow {
@@ -51,23 +59,33 @@ interface SubmitRow {
   readonly start_basis: StartBasis | null;
   /** int8 as text, like everywhere. */
   readonly displaced: (Omit<DisplacedTask, 'seed'> & { readonly seed: string }) | null;
+  readonly short: BudgetShort | null;
+  readonly budget: BudgetLeft | null;
 }
 
-/** @param options.displaced how a task ends that makes room for one of these. @returns one result per task, in their order. */
+/**
+ * @param options.displaced how a task ends that makes room for one of these.
+ * @param options.priceMicros of 1000 tokens. @returns one result per task, in their order.
+ */
 export async function submitTasks(
   db: Database,
   poolId: string,
   tasks: readonly NewTask[],
-  options: { readonly sessionTtlMs: number; readonly displaced: TaskFailure },
+  options: { readonly sessions: SessionRules; readonly priceMicros: number; readonly displaced: TaskFailure },
 ): Promise<SubmitResult[]> {
+  const { sessions, priceMicros, displaced: displacedError } = options;
   const values = [
     poolId,
     tasks.map((task) => task.taskId),
     tasks.map((task) => task.priority),
     tasks.map((task) => task.requestHash),
     JSON.stringify(tasks.map(rowOf)),
-    options.sessionTtlMs,
-    jsonbText(options.displaced),
+    sessions.ttlMs,
+    jsonbText(displacedError),
+    tasks.map((task) => task.sessionId),
+    tasks.map((task) => task.promptTokens),
+    tasks.map((task) => task.maxTokens),
+    JSON.stringify(rulesOf(sessions, priceMicros)),
   ];
   const submit = () => db.query<SubmitRow>(SUBMIT, values);
   // The pool's lock does not keep another pool from taking the same task_id at the same moment: looked at again, it is known.
@@ -75,12 +93,17 @@ export async function submitTasks(
     if (error instanceof Error && 'code' in error && error.code === UNIQUE_VIOLATION) return submit();
     throw error;
   });
-  return results.map(({ outcome, queue_position, start_basis, displaced }, index) => ({
-    outcome,
+  return results.map(({ outcome, queue_position, start_basis, displaced, short, budget }, index) => ({
+    ...{ outcome, short, budget },
     queuePosition: queue_position ?? 0,
     startBasis: start_basis ?? tasks[index]?.startBasis ?? { slotsTotal: 0, slotsFree: 0, serviceMs: 0 },
     displaced: displaced === null ? null : { ...displaced, seed: BigInt(displaced.seed) },
   }));
+}
+
+function rulesOf({ maxTurns, limits }: SessionRules, priceMicros: number) {
+  const { tokens, timeMs: time_ms, costMicros: cost_micros } = limits;
+  return { max_turns: maxTurns, tokens, time_ms, cost_micros, price_micros: priceMicros, time_slice_ms: TIME_SLICE_MS };
 }
 
 function rowOf(task: NewTask, ord: number) {

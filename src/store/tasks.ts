@@ -40,6 +40,11 @@ export interface TaskRow {
   readonly cancelReason: CancelReason | null;
   /** When its engine was seen to have let go of a cancelled task. */
   readonly cancelSlotFreeAt: Date | null;
+  readonly finishReason: string | null;
+  /** Its session has a budget, of which it reserved something. */
+  readonly hasBudget: boolean;
+  /** How long it may decode before it needs more of that, ms; 0: as long as it likes. */
+  readonly budgetTimeMs: number;
 }
 
 /** One row of a task's log. `payload` is the event's own fields; for tokens the array of their texts. */
@@ -104,7 +109,8 @@ export const COLUMNS = `t.id, t.session_id AS "sessionId", t.pool_id AS "poolId"
   t.deadline_at AS "deadlineAt", t.attempts, t.lease_id AS "leaseId", t.replica_id AS "replicaId", t.chunks,
   t.tokens_out AS "tokensOut", t.cancel_requested_at AS "cancelRequestedAt",
   t.cancel_reason AS "cancelReason",
-  t.cancel_slot_free_at AS "cancelSlotFreeAt"`;
+  t.cancel_slot_free_at AS "cancelSlotFreeAt", t.finish_reason AS "finishReason", t.budget_life IS NOT NULL AS "hasBudget",
+  t.budget_time_ms::float8 AS "budgetTimeMs"`;
 
 /** int8 comes as text from the driver; nothing else differs from TaskRow. */
 export type RawTask = Omit<TaskRow, 'seed'> & { readonly seed: string };

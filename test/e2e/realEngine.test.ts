@@ -1,4 +1,5 @@
 /** The whole control plane over real llama-servers: what the simulator claims of them is true of them. */
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,7 +23,8 @@ import { startWorld, type World } from '../support/world.js';
 const LONG = 2000;
 const SOON = { timeout: 10_000, interval: 20 };
 const POOLS = [
-  { id: 'double', replicas: 1, slots: 2 },
+  // Nothing is saved there: it is what lets slots be erased.
+  { id: 'double', replicas: 1, slots: 2, flags: ['--slot-save-path', tmpdir()] },
   { id: 'embed', replicas: 1, slots: 2, flags: ['--embedding', '--pooling', 'mean'] },
   { id: 'lone', replicas: 1, slots: 1 },
   { id: 'pair', replicas: 2, slots: 1 },
@@ -264,6 +266,60 @@ withEngine(`a real engine killed in the middle of a stream${reason}`, () => {
     expect(indicesOf(frames)).toEqual(upTo(length));
     expect(row).toMatchObject({ status: 'FAILED', attempts: 1, tokens_out: length });
     expect(await textOf(await submit('lone', { max_tokens: 5 }))).not.toBe('');
+  });
+});
+
+withEngine(`the prompt cache of a real llama-server${reason}`, () => {
+  const prompt = 'What the sea said to the river, and the river to the stone, was known to the garden. '.repeat(4);
+  const info = async (sessionId: string) =>
+    (await (await fetch(`${world.url}/v1/sessions/${sessionId}`)).json()) as Record<string, unknown>;
+
+  /** Runs a turn; how many tokens of its prompt the engine read, by its own count. */
+  async function turn(pool: string, overrides: Record<string, unknown>): Promise<number> {
+    const engine = await RealEngine.of(world, `${pool}-0`);
+    const before = await engine.promptTokens();
+    await textOf(await submit(pool, { max_tokens: 8, prompt, determinism: 'best_effort', ...overrides }));
+    // It counts a moment after it has answered.
+    await expect.poll(async () => (await engine.promptTokens()).read, SOON).toBeGreaterThan(before.read);
+    return (await engine.promptTokens()).read - before.read;
+  }
+
+  it.each(['lone', 'double'])(
+    'spares a warm turn on %s what it read before, and a strict or cold one nothing',
+    async (pool) => {
+      const session_id = randomUUID();
+      const whole = await turn(pool, { session_id, determinism: 'strict' });
+      await turn(pool, { session_id });
+      const longer = `${prompt} And then?`;
+      const warm = await turn(pool, { session_id, kv_hint: 'reuse', prompt: longer });
+      expect(warm).toBeLessThan(whole / 2);
+      expect(await turn(pool, { session_id, kv_hint: 'reuse', determinism: 'strict' })).toBe(whole);
+      expect(await turn(pool, { session_id, kv_hint: 'cold' })).toBe(whole);
+      expect(await info(session_id)).toMatchObject({ turns: 5, kv_warmth: true });
+    },
+  );
+
+  it('is told in bytes, by the shape of the model, and emptied with its session', async () => {
+    const engine = await RealEngine.of(world, 'double-0');
+    const session_id = randomUUID();
+    const slotOf = async (id: string) => {
+      const [row] = await world.database.query<{ last_slot: number }>('SELECT last_slot FROM sessions WHERE id = $1', [
+        id,
+      ]);
+      return row?.last_slot ?? -1;
+    };
+    const whole = await turn('double', { session_id, determinism: 'strict' });
+    // Keys and values of f16, as many in every layer: a multiple of what one token takes.
+    const { kv_bytes } = await info(session_id);
+    expect(Number(kv_bytes)).toBeGreaterThan(whole);
+    expect(Number(kv_bytes) % (whole + 8)).toBe(0);
+    const slot = await slotOf(session_id);
+    expect((await fetch(`${world.url}/v1/sessions/${session_id}`, { method: 'DELETE' })).status).toBe(204);
+    await expect.poll(() => world.database.query('SELECT 1 FROM session_evictions'), SOON).toEqual([]);
+    expect(await engine.erase(slot)).toBe(0);
+    const other = randomUUID();
+    await turn('double', { session_id: other, determinism: 'strict' });
+    expect(await engine.erase(await slotOf(other))).toBeGreaterThanOrEqual(whole);
   });
 });
 

@@ -5,6 +5,7 @@ import { gql, wsClient } from '../support/graphql.js';
 import { expectInvariants } from '../support/invariants.js';
 import { type PoolView, poolsAt, TestNode } from '../support/nodes.js';
 import { askFor, beginOperation, endOf } from '../support/operations.js';
+import { RealEngine } from '../support/realEngine.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader } from '../support/returningReader.js';
 import { enginesOf, makeHome, processesOf, runToEnd } from '../support/server.js';
@@ -36,7 +37,7 @@ const shared = { id: 'shared' };
 beforeAll(async () => {
   database = await createDatabase({ empty: true });
   a = await TestNode.make(database, [{ id: 'alpha' }, shared]);
-  b = await TestNode.make(database, [{ id: 'beta', slots: 1 }, shared]);
+  b = await TestNode.make(database, [{ id: 'beta', slots: 1, flags: ['--slot-save-path', '/nonexistent'] }, shared]);
   // At the same moment, on an empty database: one of them migrates it.
   await Promise.all([a.start(), b.start()]);
 });
@@ -142,6 +143,18 @@ describe('two nodes', () => {
     expect(new Set(receipts.map((receipt) => receipt.queue_position)).size).toBe(1);
     expect((await readStream(a.url, task.task_id)).at(-1)).toMatchObject({ event: 'end', data: { tokens_out: 3 } });
     expect(await rowOf(task.task_id)).toMatchObject({ status: 'SUCCEEDED', attempts: 1 });
+  });
+
+  it('empty the slot of a session that was deleted at the other', async () => {
+    const task = taskFor('beta', { max_tokens: 3 });
+    await submit(a.url, task);
+    await readStream(a.url, task.task_id);
+    const engine = await RealEngine.of({ database }, await nameAt('beta', b));
+    expect((await fetch(`${a.url}/v1/sessions/${task.session_id}`, { method: 'DELETE' })).status).toBe(204);
+    await expect.poll(() => database.query('SELECT 1 FROM session_evictions')).toEqual([]);
+    expect(await engine.erase(0)).toBe(0);
+    await submit(a.url, { ...task, task_id: crypto.randomUUID() });
+    await expect.poll(() => engine.erase(0)).toBeGreaterThan(0);
   });
 
   it('cancel what the other runs: no token after it, and the engine has let go', async () => {

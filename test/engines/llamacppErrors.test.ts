@@ -45,6 +45,8 @@ describe('requests', () => {
       ...{ temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05 },
     });
     expect(completionBody({ ...request, strict: false })).toMatchObject({ cache_prompt: true });
+    expect(completionBody({ ...request, strict: false, reusesCache: false })).toMatchObject({ cache_prompt: false });
+    expect(completionBody({ ...request, reusesCache: true })).toMatchObject({ cache_prompt: false });
   });
 });
 

@@ -85,7 +85,9 @@ describe('requests', () => {
     });
   });
 
-  it('gives a strict one a prefix cache of its own', () => {
+  it('gives a strict one a prefix cache of its own, and one that wants a cold one', () => {
+    expect(completionBody({ ...request, reusesCache: false }, 'm').cache_salt).toBe('r-1');
+    expect(completionBody({ ...request, reusesCache: true }, 'm')).not.toHaveProperty('cache_salt');
     const salts = ['r-1', 'r-2'].map(
       (requestId) => completionBody({ ...request, requestId, strict: true }, 'm').cache_salt,
     );

@@ -56,7 +56,7 @@ export async function replicaRows(world: World, pool: string): Promise<ReplicaRo
   return world.database.query<ReplicaRow>(`${REPLICAS} WHERE pool_id = $1 ORDER BY ordinal`, [pool]);
 }
 
-export async function replicaRow(world: World, id: string): Promise<ReplicaRow> {
+export async function replicaRow(world: Pick<World, 'database'>, id: string): Promise<ReplicaRow> {
   const [row] = await world.database.query<ReplicaRow>(`${REPLICAS} WHERE id = $1`, [id]);
   if (row === undefined) throw new Error(`no replica ${id}`);
   return row;
@@ -72,7 +72,7 @@ export class RealEngine {
     this.#endpoint = endpoint;
   }
 
-  static async of(world: World, replicaId: string): Promise<RealEngine> {
+  static async of(world: Pick<World, 'database'>, replicaId: string): Promise<RealEngine> {
     const { pid, endpoint } = await replicaRow(world, replicaId);
     if (pid === null || endpoint === null) throw new Error(`${replicaId} has no engine now`);
     return new RealEngine(pid, endpoint);
@@ -101,13 +101,30 @@ export class RealEngine {
     return { count, slots: Math.round(count * read('n_busy_slots_per_decode')) };
   }
 
+  /** Prompt tokens that it has read so far, and those that it had in a cache. */
+  async promptTokens(): Promise<{ read: number; cached: number }> {
+    const text = await this.#get('/metrics');
+    const total = (name: string) => Number(new RegExp(`^llamacpp:${name} (\\S+)$`, 'm').exec(text)?.[1] ?? Number.NaN);
+    return { read: total('prompt_tokens_total'), cached: total('prompt_tokens_cached_total') };
+  }
+
+  /** Empties a slot that may be emptied. @returns how many tokens it held. */
+  async erase(slot: number): Promise<number> {
+    const answer = JSON.parse(await this.#get(`/slots/${slot}?action=erase`, 'POST')) as { n_erased: number };
+    return answer.n_erased;
+  }
+
   #proc(file: string): readonly string[] {
     return readFileSync(`/proc/${this.pid}/${file}`, 'utf8').split('\0');
   }
 
-  async #get(path: string): Promise<string> {
+  async #get(path: string, method = 'GET'): Promise<string> {
     const headers = { authorization: `Bearer ${this.variable('LLAMA_API_KEY')}` };
-    const response = await fetch(`${this.#endpoint}${path}`, { headers, signal: AbortSignal.timeout(ANSWER_MS) });
+    const response = await fetch(`${this.#endpoint}${path}`, {
+      method,
+      headers,
+      signal: AbortSignal.timeout(ANSWER_MS),
+    });
     const text = await response.text();
     if (!response.ok) throw new Error(`${path} answered ${response.status}: ${text}`);
     return text;

@@ -1,5 +1,6 @@
 /** Rows for tests of the store and the services. */
 import { randomUUID } from 'node:crypto';
+import { NO_LIMITS } from '../../src/core/budget.js';
 import { displacedFailure, type FullPolicy } from '../../src/core/queue.js';
 import type { Database } from '../../src/store/database.js';
 import { upsertPool, writeReplica } from '../../src/store/pools.js';
@@ -69,7 +70,12 @@ export async function seedPool(
 /** What the replicas of such a pool serve. */
 export const SERVES = { engine: 'llamacpp', modelRef: 'm' } as const;
 
-export const SUBMIT = { sessionTtlMs: 600_000, displaced: displacedFailure('p', 'drop-lru', 500) };
+/** A test may send as many tasks in a session as it likes. */
+export const SUBMIT = {
+  sessions: { ttlMs: 600_000, maxTurns: 1_000, limits: NO_LIMITS },
+  priceMicros: 0,
+  displaced: displacedFailure('p', 'drop-lru', 500),
+};
 
 export function newTask(overrides: Partial<NewTask> = {}): NewTask {
   return {
@@ -84,6 +90,7 @@ export function newTask(overrides: Partial<NewTask> = {}): NewTask {
     determinism: 'strict',
     samplerProfileVersion: null,
     prompt: 'hello',
+    promptTokens: 13,
     inputs: [],
     maxTokens: 16,
     deadlineMs: 60_000,

@@ -33,6 +33,8 @@ const propsSchema = z.object({
 const tokensSchema = z.object({ tokens: z.array(z.unknown()) });
 const slotsSchema = z.array(z.object({ id: z.number().int(), is_processing: z.boolean() }));
 
+const erasedSchema = z.object({ n_erased: z.number() });
+
 /** Folds to 0 … 2^32-2: 2^32-1 would ask for a random seed. Seeds that fit stay as they are. */
 export function foldSeed(seed: bigint): number {
   return Number(seed % UINT32_MAX);
@@ -49,7 +51,7 @@ export function completionBody(request: CompletionRequest): Record<string, unkno
     top_p: SAMPLER_PROFILE.topP,
     min_p: SAMPLER_PROFILE.minP,
     id_slot: request.slot,
-    cache_prompt: !request.strict,
+    cache_prompt: request.reusesCache !== false && !request.strict,
     return_tokens: false,
     timings_per_token: false,
   };
@@ -130,6 +132,12 @@ class LlamaCppAdapter implements EngineAdapter {
 
   async metrics(signal: AbortSignal): Promise<EngineMetrics> {
     return readMetrics(await this.#client.text({ method: 'GET', path: '/metrics' }, signal));
+  }
+
+  /** Offered where the server was started with --slot-save-path. A slot that is taken meanwhile is erased once it is idle. */
+  async evict(slot: number, signal: AbortSignal): Promise<boolean> {
+    const call = { method: 'POST', path: `/slots/${slot}?action=erase`, body: {} } as const;
+    return (await this.#client.ifOffered(() => this.#client.json(call, erasedSchema, signal))) !== null;
   }
 
   close(): Promise<void> {

@@ -19,6 +19,7 @@ const OPTIONS = {
   'load-ms': { type: 'string', default: '0' },
   'drain-ms': { type: 'string' },
   'api-key': { type: 'string' },
+  'slot-save-path': { type: 'string' },
   embedding: { type: 'boolean', default: false },
   reranking: { type: 'boolean', default: false },
   runner: { type: 'string', default: 'auto' },
@@ -45,6 +46,7 @@ const USAGE = `usage: engine-sim --protocol ${[...PROTOCOLS.keys()].join('|')} [
   --control-port N (/sim/control also there, from the start)
   --model NAME  --ctx N (tokens per slot)  --slots N  --api-key KEY
   --embedding  --reranking (each is served only if asked for)  --embedding-dimensions N
+  --slot-save-path DIR (llama.cpp: slots can be erased; nothing is saved)
   --runner pooling (vllm: both of these, and no completions)
   --tokens-per-second N (0 = as fast as possible)  --first-token-ms N  --load-ms N
   --drain-ms N (running requests after SIGTERM)  --split-characters (some characters come as two tokens)
@@ -84,6 +86,7 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
       firstTokenMs: within(MS, 'first-token-ms', values['first-token-ms']),
       loadMs: within(MS, 'load-ms', values['load-ms']),
       apiKey: values['api-key'] ?? (apiKeyVariable === null ? null : (env[apiKeyVariable] ?? null)),
+      slotActions: values['slot-save-path'] !== undefined,
       generates: values.runner !== 'pooling',
       embedding: values.embedding || values.runner === 'pooling',
       reranking: values.reranking || values.runner === 'pooling',

@@ -26,6 +26,8 @@ export interface SimConfig {
   /** Time loading takes, ms. */
   readonly loadMs: number;
   readonly apiKey: string | null;
+  /** Whether slots can be saved, restored and erased. */
+  readonly slotActions: boolean;
   /** Whether completions are served; only a vLLM may be without. */
   readonly generates: boolean;
   /** Whether embeddings are served. */
@@ -51,6 +53,8 @@ export interface Completion {
   readonly seed: number;
   readonly sampling: Sampling;
   readonly idSlot: number;
+  /** With a prompt cache: the ids of the prompt, and whether what the slot's cache has of them need not be read again. */
+  readonly cache?: { readonly ids: readonly number[]; readonly used: boolean };
   readonly stop: StopRules;
   /** The request's parameters in the protocol's words, for its status page. */
   readonly settings: Readonly<Record<string, unknown>>;
@@ -61,6 +65,8 @@ export interface DecodeReport {
   slotId: number;
   /** Spent waiting for a slot. */
   queueMs: number;
+  /** Prompt tokens that the slot's cache had. */
+  cachedTokens: number;
   promptMs: number;
   decodeMs: number;
   /** Decoded, the end-of-sequence token included. */
@@ -70,7 +76,7 @@ export interface DecodeReport {
 }
 
 export function emptyReport(): DecodeReport {
-  const none = { slotId: -1, queueMs: 0, promptMs: 0, decodeMs: 0, tokens: 0 };
+  const none = { slotId: -1, queueMs: 0, cachedTokens: 0, promptMs: 0, decodeMs: 0, tokens: 0 };
   return { ...none, hasNewLine: false, end: AT_LENGTH };
 }
 
@@ -94,7 +100,7 @@ export class SimEngine {
   readonly slots: SlotPool;
   readonly faults: FaultSet;
   readonly counters = {
-    ...{ promptTokens: 0, decodedTokens: 0, promptMs: 0, decodeMs: 0, longestSequence: 0 },
+    ...{ promptTokens: 0, cachedTokens: 0, decodedTokens: 0, promptMs: 0, decodeMs: 0, longestSequence: 0 },
     /** Finished completions that did not end by their length. */
     stopped: 0,
     /** Tokens decoded, and slots that were busy then, summed up. */
@@ -201,8 +207,12 @@ export class SimEngine {
     const { tokens: total } = this.plan(completion);
     const { promptTokens, settings } = completion;
     const counts = { maxTokens: total, decoded: 0, hasNewLine: false };
-    const task = { id: this.slots.takeTaskId(), promptTokens, settings, ...counts };
+    report.cachedTokens = cachedTokens(slot, completion);
+    const { cachedTokens: cached } = report;
+    const task = { id: this.slots.takeTaskId(), promptTokens, cachedTokens: cached, settings, ...counts };
     slot.task = task;
+    const held = completion.cache === undefined ? [] : [...completion.cache.ids];
+    slot.cache = held;
     const { model, splitCharacters } = this.config;
     const source = new TokenSource({ ...completion, model, splitCharacters, tokens: total });
     const acceptedMs = performance.now();
@@ -218,6 +228,7 @@ export class SimEngine {
         client.throwIfGone?.();
         const batch = this.#take(source, task.decoded, Math.min(due, remaining));
         task.decoded += batch.length;
+        for (const { id } of batch) held.push(id);
         task.hasNewLine ||= batch.some(({ text }) => text.includes('\n'));
         report.end = batch.at(-1)?.end ?? report.end;
         yield batch;
@@ -274,10 +285,18 @@ export class SimEngine {
 
   #count({ promptTokens }: Completion, decoded: number, report: DecodeReport): void {
     const { counters } = this;
-    counters.promptTokens += promptTokens;
+    counters.promptTokens += promptTokens - report.cachedTokens;
+    counters.cachedTokens += report.cachedTokens;
     counters.decodedTokens += decoded;
     counters.promptMs += report.promptMs;
     counters.decodeMs += report.decodeMs;
     counters.longestSequence = Math.max(counters.longestSequence, promptTokens + decoded);
   }
+}
+
+/** How much of the prompt the slot holds; the last token is read in any case, since its output is what comes next. */
+function cachedTokens(slot: Slot, { cache, promptTokens }: Completion): number {
+  if (cache === undefined || !cache.used) return 0;
+  const differs = cache.ids.findIndex((id, index) => slot.cache[index] !== id);
+  return Math.min(differs === -1 ? cache.ids.length : differs, Math.max(0, promptTokens - 1));
 }

@@ -8,6 +8,8 @@ export interface Slot {
   /** What the slot runs now, or ran last. */
   task: SlotTask | null;
   busy: boolean;
+  /** Ids of the tokens whose keys and values it still holds: the last prompt and its answer. */
+  cache: readonly number[];
   /** Orders idle slots by how long they have been idle. */
   freedAt: number;
 }
@@ -15,6 +17,8 @@ export interface Slot {
 export interface SlotTask {
   readonly id: number;
   readonly promptTokens: number;
+  /** Of these, how many were in the slot's cache. */
+  readonly cachedTokens: number;
   readonly settings: Readonly<Record<string, unknown>>;
   readonly maxTokens: number;
   decoded: number;
@@ -34,7 +38,7 @@ export class SlotPool {
   #nextTaskId = 0;
 
   constructor(count: number) {
-    this.slots = Array.from({ length: count }, (_, id) => ({ id, task: null, busy: false, freedAt: 0 }));
+    this.slots = Array.from({ length: count }, (_, id) => ({ id, task: null, busy: false, cache: [], freedAt: 0 }));
   }
 
   get deferredCount(): number {

@@ -39,7 +39,8 @@ const countSchema = z.object({ count: z.number().int().nonnegative() });
 
 /**
  * Penalties are written out because a model's generation_config.json would set them. `cache_salt` keeps a strict
- * request from finding another's prefix in the cache, which would change the shapes it is computed in.
+ * request from finding another's prefix in the cache, which would change the shapes it is computed in; so does one that is
+ * not to use the cache at all.
  */
 export function completionBody(request: CompletionRequest, model: string): Record<string, unknown> {
   return {
@@ -58,7 +59,7 @@ export function completionBody(request: CompletionRequest, model: string): Recor
     repetition_penalty: 1,
     presence_penalty: 0,
     frequency_penalty: 0,
-    ...(request.strict && { cache_salt: request.requestId }),
+    ...((request.strict || request.reusesCache === false) && { cache_salt: request.requestId }),
   };
 }
 

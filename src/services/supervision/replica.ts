@@ -25,6 +25,7 @@ import {
   SHORT_GRACE_MS,
 } from './engineLife.js';
 import type { Inherited } from './instance.js';
+import type { MemoryPlan } from './memory.js';
 import type { StateChange } from './reports.js';
 
 const EWMA_WEIGHT = 0.2;
@@ -199,6 +200,7 @@ export class Replica {
       engineVersion: this.#engineVersion ?? '',
       vramFreeBytes: Math.min(...this.#deps.devices().map(({ freeBytes }) => freeBytes), Number.MAX_SAFE_INTEGER),
       adapter: instance.adapter,
+      modelFile: modelFileOf(this.#deps.recipe.memory(this.#modelRef)),
     };
   }
 
@@ -418,4 +420,8 @@ export class Replica {
       workloads: this.workloads,
     };
   }
+}
+
+function modelFileOf(plan: MemoryPlan | null): string | null {
+  return plan?.kind === 'gguf' ? plan.path : null;
 }

@@ -105,6 +105,7 @@ export function completionOf(body: CompletionBody, randomSeed: () => number): Co
     seed: seed === RANDOM_SEED ? randomSeed() : seed,
     sampling: { temperature: body.temperature, topK: body.top_k, topP: body.top_p, minP: body.min_p },
     idSlot: body.id_slot,
+    cache: { ids: isText ? [BOS, ...ids] : ids, used: body.cache_prompt },
     stop: { words: body.stop.filter((word) => word !== ''), text: 'removed' },
     settings: generationSettings(body),
   };
@@ -194,11 +195,11 @@ export function lastFrame(
     stopping_word: end.word,
     tokens_cached: Math.max(promptTokens + tokens - 1, 0),
     timings: {
-      cache_n: 0,
-      prompt_n: toldPromptTokens,
+      cache_n: report.cachedTokens,
+      prompt_n: toldPromptTokens - report.cachedTokens,
       prompt_ms: promptMs,
-      prompt_per_token_ms: promptMs / promptTokens,
-      prompt_per_second: promptMs > 0 ? (promptTokens * 1000) / promptMs : 0,
+      prompt_per_token_ms: promptMs / (promptTokens - report.cachedTokens),
+      prompt_per_second: promptMs > 0 ? ((promptTokens - report.cachedTokens) * 1000) / promptMs : 0,
       predicted_n: toldTokens,
       predicted_ms: decodeMs,
       predicted_per_token_ms: perToken,
@@ -238,8 +239,8 @@ export function slotsBody({ slots, config }: SimEngine): readonly unknown[] {
     ...(task !== null && {
       id_task: task.id,
       n_prompt_tokens: task.promptTokens,
-      n_prompt_tokens_processed: busy ? task.promptTokens : 0,
-      n_prompt_tokens_cache: 0,
+      n_prompt_tokens_processed: busy ? task.promptTokens - task.cachedTokens : 0,
+      n_prompt_tokens_cache: busy ? task.cachedTokens : 0,
       params: task.settings,
       next_token: [
         {

@@ -8,7 +8,7 @@ export function metricsText({ counters, slots }: SimEngine): string {
   const busySlots = counters.busySlotSteps / Math.max(counters.decodeSteps, 1);
   const rows: readonly (readonly [name: string, type: Family['type'], help: string, value: number])[] = [
     ['prompt_tokens_total', 'counter', 'Prompt tokens processed, without cached ones', counters.promptTokens],
-    ['prompt_tokens_cached_total', 'counter', 'Prompt tokens reused from the cache', 0],
+    ['prompt_tokens_cached_total', 'counter', 'Prompt tokens reused from the cache', counters.cachedTokens],
     ['prompt_seconds_total', 'counter', 'Time spent on prompts', counters.promptMs / 1000],
     ['tokens_predicted_total', 'counter', 'Tokens generated', counters.decodedTokens],
     ['tokens_predicted_seconds_total', 'counter', 'Time spent generating', counters.decodeMs / 1000],

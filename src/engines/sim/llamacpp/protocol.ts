@@ -16,13 +16,25 @@ import { metricsText } from './metrics.js';
 
 const { sendJson } = bodies;
 
+const MAX_ERASE_MS = 60_000;
 const KEYLESS_PATHS: ReadonlySet<string> = new Set(['/health', '/v1/health']);
 
 const health: Route = ({ response }) => sendJson(response, 200, { status: 'ok' });
 const models: Route = ({ engine, response }) => sendJson(response, 200, bodies.modelsBody(engine));
-const noSlotActions: Route = () => {
-  const message = 'This server does not support slots action. Start it with `--slot-save-path`';
-  throw new bodies.LlamaError(501, 'not_supported_error', message);
+/** Of the actions on slots, erasing: what a slot holds is forgotten once it is idle. */
+const slotAction: Route = async ({ engine, request, response, path }) => {
+  if (!engine.config.slotActions) {
+    const message = 'This server does not support slots action. Start it with `--slot-save-path`';
+    throw new bodies.LlamaError(501, 'not_supported_error', message);
+  }
+  if (new URLSearchParams(request.url?.split('?')[1]).get('action') !== 'erase') {
+    throw new bodies.LlamaError(400, 'invalid_request_error', 'Invalid action');
+  }
+  const slot = await engine.slots.acquire(Number(path.split('/')[2]), AbortSignal.timeout(MAX_ERASE_MS));
+  const erased = slot.cache.length;
+  slot.cache = [];
+  engine.slots.release(slot);
+  sendJson(response, 200, { id_slot: slot.id, n_erased: erased });
 };
 
 const ROUTES: Readonly<Record<string, Route>> = {
@@ -95,7 +107,7 @@ function routeOf({ engine, request, path }: Call): Route {
   if (!KEYLESS_PATHS.has(path) && !hasKey(request, engine.config.apiKey)) {
     throw new bodies.LlamaError(401, 'authentication_error', 'Invalid API Key');
   }
-  const route = /^POST \/slots\/\d+$/.test(key) ? noSlotActions : ROUTES[key];
+  const route = /^POST \/slots\/\d+$/.test(key) ? slotAction : ROUTES[key];
   if (route === undefined) throw new bodies.LlamaError(404, 'not_found_error', 'File Not Found');
   return route;
 }
