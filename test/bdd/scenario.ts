@@ -20,6 +20,8 @@ interface ModelFile {
 export class Scenario extends QuickPickleWorld {
   /** For the next control plane of this scenario. */
   readonly env: Record<string, string> = {};
+  /** The host is made for this scenario: no other can have its control plane. */
+  hasOwnHost = false;
   /** Sections of its configuration beside the pools. */
   readonly sections: Record<string, unknown> = {};
   /** The last answer of a door, or what a command printed. */
@@ -44,7 +46,7 @@ export class Scenario extends QuickPickleWorld {
   /** Brings up what it describes, or goes where another scenario has it already. */
   async enter(table: StepData): Promise<void> {
     const configuration = configurationOf(table.hashes(), this.sections);
-    await this.enterConfigured({ configuration, own: false });
+    await this.enterConfigured({ configuration, own: this.hasOwnHost });
   }
 
   async enterConfigured(request: { configuration: ReturnType<typeof configurationOf>; own: boolean }): Promise<void> {

@@ -19,10 +19,8 @@ async function runCommand(scenario: Scenario, line: string, config: string | nul
   scenario.answer = { status: code ?? -1, headers: {}, body: output };
 }
 
-step(/^I run "([^"]+)"$/, (scenario, line: string) => runCommand(scenario, line, null));
-
-step(/^I run "([^"]+)" with the configuration:$/, (scenario, line: string, config: StepData) =>
-  runCommand(scenario, line, config.toString()),
+step(/^I run "([^"]+)"(?: with the configuration:)?$/, (scenario, line: string, config?: StepData) =>
+  runCommand(scenario, line, config === undefined ? null : config.toString()),
 );
 
 step(/^it exits with (\d+)$/, (scenario, code: number) => {

@@ -59,13 +59,17 @@ async function useDriver(scenario: Scenario, behaviour: Parameters<typeof fakeNv
   process.env.LLAMA_ORCH_NVML_LIBRARY = '/nowhere/libnvidia-ml.so';
   drivers.set(scenario, smi);
   scenario.sections.gpu = { mode: 'nvidia' };
+  scenario.hasOwnHost = true;
 }
 
-step(/^a host whose driver finds no GPU$/, (scenario) =>
-  useDriver(scenario, { print: 'No devices were found\n', exitCode: 6 }),
-);
+const DRIVERS = {
+  'whose driver finds no GPU': { print: 'No devices were found\n', exitCode: 6 },
+  'with two GPUs': { gpus: [fakeGpu(0), fakeGpu(1)] },
+};
 
-step(/^a host with two GPUs$/, (scenario) => useDriver(scenario, { gpus: [fakeGpu(0), fakeGpu(1)] }));
+step(/^a host (whose driver finds no GPU|with two GPUs)$/, (scenario, kind: keyof typeof DRIVERS) =>
+  useDriver(scenario, DRIVERS[kind]),
+);
 
 function driverOf(scenario: Scenario): FakeNvidiaSmi {
   const smi = drivers.get(scenario);
@@ -73,12 +77,11 @@ function driverOf(scenario: Scenario): FakeNvidiaSmi {
   return smi;
 }
 
-step(/^GPU 0 falls off the bus$/, async (scenario) => {
-  const lost = { ...fakeGpu(0), 'memory.total': '[GPU is lost]', 'memory.free': '[GPU is lost]' };
-  await driverOf(scenario).set({ gpus: [lost, fakeGpu(1)] });
+step(/^GPU 0 (falls off the bus|is back)$/, async (scenario, how: string) => {
+  const lost = { 'memory.total': '[GPU is lost]', 'memory.free': '[GPU is lost]' };
+  const first = { ...fakeGpu(0), ...(how === 'is back' ? {} : lost) };
+  await driverOf(scenario).set({ gpus: [first, fakeGpu(1)] });
 });
-
-step(/^GPU 0 is back$/, (scenario) => driverOf(scenario).set({ gpus: [fakeGpu(0), fakeGpu(1)] }));
 
 /** Long enough to be seen: what asks it finds no driver at least once. */
 step(/^the driver is reset$/, async (scenario) => {

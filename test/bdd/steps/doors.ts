@@ -10,15 +10,11 @@ export function answerOf(scenario: Scenario): Answer {
   return scenario.answer;
 }
 
-step(/^I send (GET|DELETE) "([^"]+)"$/, async (scenario, method: string, path: string) => {
-  scenario.answer = await scenario.doors.rest(method, scenario.filled(path));
-});
-
 step(
-  /^I send (GET|POST) "([^"]+)" with the headers:$/,
-  async (scenario, method: string, path: string, table: StepData) => {
+  /^I send (GET|DELETE|POST) "([^"]+)"(?: with the headers:)?$/,
+  async (scenario, method: string, path: string, table?: StepData) => {
     const body = method === 'POST' ? '{}' : undefined;
-    const headers = Object.fromEntries(table.raw().map(([name = '', value = '']) => [name, value]));
+    const headers = Object.fromEntries(table?.raw().map(([name = '', value = '']) => [name, value]) ?? []);
     scenario.answer = await scenario.doors.rest(method, scenario.filled(path), body, headers);
   },
 );

@@ -66,6 +66,10 @@ async function submit(scenario: Scenario, name: string, pool: string, rows: stri
   return scenario.answer;
 }
 
+function rowsOf(scenario: Scenario, table: StepData | undefined): string[][] {
+  return table === undefined ? [] : scenario.rows(table);
+}
+
 async function admit(scenario: Scenario, list: string, pool: string, rows: string[][]): Promise<void> {
   for (const name of namesIn(list)) {
     const answer = await submit(scenario, name, pool, rows);
@@ -73,21 +77,14 @@ async function admit(scenario: Scenario, list: string, pool: string, rows: strin
   }
 }
 
-step(new RegExp(`^I submit ${NAMES} to "([^"]+)"$`), (scenario, list: string, pool: string) =>
-  admit(scenario, list, pool, []),
-);
-
-step(new RegExp(`^I submit ${NAMES} to "([^"]+)" with:$`), (scenario, list: string, pool: string, table: StepData) =>
-  admit(scenario, list, pool, scenario.rows(table)),
+step(
+  new RegExp(`^I submit ${NAMES} to "([^"]+)"(?: with:)?$`),
+  (scenario, list: string, pool: string, table?: StepData) => admit(scenario, list, pool, rowsOf(scenario, table)),
 );
 
 /** The answer may be a refusal. */
-step(/^I try to submit "(\w+)" to "([^"]+)"$/, (scenario, name: string, pool: string) =>
-  submit(scenario, name, pool, []),
-);
-
-step(/^I try to submit "(\w+)" to "([^"]+)" with:$/, (scenario, name: string, pool: string, table: StepData) =>
-  submit(scenario, name, pool, scenario.rows(table)),
+step(/^I try to submit "(\w+)" to "([^"]+)"(?: with:)?$/, (scenario, name: string, pool: string, table?: StepData) =>
+  submit(scenario, name, pool, rowsOf(scenario, table)),
 );
 
 /** Takes every slot with a task that goes on, so that what comes next waits. */
