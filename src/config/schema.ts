@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { MAX_LIMIT, MICROS } from '../core/budget.js';
 import { ENGINES } from '../core/errors.js';
+import { CatalogSchema, RetentionSchema } from './catalogSchema.js';
 import { ADDR_FIX, isPostgresUrl, parseListenAddress } from './environment.js';
 import { allowedHost, endpointUrl, ProvisioningSchema, positiveInt, text } from './provisioningSchema.js';
 
@@ -31,14 +32,6 @@ const webOrigin = z
   .refine((value) => /^https?:\/\//.test(value) && URL.canParse(value) && new URL(value).origin === value, {
     error: 'is not an origin — write e.g. https://dash.example.org or http://localhost:3000, without a path',
   });
-
-const TrustPolicySchema = z.strictObject({
-  mode: z.enum(['strict', 'permissive']).default('permissive'),
-  allowed_registries: z.array(text).default([]),
-  require_signature: z.boolean().default(false),
-  require_sbom: z.boolean().default(false),
-  ca_roots: z.array(text).default([]),
-});
 
 const QueueSchema = z.strictObject({
   /** Waiting tasks over both priorities; a priority may have a lower bound of its own. */
@@ -190,7 +183,8 @@ const GpuSchema = z
 
 const ConfigFields = z.strictObject({
   pools: z.array(PoolSchema).min(1).max(256),
-  catalog: z.strictObject({ trust_policy: TrustPolicySchema.prefault({}) }).prefault({}),
+  catalog: CatalogSchema.prefault({}),
+  retention: RetentionSchema.prefault({}),
   gpu: GpuSchema.prefault({}),
   server: z
     .strictObject({

@@ -13,7 +13,7 @@ export function hostOf(url: URL): string {
 const DEFAULT_PORTS: Readonly<Record<string, string>> = { 'https:': '443', 'http:': '80' };
 
 /** Entries are a host, or `*.domain` for the names below it; with `:port` for that port alone. */
-function isListed(url: URL, allowHosts: readonly string[]): boolean {
+export function isListed(url: URL, allowHosts: readonly string[]): boolean {
   const hostname = url.hostname.toLowerCase();
   // A URL does not tell the port that its scheme has anyway.
   const ownPort = url.port === '' ? DEFAULT_PORTS[url.protocol] : url.port;

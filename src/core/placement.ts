@@ -3,6 +3,7 @@
  * verdict of the rule that refused it, or its score parts. The same functions answer what-if questions.
  */
 import { type Engine, invalid, type Refusal, unavailable } from './errors.js';
+import { isNamed } from './modelRef.js';
 import { shownRef } from './shownRef.js';
 import { NO_FIX, type Offers, type Workload } from './workload.js';
 
@@ -28,6 +29,8 @@ export interface PoolCandidate {
   readonly id: string;
   readonly engine: Engine;
   readonly modelRef: string;
+  /** By which its model may be asked for besides. */
+  readonly names?: readonly string[];
   readonly contextLength: number;
   readonly deviceMask: string;
   readonly draining: boolean;
@@ -123,7 +126,7 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
     placement.mode === 'pin' && placement.pinPoolId !== pool.id ? 'not the pinned pool' : null,
   ENGINE: (pool, { engine }) => (pool.engine === engine ? null : `engine is ${pool.engine}, not ${engine}`),
   MODEL: (pool, { modelRef }) =>
-    pool.modelRef === modelRef ? null : `model is ${pool.modelRef}, not ${shownRef(modelRef)}`,
+    isNamed(modelRef, pool) ? null : `model is ${pool.modelRef}, not ${shownRef(modelRef)}`,
   WORKLOAD: ({ offers = COMPLETIONS_ALONE }, { workload }) =>
     offers[workload] === null ? null : `does not take ${workload} tasks: ${offers[workload]}`,
   CONTEXT: (pool, { ctx }) =>
@@ -209,7 +212,7 @@ function whyNone(
 ): Refusal {
   const { placement } = request;
   const ofEngine = pools.filter((pool) => pool.engine === request.engine);
-  const ofModel = ofEngine.filter((pool) => pool.modelRef === request.modelRef);
+  const ofModel = ofEngine.filter((pool) => isNamed(request.modelRef, pool));
   if (placement.mode === 'pin' && !pools.some((pool) => pool.id === placement.pinPoolId)) {
     const missing =
       placement.pinPoolId === null ? 'is required with mode pin' : `there is no pool "${placement.pinPoolId}"`;

@@ -44,7 +44,7 @@ const DrainRequest = z.object({ deadline_ms: INT });
 const ReloadRequest = z.object({ new_model_ref: z.string() });
 
 /** @throws RefusalError naming the first member that is wrong. */
-function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
+export function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
   const result = schema.safeParse(body);
   if (result.success) return result.data;
   const issue = result.error.issues[0];

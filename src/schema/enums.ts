@@ -78,7 +78,7 @@ export const ErrorCode = builder.enumType('ErrorCode', {
     INTERNAL: { description: 'A fault of ours; the correlation id names it in the log.' },
     DEADLINE_UNMET: { description: 'There is not enough time left.' },
     MODEL_DEPRECATED: { description: 'The model is not served any more.' },
-    UNTRUSTED_ARTIFACT: { description: 'The content is not what its digest says.' },
+    UNTRUSTED_ARTIFACT: { description: 'A trust policy refuses the model, or its file is not what its digest says.' },
   } satisfies Record<ErrorCodeValue, { description: string }>,
 });
 

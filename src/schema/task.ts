@@ -27,16 +27,6 @@ const Cancellation = builder.objectRef<CancellationShape>('Cancellation').implem
   }),
 });
 
-builder.prismaObject('Artifact', {
-  description: 'Something kept by content: the id is its hash.',
-  fields: (t) => ({
-    id: t.exposeID('id', { description: 'sha256 of the content.' }),
-    kind: t.exposeString('kind', { description: 'What it is, e.g. transcript.' }),
-    content: t.expose('content', { type: 'JSON', description: 'The artifact itself.' }),
-    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was stored.' }),
-  }),
-});
-
 function ahead(count: number): ReasonShape {
   if (count === 0) return { code: 'SLOTS_BUSY', message: 'It is next; every slot is taken.', fix: null };
   return { code: 'QUEUE_AHEAD', message: `${count} tasks of the same or higher priority are served first.`, fix: null };
@@ -54,7 +44,9 @@ const Task = builder.prismaNode('Task', {
     workload: t.expose('workload', { type: Workload, description: 'What it asks for.' }),
     priority: t.expose('priority', { type: Priority, description: 'The lane it waits in.' }),
     engine: t.expose('engine', { type: Engine, description: 'The engine it asked for.' }),
-    modelRef: t.exposeString('modelRef', { description: 'The model it asked for.' }),
+    modelRef: t.exposeString('modelRef', {
+      description: 'The model it asked for, by the name that its pool has for it.',
+    }),
     ctx: t.exposeInt('ctx', { description: 'The context it asked for, in tokens.' }),
     maxTokens: t.exposeInt('maxTokens', { description: 'The most tokens it may produce.' }),
     prompt: t.exposeString('prompt', {
@@ -161,7 +153,7 @@ const Task = builder.prismaNode('Task', {
     }),
     transcript: t.relation('transcript', {
       nullable: true,
-      description: 'What it did, kept for good; null until it ends.',
+      description: 'What it did; null until it ends.',
     }),
   }),
 });

@@ -7,6 +7,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DestinationStream } from 'pino';
 import { pricesMicros, sessionRules } from '../config/budgets.js';
+import { retentionBounds } from '../config/catalogSchema.js';
 import { checkExposure, listenAddress } from '../config/environment.js';
 import { notBuiltYet } from '../config/notBuilt.js';
 import type { Config } from '../config/schema.js';
@@ -22,6 +23,7 @@ import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
 import { Admission } from '../services/admission.js';
+import { Artifacts } from '../services/artifacts.js';
 import { Budgets } from '../services/budgets.js';
 import { Cancellation } from '../services/cancellation.js';
 import { ClusterFleet } from '../services/cluster/clusterFleet.js';
@@ -38,7 +40,7 @@ import { Host } from '../services/host.js';
 import { LeaseKeeper } from '../services/leases.js';
 import { Outbox } from '../services/outbox.js';
 import { PoolEvents } from '../services/poolEvents.js';
-import { Pools } from '../services/pools.js';
+import { DEFAULT_DRAIN_DEADLINE_MS, Pools } from '../services/pools.js';
 import type { ProvisionEnvironment } from '../services/provisioning/plan.js';
 import { Provisioning } from '../services/provisioning/provisioning.js';
 import { Quotes } from '../services/quotes.js';
@@ -47,6 +49,7 @@ import { Disconnects } from '../services/readers/disconnects.js';
 import { ReaderPresence } from '../services/readers/presence.js';
 import { Recovery } from '../services/recovery.js';
 import { ReplicaLogs } from '../services/replicaLogs.js';
+import { Retention } from '../services/retention.js';
 import type { Services } from '../services/services.js';
 import { SessionEvictions } from '../services/sessionEvictions.js';
 import { SessionPlaces } from '../services/sessionPlaces.js';
@@ -67,6 +70,7 @@ import { keepSecret } from '../telemetry/secrets.js';
 import { createDoors } from './doors.js';
 import { HttpServer } from './http.js';
 import { identityRules } from './identity.js';
+import { type Models, openModels } from './models.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
 import { SIM_ENTRY } from './paths.js';
 import { secretsOf } from './secrets.js';
@@ -207,6 +211,7 @@ async function furnish(
     allowHosts: config.network.allow_hosts,
     simulatedGpus: config.gpu.mode === 'simulated',
     searchPath: process.env.PATH ?? '',
+    catalogDigest: (path) => models.view.digestOfPath(path),
   };
   const { nodeId, logsDir } = dataDir;
   const provisioning = new Provisioning({ db, telemetry, nodeId, logsDir, pools: config.pools, env: provisionEnv });
@@ -289,8 +294,24 @@ async function furnish(
   const recovery = new Recovery({ db, clock, hub, telemetry, wakeDispatcher, deadHolders });
   const expiry = new Expiry({ db, clock, hub, telemetry });
   const evictions = new SessionEvictions({ db, fleet, leases, places, onError });
-  const nodes = { nodeId, membership, elsewhere, fleet };
-  const pools = new Pools({ db, clock, dispatcher, supervisor, leases, gpus, events: poolEvents, telemetry, ...nodes });
+  const models: Models = openModels({
+    ...{ db, clock, telemetry, config, dataDir, fleet },
+    configDir: provisionEnv.configDir,
+    here: () => supervisor.candidates(),
+    drain: (poolId) => pools.drain(poolId, DEFAULT_DRAIN_DEADLINE_MS),
+  });
+  const nodes = { nodeId, membership, elsewhere, fleet, modelFor: models.forReload };
+  const pools: Pools = new Pools({
+    db,
+    clock,
+    dispatcher,
+    supervisor,
+    leases,
+    gpus,
+    events: poolEvents,
+    telemetry,
+    ...nodes,
+  });
 
   scope.defer('membership', () => membership.stop());
   await membership.start();
@@ -301,6 +322,7 @@ async function furnish(
   scope.defer('vram peaks', () => vram.settled());
   scope.defer('engines', () => supervisor.stop());
   options.onKillable(() => supervisor.kill());
+  await models.start(scope);
   await provisioning.start();
   await supervisor.start();
   // Before all that has to be stopped: it reads, and may fail.
@@ -330,6 +352,8 @@ async function furnish(
   stranded.start();
   scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
+  models.retirement.start();
+  scope.defer('retirement of models', () => models.retirement.stop());
   scope.defer('stream readers', () => hub.stop());
   await presence.start();
   scope.defer('task readers', () => presence.stop());
@@ -361,10 +385,18 @@ async function furnish(
     rateLimits: new RateLimits(clock, config.pools),
     sessions: sessionRules(config),
     priceMicros: pricesMicros(config),
+    catalog: models.view,
   });
   const verification = new Verification({ db, admission, telemetry });
   verification.start();
   scope.defer('verification', () => verification.stop());
+  if (config.retention.enabled) {
+    const bounds = retentionBounds(config.retention);
+    const everyMs = config.retention.every_ms;
+    const retention = new Retention({ db, clock, telemetry, everyMs, bounds, tasksInUse: () => hub.readTasks() });
+    retention.start();
+    scope.defer('retention', () => retention.stop());
+  }
   const services: Services = {
     admission,
     verification,
@@ -380,6 +412,10 @@ async function furnish(
     replicaLogs,
     sessions: new Sessions(db, places, fleet, evictions),
     budgets: new Budgets({ db, telemetry, sessions: sessionRules(config) }),
+    artifacts: new Artifacts(db),
+    catalog: models.catalog,
+    catalogView: models.view,
+    staging: models.staging,
   };
   return { services, supervisor };
 }

@@ -1,6 +1,8 @@
 /** The doors over one set of services: GraphQL on three transports, REST, metrics and readiness. */
 import type { IncomingMessage } from 'node:http';
 import type { Environment } from '../config/environment.js';
+import { artifactRoutes } from '../rest/artifacts.js';
+import { catalogRoutes } from '../rest/catalog.js';
 import { controlRoutes } from '../rest/control.js';
 import { dataRoutes } from '../rest/data.js';
 import { type Route, sendJson } from '../rest/router.js';
@@ -67,6 +69,8 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
       ...dataRoutes(services, { microbatch: options.environment.sseMicrobatch }),
       ...controlRoutes(services),
       ...workerRoutes({ telemetry, requireToken: ({ headers }) => requireToken(headers, rules) }),
+      ...catalogRoutes(services),
+      ...artifactRoutes(services),
       ...operationalRoutes(supervisor, telemetry),
     ],
     graphql: (req, res, correlationId) => {

@@ -7,6 +7,7 @@ import { checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { type BudgetLeft, refusedByBudget } from '../core/budget.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
+import { isNamed } from '../core/modelRef.js';
 import { choosePool, type PlacementExplanation, type PoolCandidate } from '../core/placement.js';
 import { predictStartMs, type QuoteOutcome, quoteStart } from '../core/prediction.js';
 import { displacedFailure, refusedByFullQueue, type StartBasis } from '../core/queue.js';
@@ -18,6 +19,7 @@ import type { Database } from '../store/database.js';
 import { type DisplacedTask, type NewTask, type SubmitResult, submitTasks } from '../store/queue.js';
 import { getTask } from '../store/tasks.js';
 import type { Telemetry } from '../telemetry/events.js';
+import type { CatalogView } from './catalog/view.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Fleet } from './fleet.js';
 import type { RateLimits } from './rateLimits.js';
@@ -57,6 +59,7 @@ export interface AdmissionDeps {
   readonly sessions: SessionRules;
   /** Of 1000 tokens in a pool. */
   readonly priceMicros: (poolId: string) => number;
+  readonly catalog: CatalogView;
 }
 
 interface Written extends SubmitResult {
@@ -99,7 +102,7 @@ export class Admission {
     const task = this.#following(asked);
     const broken = checkSubmission(task);
     if (broken !== null) throw new RefusalError(broken);
-    const { poolId, explanation } = await this.#place(task, submitter.correlationId);
+    const { poolId, modelRef, explanation } = await this.#place(task, submitter.correlationId);
     const limited = this.#deps.rateLimits.take(poolId, task.priority, submitter.identity);
     if (limited !== null) throw new RefusalError(limited);
     const { dispatcher, fleet, sessions } = this.#deps;
@@ -107,7 +110,8 @@ export class Admission {
     const prompt = await checkTokens(fleet, poolId, task, isCharged);
     const startBasis = dispatcher.startBasis(poolId, task.priority);
     const { correlationId, identity } = submitter;
-    const { placement: _overrides, ...rest } = task;
+    // Whatever it was asked for by: the row has the name that its pool has for it.
+    const { placement: _overrides, ...rest } = { ...task, modelRef };
     const row: NewTask = {
       ...rest,
       seed: task.seed ?? seedFromTaskId(task.taskId),
@@ -147,9 +151,11 @@ export class Admission {
     return this.#deps.fleet.candidates().find(({ id }) => id === poolId) ?? null;
   }
 
-  /** What-if: where this task would go now, and why; nothing is written. */
+  /** What-if: where this task would go now, and why; nothing is written. @throws RefusalError for its model */
   async explain(task: TaskSubmission): Promise<PlacementExplanation> {
-    return choosePool(task, await this.#candidates(task)).explanation;
+    const pools = await this.#candidates(task);
+    this.#deps.catalog.check(task.modelRef, pools);
+    return choosePool(task, pools).explanation;
   }
 
   /** The start of a task of that priority if it were sent now. */
@@ -162,7 +168,7 @@ export class Admission {
 
   async #candidates(task: TaskSubmission): Promise<PoolCandidate[]> {
     const { fleet, dispatcher } = this.#deps;
-    const pools = fleet.candidates();
+    const pools = this.#deps.catalog.named(fleet.candidates());
     const lastReplica = await this.#lastReplica(task, pools);
     return pools.map((pool) => {
       const ready = fleet.ready(pool.id);
@@ -178,8 +184,8 @@ export class Admission {
   }
 
   /** Asked for only where it can make a difference: most tasks have one pool to go to, or a session of their own. */
-  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef'>[]) {
-    const fitting = pools.filter((pool) => pool.engine === task.engine && pool.modelRef === task.modelRef);
+  async #lastReplica(task: TaskSubmission, pools: readonly Pick<PoolCandidate, 'engine' | 'modelRef' | 'names'>[]) {
+    const fitting = pools.filter((pool) => pool.engine === task.engine && isNamed(task.modelRef, pool));
     if (fitting.length < 2 || task.kvHint === 'cold' || task.placement.mode === 'pin') return null;
     return this.#deps.places.lastReplica(task.sessionId.toLowerCase());
   }
@@ -187,11 +193,14 @@ export class Admission {
   async #place(
     task: TaskSubmission,
     correlationId: string,
-  ): Promise<{ poolId: string; explanation: PlacementExplanation }> {
-    const outcome = choosePool(task, await this.#candidates(task));
+  ): Promise<{ poolId: string; modelRef: string; explanation: PlacementExplanation }> {
+    const pools = await this.#candidates(task);
+    this.#deps.catalog.check(task.modelRef, pools);
+    const outcome = choosePool(task, pools);
     this.#deps.telemetry.placed({ ...task, correlationId }, task.placement, outcome.explanation);
     if (!outcome.ok) throw new RefusalError(outcome.refusal);
-    return outcome;
+    const modelRef = pools.find(({ id }) => id === outcome.poolId)?.modelRef ?? task.modelRef;
+    return { ...outcome, modelRef };
   }
 
   #writer(poolId: string): Batcher<NewTask, Written> {

@@ -45,6 +45,8 @@ export interface PoolsDeps {
   readonly gpus: Gpus;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
+  /** The reference by which a pool's engine finds the model that a caller names. @throws RefusalError */
+  readonly modelFor: (pool: { readonly id: string; readonly modelRef: string }, ref: string) => Promise<string>;
 }
 
 export type Lane = LaneDepth;
@@ -175,13 +177,14 @@ export class Pools {
     checkDeadline('drain_deadline_ms', drainDeadlineMs);
     checkModelRef(newModelRef);
     const { membership } = this.#deps;
-    await this.#managed(poolId);
+    const serving = await this.#managed(poolId);
     await membership.checkAlone(poolId, 'a reload');
+    const modelRef = await this.#deps.modelFor(serving, newModelRef);
     return this.#operations.begin(poolId, 'RELOAD', { newModelRef, drainDeadlineMs }, async (run) => {
       // Read only now: another reload may have ended, or a node come in, between the question and this one's beginning.
       await membership.checkAlone(poolId, 'a reload');
       const pool = await this.#get(poolId);
-      return reload(this.#deps, run, { pool, modelRef: newModelRef, drainDeadlineMs });
+      return reload(this.#deps, run, { pool, modelRef, drainDeadlineMs });
     });
   }
 

@@ -27,6 +27,7 @@ export const LABEL_BUDGETS = {
   outcome: closed(4),
   policy: closed(4),
   verdict: closed(4),
+  kind: closed(8),
   pinned: closed(2),
   fallback: closed(2),
 } satisfies Record<string, LabelBudget>;

@@ -53,30 +53,14 @@ const MOVED_BY = {
   xids: ['gpuEvent'],
   hostMemoryTotal: ['hostMemoryRead'],
   hostMemoryAvailable: ['hostMemoryRead'],
+  modelState: ['modelStates'],
+  catalogVerifications: ['modelVerified'],
+  modelStagings: ['staged'],
+  retentionRemoved: ['forgotten'],
 } satisfies Record<Exclude<keyof Metrics, 'registry'>, MovedBy>;
 
 /** Of the process, by prom-client; their labels have the values that Node has. */
 const NODE_LABELS = { type: 64, space: 16, kind: 8, version: 1, major: 1, minor: 1, patch: 1 };
-
-/** Promised to dashboards, and not exposed yet. */
-const RESERVED: readonly MetricRow[] = [
-  {
-    name: 'catalog_verifications_total',
-    type: 'counter',
-    help: 'Verifications of catalog models.',
-    labels: budgetsOf(['result', 'reason', 'engine']),
-    moved_by: [],
-    not_exposed_because: 'the catalog is not built yet',
-  },
-  {
-    name: 'model_state',
-    type: 'gauge',
-    help: '1 for the state that a catalog model is in.',
-    labels: budgetsOf(['model_id', 'state']),
-    moved_by: [],
-    not_exposed_because: 'the catalog is not built yet',
-  },
-];
 
 export interface MetricRow {
   readonly name: string;
@@ -86,7 +70,6 @@ export interface MetricRow {
   readonly labels: Readonly<Record<string, number>>;
   readonly buckets?: readonly number[];
   readonly moved_by: readonly string[];
-  readonly not_exposed_because?: string;
 }
 
 /** What prom-client keeps of a metric and does not type. */
@@ -130,8 +113,6 @@ export function metricsContract(): { readonly other: string; readonly metrics: r
   const rows = registry
     .getMetricsAsArray()
     .map((metric) => rowOf(metric as unknown as Registered, events.get(metric) ?? ['scrape']));
-  const exposed = new Set(rows.map(({ name }) => name));
-  const reserved = RESERVED.filter(({ name }) => !exposed.has(name));
   const byName = (a: MetricRow, b: MetricRow) => (a.name < b.name ? -1 : 1);
-  return { other: OTHER, metrics: [...rows, ...reserved].sort(byName) };
+  return { other: OTHER, metrics: rows.sort(byName) };
 }

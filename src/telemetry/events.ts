@@ -5,7 +5,7 @@ import { gradeQuote, type StartQuote } from '../core/prediction.js';
 import type { FullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import { cancelOfFinish, type Priority } from '../core/task.js';
-import { DoorTelemetry } from './doors.js';
+import { CatalogTelemetry } from './catalog.js';
 
 export interface TaskFacts {
   readonly taskId: string;
@@ -92,7 +92,7 @@ function startFields(start: StartFacts) {
   };
 }
 
-export class Telemetry extends DoorTelemetry {
+export class Telemetry extends CatalogTelemetry {
   /** Tasks whose stream a reload stopped, until they end: only then is it known whether their readers got an error. */
   readonly #stoppedByReload = new Map<string, PoolFacts>();
 

@@ -1,5 +1,6 @@
 /** The Prometheus registry. Names, types and labels are a contract with dashboards; labels come from closed sets only. */
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { createCatalogMetrics } from './catalogMetrics.js';
 import { Counter, Gauge, Histogram } from './instruments.js';
 import { createQuoteMetrics } from './quoteMetrics.js';
 import { createSupervisionMetrics } from './supervisionMetrics.js';
@@ -24,6 +25,7 @@ export function createMetrics() {
     registry,
     ...createSupervisionMetrics(registry),
     ...createQuoteMetrics(registry),
+    ...createCatalogMetrics(registry),
     tasksEnqueued: new Counter({
       name: 'tasks_enqueued_total',
       help: 'Tasks admitted to a queue.',

@@ -69,7 +69,7 @@ describe('a task through GraphQL', () => {
     const { data } = await gql(
       world.url,
       `query ($id: UUID!) { task(taskId: $id) { status text tokensOut tokensIn seed attempts pool { name simulated } replica { name }
-         lease { fencingToken releaseReason slot } transcript { id kind } placement { chosen candidates { pool } } } }`,
+         lease { fencingToken releaseReason slot } transcript { artifactId kind } placement { chosen candidates { pool } } } }`,
       { id: taskId },
     );
     expect(data.task).toMatchObject({
@@ -79,7 +79,7 @@ describe('a task through GraphQL', () => {
       attempts: 1,
       pool: { name: 'sim', simulated: true },
       lease: { releaseReason: 'completed' },
-      transcript: { id: expect.stringMatching(/^sha256:[0-9a-f]{64}$/) },
+      transcript: { artifactId: expect.stringMatching(/^sha256:[0-9a-f]{64}$/) },
       placement: { chosen: 'sim' },
     });
   });

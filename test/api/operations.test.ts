@@ -353,6 +353,7 @@ describe('the row of an operation', () => {
       membership: stub('membership', { checkAlone: async () => {} }) as never,
       elsewhere: stub('elsewhere', {}) as never,
       leases: stub('leases', {}) as never,
+      modelFor: async (_pool, ref) => ref,
     });
     const reader = await pools.followOperation(await pools.reload('p', 'gone', 1_000));
     let last: OperationRecord | undefined;

@@ -216,12 +216,12 @@ describe('a deadline', () => {
     expect(frames).toMatchObject([{ event: 'error', data: { code: 'DEADLINE_UNMET', retriable: true } }]);
     const { data } = await gql(
       world.url,
-      `query ($id: UUID!) { task(taskId: $id) { status attempts error { code } finishReason transcript { id } } }`,
+      `query ($id: UUID!) { task(taskId: $id) { status attempts error { code } finishReason transcript { artifactId } } }`,
       { id: request.task_id },
     );
     expect(data.task).toMatchObject({
       ...{ status: 'EXPIRED', attempts: 0, error: { code: 'DEADLINE_UNMET' }, finishReason: 'deadline' },
-      transcript: { id: expect.stringMatching(/^sha256:/) },
+      transcript: { artifactId: expect.stringMatching(/^sha256:/) },
     });
     expect((await pool()).queue.lanes[0].depth).toBe(0);
     await release();

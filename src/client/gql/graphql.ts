@@ -50,7 +50,7 @@ export type ErrorCode =
   | 'QUEUE_FULL_DROP_LRU'
   /** Every slot of every replica stayed taken. */
   | 'REPLICA_EXHAUSTED'
-  /** The content is not what its digest says. */
+  /** A trust policy refuses the model, or its file is not what its digest says. */
   | 'UNTRUSTED_ARTIFACT'
   /** The engine was lost, and the run could not be continued elsewhere. */
   | 'WORKER_RESET';

@@ -1,5 +1,5 @@
 /**
- * Downloads of engine programs: to a file beside the final one, which takes its name only when it is complete, has the
+ * Downloads of engine programs and models: to a file beside the final one, which takes its name only when it is complete, has the
  * promised digest and is on the disk. What a cut connection left is gone on with.
  */
 import { createHash, type Hash } from 'node:crypto';
@@ -34,11 +34,15 @@ export interface DownloadSpec {
   readonly to: string;
   readonly maxBytes: number;
   readonly allowHosts: readonly string[];
+  /** Permissions of the file; by default those of a program. */
+  readonly mode?: number;
 }
 
 export interface DownloadRun {
   readonly signal: AbortSignal;
   readonly say: (detail: string) => void;
+  /** How far it is; `total` is null while the server does not tell. */
+  readonly onBytes?: (received: number, total: number | null) => void;
   /** Names are looked up by this; the system's own by default. */
   readonly lookup?: Lookup;
 }
@@ -114,7 +118,7 @@ class Transfer {
         await rm(this.#part, { force: true });
         throw checksumMismatch(this.#spec.url, this.#spec.sha256, this.#digest());
       }
-      await file.chmod(0o755);
+      await file.chmod(this.#spec.mode ?? 0o755);
       await file.sync();
     } finally {
       await file.close();
@@ -235,6 +239,7 @@ class Transfer {
     }
     this.#hash.update(chunk);
     this.#received += chunk.length;
+    this.#run.onBytes?.(this.#received, this.#total);
     const nowMs = performance.now();
     if (nowMs - this.#lastSaidMs < PROGRESS_EVERY_MS && this.#received !== this.#total) return;
     this.#lastSaidMs = nowMs;

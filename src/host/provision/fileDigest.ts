@@ -58,16 +58,29 @@ export async function sha256OfFile(
     throw unreadable(path, error);
   });
   try {
-    const before = await file.stat({ bigint: true });
-    const total = Number(before.size);
-    const hash = createHash('sha256');
-    await hashInto(hash, file, total, { signal: run.signal, onBytes: (done) => run.onBytes(done, total) });
-    const after = await file.stat({ bigint: true });
-    if (after.size !== before.size || after.mtimeNs !== before.mtimeNs) {
-      throw new ProvisionError('FILE_CHANGED', `${path} changed while it was read`, 'Wait until it is complete.');
-    }
-    return { sizeBytes: after.size, mtimeNs: String(after.mtimeNs), sha256: hash.digest('hex') };
+    return await sha256OfOpen({ path, file }, run);
   } finally {
     await file.close();
   }
+}
+
+/** The same of a file that is open already, and stays so. */
+export async function sha256OfOpen(
+  { path, file }: { readonly path: string; readonly file: FileHandle },
+  run: { readonly signal: AbortSignal; readonly onBytes: (done: number, total: number) => void },
+): Promise<FileIdentity & { readonly sha256: string }> {
+  const before = await identityOfOpen(file);
+  const total = Number(before.sizeBytes);
+  const hash = createHash('sha256');
+  await hashInto(hash, file, total, { signal: run.signal, onBytes: (done) => run.onBytes(done, total) });
+  const after = await identityOfOpen(file);
+  if (after.sizeBytes !== before.sizeBytes || after.mtimeNs !== before.mtimeNs) {
+    throw new ProvisionError('FILE_CHANGED', `${path} changed while it was read`, 'Wait until it is complete.');
+  }
+  return { ...after, sha256: hash.digest('hex') };
+}
+
+export async function identityOfOpen(file: FileHandle): Promise<FileIdentity> {
+  const { size, mtimeNs } = await file.stat({ bigint: true });
+  return { sizeBytes: size, mtimeNs: String(mtimeNs) };
 }

@@ -19,6 +19,8 @@ export interface ProvisionEnvironment {
   readonly simulatedGpus: boolean;
   /** Where programs are looked for, as in PATH. */
   readonly searchPath: string;
+  /** Hex digest that the catalog names for a file; null: none. */
+  readonly catalogDigest?: (path: string) => string | null;
 }
 
 /** @param present what an earlier preparation made is still there, as far as the caller has looked. */
@@ -80,8 +82,14 @@ function factsOf(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string):
     container: container === undefined ? null : { image: container.image, tag: container.tag ?? null },
     package:
       wanted === undefined ? null : { name: wanted.name, version: wanted.version ?? null, repo: wanted.repo ?? null },
-    model: { path: modelPath(pool, env.configDir, modelRef), sha256: promisedDigest(pool, modelRef) },
+    model: { path: modelPath(pool, env.configDir, modelRef), sha256: expectedDigest(pool, env, modelRef) },
   };
+}
+
+/** Hex digest that the configuration promises of a model, or else the catalog; null where neither does. */
+function expectedDigest(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string): string | null {
+  const path = modelPath(pool, env.configDir, modelRef);
+  return promisedDigest(pool, modelRef) ?? (path === null ? null : (env.catalogDigest?.(path) ?? null));
 }
 
 function parentOf(

@@ -74,6 +74,11 @@ export class StreamHub {
     return this.#readers.size;
   }
 
+  /** Tasks that have readers here. */
+  readTasks(): readonly string[] {
+    return [...this.#followed.keys()];
+  }
+
   /** An abandoned log is nobody's, even while its run has not let go of it yet. */
   live(taskId: string): StreamLog | undefined {
     const log = this.#live.get(taskId);
