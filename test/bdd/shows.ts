@@ -6,7 +6,7 @@ const TASK = `taskId status finishReason seed tokensIn tokensOut text attempts d
   deadlineAt createdAt startedAt firstTokenAt endedAt correlationId sessionId
   error { code message retriable retryAfterMs } pool { name } replica { name } cancellation { slotFreeAt }
   receipt { engineVersion modelId seed tokens chainHash coResidentMax claim { kind because } samplerProfile { version } }
-  transcript { id kind content } waitingBecause ${REASON} lease { fencingToken releasedAt releaseReason }
+  transcript { kind digest content } waitingBecause ${REASON} lease { fencingToken releasedAt releaseReason }
   quote { p50Ms p90Ms basis } placement { chosen rule candidates { pool rank refusedBecause score { vramFreeBytes
   slotsFree predictedEndMs session } rules { rule passed message } } }`;
 const POOL = `name live ready draining simulated engine engineVersion modelRef contextLength deviceMask generation

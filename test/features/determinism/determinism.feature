@@ -42,8 +42,8 @@ Feature: Determinism
       | determinism | best_effort |
     Then the task "a" shows:
       | status             | <status>   |
-      | transcript.kind    | trace      |
-      | transcript.id      | /^sha256:/ |
+      | transcript.kind    | TRACE      |
+      | transcript.digest  | /^sha256:/ |
       | transcript.content | any        |
     And the engine of "chat-0" gets the fault "none"
     And the engine of "chat-1" gets the fault "none"
