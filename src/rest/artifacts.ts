@@ -1,20 +1,11 @@
 /** Artifacts of the original control plane. */
 import { parse as parseJson } from 'lossless-json';
-import { z } from 'zod';
-import { ARTIFACT_KINDS } from '../core/artifact.js';
 import type { ArtifactReference, StoredArtifact } from '../services/artifacts.js';
 import type { Services } from '../services/services.js';
+import type { components } from './generated/control.js';
 import { type Route, sendJson } from './router.js';
-import { parse } from './wire.js';
 
-/** Artifact. What `content` and `metadata` hold is their sender's. */
-const Artifact = z.object({
-  kind: z.enum(ARTIFACT_KINDS),
-  content: z.unknown(),
-  tags: z.array(z.string()).max(1000).nullish(),
-  parent: z.string().nullish(),
-  metadata: z.unknown().optional(),
-});
+type Artifact = components['schemas']['Artifact'];
 
 function referenceOf({ id, kind, digest, createdAtMs, tags }: ArtifactReference): Record<string, unknown> {
   return { id, kind, digest, created_ms: Math.round(createdAtMs), tags };
@@ -37,7 +28,7 @@ export function artifactRoutes({ artifacts }: Services): Route[] {
       method: 'POST',
       path: '/v1/artifacts',
       handler: async (call) => {
-        const { kind, content, tags, parent, metadata } = parse(Artifact, await call.body());
+        const { kind, content, tags, parent, metadata } = (await call.body()) as Artifact;
         const made = await artifacts.create({
           ...{ kind, content, tags: tags ?? [], parent: parent ?? null, metadata: metadata ?? null },
         });

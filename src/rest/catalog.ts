@@ -1,72 +1,45 @@
 /** The catalog of the original control plane. */
-import { z } from 'zod';
-import { MODEL_STATES } from '../core/catalog.js';
 import type { CatalogModel, CatalogModelDraft } from '../services/catalog/catalog.js';
 import type { Services } from '../services/services.js';
+import type { components } from './generated/control.js';
 import { type Route, sendJson } from './router.js';
-import { parse } from './wire.js';
 
-const Text = z.string().max(4096);
-const Count = z.union([z.int().min(0), z.bigint().transform(Number)]);
+type Schemas = components['schemas'];
 
-const TrustPolicy = z.object({
-  mode: z.enum(['strict', 'permissive']).default('permissive'),
-  allowed_registries: z.array(Text).max(256).default([]),
-  require_signature: z.boolean().default(false),
-  require_sbom: z.boolean().default(false),
-  ca_roots: z.array(Text).max(64).default([]),
-});
-const Signature = z.object({
-  signer: Text.nullish(),
-  algo: Text.nullish(),
-  verified: z.boolean().nullish(),
-  timestamp_ms: Count.nullish(),
-});
-
-/** CatalogModel; members that the contract does not name are ignored. */
-const Model = z.object({
-  id: z.string(),
-  digest: z.string(),
-  source_url: Text.nullish(),
-  tags: z.array(Text).max(256).default([]),
-  manifests: z
-    .array(z.object({ digest: Text.nullish(), size_bytes: Count.nullish() }))
-    .max(1024)
-    .default([]),
-  signatures: z.array(Signature).max(64).default([]),
-  sbom: z.object({ uri: Text.nullish(), digest: Text.nullish() }).nullish(),
-  trust_policy: TrustPolicy.nullish(),
-});
-
-const StateRequest = z.object({ state: z.enum(MODEL_STATES), deadline_ms: z.number().int().min(0).nullish() });
-
-function draftOf(body: unknown): CatalogModelDraft {
-  const { id, digest, tags, ...model } = parse(Model, body);
-  const policy = model.trust_policy ?? null;
+function draftOf(model: Schemas['CatalogModel']): CatalogModelDraft {
+  const { id, digest, tags, sbom, trust_policy: policy } = model;
   return {
     id,
     digest,
-    tags,
+    tags: tags ?? [],
     sourceUrl: model.source_url ?? null,
-    manifests: model.manifests.map((one) => ({ digest: one.digest ?? null, sizeBytes: one.size_bytes ?? null })),
-    signatures: model.signatures.map((one) => ({
+    manifests: (model.manifests ?? []).map((one) => ({
+      digest: one.digest ?? null,
+      sizeBytes: numberOf(one.size_bytes),
+    })),
+    signatures: (model.signatures ?? []).map((one) => ({
       signer: one.signer ?? null,
       algo: one.algo ?? null,
       verified: false,
-      timestampMs: one.timestamp_ms ?? null,
+      timestampMs: numberOf(one.timestamp_ms),
     })),
-    sbom: model.sbom == null ? null : { uri: model.sbom.uri ?? null, digest: model.sbom.digest ?? null },
+    sbom: sbom == null ? null : { uri: sbom.uri ?? null, digest: sbom.digest ?? null },
     trustPolicy:
-      policy === null
+      policy == null
         ? null
         : {
-            mode: policy.mode,
-            allowedRegistries: policy.allowed_registries,
-            requireSignature: policy.require_signature,
-            requireSbom: policy.require_sbom,
-            caRoots: policy.ca_roots,
+            mode: policy.mode ?? 'permissive',
+            allowedRegistries: policy.allowed_registries ?? [],
+            requireSignature: policy.require_signature ?? false,
+            requireSbom: policy.require_sbom ?? false,
+            caRoots: policy.ca_roots ?? [],
           },
   };
+}
+
+/** Null, where it is left out. */
+function numberOf(value: number | bigint | null | undefined): number | null {
+  return value === undefined || value === null ? null : Number(value);
 }
 
 /** Members without a value are left out. */
@@ -105,7 +78,7 @@ export function catalogRoutes({ catalog }: Services): Route[] {
       method: 'POST',
       path: '/v1/catalog/models',
       handler: async (call) => {
-        const model = await catalog.create(draftOf(await call.body()));
+        const model = await catalog.create(draftOf((await call.body()) as Schemas['CatalogModel']));
         const location = `/v1/catalog/models/${encodeURIComponent(model.id)}`;
         sendJson(call.res, 201, bodyOf(model), { location });
       },
@@ -138,8 +111,8 @@ export function catalogRoutes({ catalog }: Services): Route[] {
       method: 'POST',
       path: '/v1/catalog/models/{id}/state',
       handler: async (call) => {
-        const { state, deadline_ms } = parse(StateRequest, await call.body());
-        const model = await catalog.setState(call.params.id ?? '', state, deadline_ms ?? null);
+        const { state, deadline_ms } = (await call.body()) as Schemas['CatalogModelState'];
+        const model = await catalog.setState(call.params.id ?? '', state, numberOf(deadline_ms));
         const drainAt = model.drainAtMs === null ? null : new Date(model.drainAtMs).toISOString();
         sendJson(call.res, 202, { id: model.id, state: model.state, ...present({ drain_at: drainAt }) });
       },

@@ -1,8 +1,11 @@
 /** The part of the original control plane that is built: pools and capabilities. */
-import { DEFAULT_DRAIN_DEADLINE_MS, type Operation } from '../services/pools.js';
+import { DEFAULT_DRAIN_DEADLINE_MS, type EngineCapability, type Operation, type Pools } from '../services/pools.js';
 import type { Services } from '../services/services.js';
+import type { components } from './generated/control.js';
 import { type Call, type Route, sendJson } from './router.js';
-import { parseDrainRequest, parseReloadRequest } from './wire.js';
+
+type Schemas = components['schemas'];
+type PoolHealth = Awaited<ReturnType<Pools['health']>>;
 
 export const API_VERSION = '1.0.0';
 
@@ -13,16 +16,16 @@ export function controlRoutes(services: Services): Route[] {
       method: 'POST',
       path: '/v1/pools/{id}/drain',
       handler: async (call) => {
-        const { deadlineMs } = parseDrainRequest(await call.body());
-        sendAccepted(call, await pools.drain(call.params.id ?? '', deadlineMs));
+        const { deadline_ms } = (await call.body()) as Schemas['DrainRequest'];
+        sendAccepted(call, await pools.drain(call.params.id ?? '', Number(deadline_ms)));
       },
     },
     {
       method: 'POST',
       path: '/v1/pools/{id}/reload',
       handler: async (call) => {
-        const { newModelRef } = parseReloadRequest(await call.body());
-        sendAccepted(call, await pools.reload(call.params.id ?? '', newModelRef, DEFAULT_DRAIN_DEADLINE_MS));
+        const { new_model_ref } = (await call.body()) as Schemas['ReloadRequest'];
+        sendAccepted(call, await pools.reload(call.params.id ?? '', new_model_ref, DEFAULT_DRAIN_DEADLINE_MS));
       },
     },
     {
@@ -36,62 +39,74 @@ export function controlRoutes(services: Services): Route[] {
       method: 'GET',
       path: '/v1/pools/{id}/health',
       handler: async (call) => {
-        const health = await pools.health(call.params.id ?? '');
-        const { live, ready, draining } = health;
-        const metrics = { slots_total: health.slotsTotal, active_leases: health.activeLeases };
-        sendJson(call.res, 200, { live, ready, draining, metrics });
+        const { live, ready, draining, slotsTotal, activeLeases } = await pools.health(call.params.id ?? '');
+        const metrics = { slots_total: slotsTotal, active_leases: activeLeases };
+        const health: Schemas['PoolHealth'] = { live, ready, draining, metrics };
+        sendJson(call.res, 200, health);
       },
     },
     {
       method: 'GET',
       path: '/v1/capabilities',
       handler: async (call) => {
-        const engines = pools.capabilities().map((engine) => ({
-          engine: engine.engine,
-          ctx_max: engine.contextMax,
-          supported_workloads: engine.workloads,
-          rate_limits: {},
-          features: {
-            concurrency: engine.concurrency,
-            pools: engine.pools.map(({ poolId, workloads }) => ({ pool_id: poolId, supported_workloads: workloads })),
-          },
-        }));
-        sendJson(call.res, 200, { api_version: API_VERSION, engines });
+        const engines = pools.capabilities().map(capabilitiesBody);
+        const answer: Schemas['Capabilities'] = { api_version: API_VERSION, engines };
+        sendJson(call.res, 200, answer);
       },
     },
     {
       method: 'GET',
       path: '/pools/{id}/status',
       handler: async (call) => {
-        const { pool, ...health } = await pools.health(call.params.id ?? '');
-        sendJson(call.res, 200, {
-          pool_id: pool.id,
-          live: health.live,
-          ready: health.ready,
-          active_leases: health.activeLeases,
-          engine_version: health.engineVersion,
-          draining: health.draining,
-          device_mask: pool.deviceMask,
-          slots_total: health.slotsTotal,
-          slots_free: health.slotsFree,
-          last_error: health.lastError?.message ?? null,
-          last_heartbeat_ms: health.lastHeartbeatMs,
-          vram_total_bytes: health.vramTotalBytes,
-          vram_free_bytes: health.vramFreeBytes,
-          compute_capability: health.computeCapability,
-          tokens_per_second: health.tokensPerSecond,
-          first_token_ms: health.firstTokenMs,
-        });
+        sendJson(call.res, 200, statusBody(await pools.health(call.params.id ?? '')));
       },
     },
   ];
+}
+
+function capabilitiesBody(engine: EngineCapability): Schemas['EngineCapabilities'] {
+  const limits: Record<string, Record<string, Schemas['RateLimit']>> = {};
+  for (const { poolId, priority, perSecond, burst } of engine.rateLimits) {
+    limits[poolId] = { ...limits[poolId], [priority]: { requests_per_second: perSecond, burst } };
+  }
+  return {
+    engine: engine.engine,
+    ctx_max: engine.contextMax,
+    supported_workloads: engine.workloads,
+    rate_limits: limits,
+    features: {
+      concurrency: engine.concurrency,
+      pools: engine.pools.map(({ poolId, workloads }) => ({ pool_id: poolId, supported_workloads: workloads })),
+    },
+  };
+}
+
+function statusBody({ pool, ...health }: PoolHealth): Schemas['PoolStatus'] {
+  return {
+    pool_id: pool.id,
+    live: health.live,
+    ready: health.ready,
+    active_leases: health.activeLeases,
+    engine_version: health.engineVersion,
+    draining: health.draining,
+    device_mask: pool.deviceMask,
+    slots_total: health.slotsTotal,
+    slots_free: health.slotsFree,
+    last_error: health.lastError?.message ?? null,
+    last_heartbeat_ms: health.lastHeartbeatMs,
+    vram_total_bytes: health.vramTotalBytes,
+    vram_free_bytes: health.vramFreeBytes,
+    compute_capability: health.computeCapability,
+    tokens_per_second: health.tokensPerSecond,
+    first_token_ms: health.firstTokenMs,
+  };
 }
 
 function sendAccepted(call: Call, operationId: string): void {
   sendJson(call.res, 202, { operation_id: operationId }, { location: `/v1/operations/${operationId}` });
 }
 
-function operationBody(operation: Operation): Record<string, unknown> {
+function operationBody(operation: Operation): Schemas['Operation'] {
   return {
     operation_id: operation.id,
     pool_id: operation.poolId,

@@ -1,23 +1,22 @@
 /** The data plane of the original contract: tasks and sessions. */
 import { budgetLeft } from '../core/budget.js';
 import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
-import { invalid, RefusalError } from '../core/errors.js';
+import { RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
 import { budgetHeaders, budgetMembers } from './budget.js';
+import type { components } from './generated/data.js';
 import { type Call, type Route, sendJson } from './router.js';
 import { pipeEvents } from './sse.js';
-import { parseTaskRequest, parseUuidParam } from './wire.js';
+import { submissionOf, type TaskRequest } from './wire.js';
 
-const MAX_INDEX = 2 ** 31 - 1;
+type AdmissionResponse = components['schemas']['AdmissionResponse'];
+type SessionInfo = components['schemas']['SessionInfo'];
 
-/** Where to go on: `Last-Event-ID`, else `?after=`, else from the beginning (-1). */
+/** Where to go on: `Last-Event-ID`, else `?after=`, else from the beginning (-1). The contract has seen to both. */
 function resumeIndex(call: Call): number {
   const header = call.req.headers['last-event-id'];
-  const given = (typeof header === 'string' && header !== '' ? header : null) ?? call.query.get('after');
-  if (given === null) return -1;
-  const index = Number(given);
-  if (/^-?\d{1,10}$/.test(given) && index >= -1 && index <= MAX_INDEX) return index;
-  throw new RefusalError(invalid('after', 'must be the index of an event, a whole number of at least -1'));
+  const given = (typeof header === 'string' ? header : '') || call.query.get('after');
+  return given === null || given === '' ? -1 : Number(given);
 }
 
 /** `?cancel_on_disconnect=true` or `=<ms>`: the task is to end when its last reader has gone. */
@@ -35,17 +34,23 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'POST',
       path: '/v1/tasks',
       handler: async (call) => {
-        const receipt = await services.admission.submit(parseTaskRequest(await call.body()), call);
-        const { taskId, queuePosition, predictedStartMs, backoffMs } = receipt;
-        const body = { task_id: taskId, queue_position: queuePosition, predicted_start_ms: predictedStartMs };
-        sendJson(call.res, 202, { ...body, backoff_ms: backoffMs }, budgetHeaders(receipt.budget));
+        const request = (await call.body()) as TaskRequest;
+        const receipt = await services.admission.submit(submissionOf(request), call);
+        const answer: AdmissionResponse = {
+          task_id: receipt.taskId,
+          queue_position: receipt.queuePosition,
+          predicted_start_ms: receipt.predictedStartMs,
+          backoff_ms: receipt.backoffMs,
+        };
+        sendJson(call.res, 202, answer, budgetHeaders(receipt.budget));
       },
     },
     {
       method: 'GET',
       path: '/v1/tasks/{id}/stream',
+      streams: true,
       handler: async (call) => {
-        const taskId = parseUuidParam('id', call.params.id);
+        const taskId = call.params.id ?? '';
         const reader = await services.streams.open(taskId, resumeIndex(call), disconnectGraceOf(call));
         const headers = budgetHeaders(await services.budgets.ofTask(taskId));
         const result = (resultId: string) => services.tasks.result(resultId);
@@ -56,7 +61,7 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'POST',
       path: '/v1/tasks/{id}/cancel',
       handler: async (call) => {
-        await services.cancellation.cancel(parseUuidParam('id', call.params.id));
+        await services.cancellation.cancel(call.params.id ?? '');
         call.res.writeHead(204).end();
       },
     },
@@ -64,20 +69,25 @@ export function dataRoutes(services: Services, options: { readonly microbatch: b
       method: 'GET',
       path: '/v1/sessions/{id}',
       handler: async (call) => {
-        const session = await services.sessions.get(parseUuidParam('id', call.params.id));
+        const session = await services.sessions.get(call.params.id ?? '');
         const ttlMs = Math.max(0, Math.round(session.ttlMsRemaining));
         const kvWarmth = services.sessions.isWarm(session.id);
         const kvBytes = await services.sessions.kvBytes(session.id);
-        const kv = { kv_bytes: kvBytes, kv_warmth: kvWarmth };
-        const left = budgetMembers(budgetLeft(session.budget));
-        sendJson(call.res, 200, { ttl_ms_remaining: ttlMs, turns: session.turns, ...kv, ...left });
+        const info: SessionInfo = {
+          ttl_ms_remaining: ttlMs,
+          turns: session.turns,
+          kv_bytes: kvBytes,
+          kv_warmth: kvWarmth,
+          ...budgetMembers(budgetLeft(session.budget)),
+        };
+        sendJson(call.res, 200, info);
       },
     },
     {
       method: 'DELETE',
       path: '/v1/sessions/{id}',
       handler: async (call) => {
-        await services.sessions.delete(parseUuidParam('id', call.params.id));
+        await services.sessions.delete(call.params.id ?? '');
         call.res.writeHead(204).end();
       },
     },

@@ -21,12 +21,15 @@ export interface Route {
   readonly method: string;
   /** Segments; `{name}` matches one and names it. */
   readonly path: string;
+  /** What it answers does not end by itself, so HEAD is not served. */
+  readonly streams?: true;
   readonly handler: Handler;
 }
 
 export type Match =
   | { readonly kind: 'found'; readonly handler: Handler; readonly params: Readonly<Record<string, string>> }
-  | { readonly kind: 'wrong_method'; readonly allow: readonly string[] }
+  /** The path is served; by these methods, of which OPTIONS is always one. */
+  | { readonly kind: 'other_method'; readonly allow: readonly string[] }
   | { readonly kind: 'none' };
 
 export const MAX_BODY_BYTES = 5 * 1024 * 1024;
@@ -61,10 +64,16 @@ export function matchRoute(routes: readonly Route[], method: string, path: strin
   for (const route of routes) {
     const params = matchPath(route.path, path);
     if (params === null) continue;
-    if (route.method === method) return { kind: 'found', handler: route.handler, params };
-    allow.push(route.method);
+    const methods = methodsOf(route);
+    // Node leaves the body out of an answer to HEAD.
+    if (methods.includes(method)) return { kind: 'found', handler: route.handler, params };
+    allow.push(...methods);
   }
-  return allow.length > 0 ? { kind: 'wrong_method', allow } : { kind: 'none' };
+  return allow.length > 0 ? { kind: 'other_method', allow: [...allow, 'OPTIONS'] } : { kind: 'none' };
+}
+
+function methodsOf({ method, streams }: Route): string[] {
+  return method === 'GET' && streams !== true ? ['GET', 'HEAD'] : [method];
 }
 
 /** The body was larger than we read; the door answers 413 and closes the connection. */
@@ -95,16 +104,34 @@ async function readBody(req: IncomingMessage): Promise<string> {
   return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
 }
 
-function parseNumber(text: string): number | bigint {
+/** More digits than any int64 has are not worth the time of a bigint. */
+const MAX_DIGITS = 20;
+
+/** Whole numbers beyond 2^53 come as bigint, with all their digits. */
+export function parseNumber(text: string): number | bigint {
   const value = Number(text);
-  return /^-?\d+$/.test(text) && !Number.isSafeInteger(value) ? BigInt(text) : value;
+  const keepsDigits = Number.isSafeInteger(value) || text.length > MAX_DIGITS || !/^-?\d+$/.test(text);
+  return keepsDigits ? value : BigInt(text);
+}
+
+/** Of objects and lists in each other; what follows them by recursion, here and in the database, has an end. */
+const MAX_DEPTH = 200;
+
+function checkDepth(body: unknown): void {
+  let level = [body];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > MAX_DEPTH) throw new RefusalError(invalid('body', `is nested more than ${MAX_DEPTH} deep`));
+    level = level.flatMap((value) => (typeof value === 'object' && value !== null ? Object.values(value) : []));
+  }
 }
 
 export async function readJson(req: IncomingMessage): Promise<unknown> {
   const type = req.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/json') throw new MediaTypeError();
   try {
-    return parseJson(await readBody(req), undefined, parseNumber);
+    const body = parseJson(await readBody(req), undefined, parseNumber);
+    checkDepth(body);
+    return body;
   } catch (error) {
     if (error instanceof RefusalError) throw error;
     throw new RefusalError(invalid('body', 'is not valid JSON'), { cause: error });

@@ -3,9 +3,8 @@
  * nothing: it tells a worker whether its token is right, and leaves a line in the log.
  */
 import type { IncomingMessage } from 'node:http';
-import { z } from 'zod';
-import { invalid, RefusalError } from '../core/errors.js';
 import type { Telemetry } from '../telemetry/events.js';
+import type { components } from './generated/control.js';
 import { type Route, sendJson } from './router.js';
 
 /** Why a token does not do, as every door says it. */
@@ -22,8 +21,7 @@ export interface WorkerDoor {
   readonly requireToken: (req: IncomingMessage) => TokenDenial | null;
 }
 
-const Name = z.string().regex(/^[\w.@:-]{1,128}$/, 'must be 1 to 128 of letters, digits and _ . @ : -');
-const WorkerRequest = z.object({ pool_id: Name.nullish(), replica_id: Name.nullish() });
+type WorkerRequest = components['schemas']['WorkerRegistration'];
 
 export function workerRoutes({ telemetry, requireToken }: WorkerDoor): Route[] {
   return [
@@ -38,12 +36,9 @@ export function workerRoutes({ telemetry, requireToken }: WorkerDoor): Route[] {
           const body = { code, error: name, message, retriable: false };
           return sendJson(call.res, status, body, { connection: 'close', 'www-authenticate': 'Bearer' });
         }
-        const parsed = WorkerRequest.safeParse(await call.body());
-        if (!parsed.success) {
-          const issue = parsed.error.issues[0];
-          throw new RefusalError(invalid(issue?.path.join('.') || 'body', issue?.message ?? 'is not valid'));
-        }
-        const { pool_id: poolId = null, replica_id: replicaId = null } = parsed.data;
+        const { pool_id, replica_id } = (await call.body()) as WorkerRequest;
+        const poolId = pool_id ?? null;
+        const replicaId = replica_id ?? null;
         const { identity, correlationId } = call;
         telemetry.workerRegistered({ identity, correlationId, poolId, replicaId });
         sendJson(call.res, 200, { ok: true, identity, pool_id: poolId, replica_id: replicaId });

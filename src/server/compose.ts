@@ -19,6 +19,8 @@ import { simulatedGpus } from '../host/gpus.js';
 import { engineLogFile } from '../host/logFile.js';
 import { containerEnvironment } from '../host/provision/program.js';
 import { StartupError } from '../host/startupError.js';
+import { underContract } from '../rest/contract.js';
+import { readOperations } from '../rest/openapi.js';
 import { systemClock } from '../runtime/clock.js';
 import { Scope } from '../runtime/scope.js';
 import { pollUntil } from '../runtime/wait.js';
@@ -72,7 +74,7 @@ import { HttpServer } from './http.js';
 import { identityRules } from './identity.js';
 import { type Models, openModels } from './models.js';
 import { type DatabaseOptions, openDatabase } from './openDatabase.js';
-import { SIM_ENTRY } from './paths.js';
+import { OPENAPI_DIR, SIM_ENTRY } from './paths.js';
 import { secretsOf } from './secrets.js';
 
 const HTTP_GRACE_MS = 2_000;
@@ -129,7 +131,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const house = await furnish(options, telemetry, dataDir, { db, url }, scope);
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
-  server.open(doors);
+  server.open({ ...doors, routes: underContract(doors.routes, readOperations(OPENAPI_DIR)) });
   scope.defer('readiness', () => server.shut());
 
   onStep('waiting for the pools');
@@ -301,17 +303,9 @@ async function furnish(
     drain: (poolId) => pools.drain(poolId, DEFAULT_DRAIN_DEADLINE_MS),
   });
   const nodes = { nodeId, membership, elsewhere, fleet, modelFor: models.forReload };
-  const pools: Pools = new Pools({
-    db,
-    clock,
-    dispatcher,
-    supervisor,
-    leases,
-    gpus,
-    events: poolEvents,
-    telemetry,
-    ...nodes,
-  });
+  const rateLimits = new RateLimits(clock, config.pools);
+  const house = { db, clock, dispatcher, supervisor, leases, gpus, rateLimits, events: poolEvents, telemetry };
+  const pools: Pools = new Pools({ ...house, ...nodes });
 
   scope.defer('membership', () => membership.stop());
   await membership.start();
@@ -382,7 +376,7 @@ async function furnish(
     hub,
     telemetry,
     places,
-    rateLimits: new RateLimits(clock, config.pools),
+    rateLimits,
     sessions: sessionRules(config),
     priceMicros: pricesMicros(config),
     catalog: models.view,

@@ -127,7 +127,7 @@ export class HttpServer {
       this.#options.telemetry.denied(denial.name, denial.code, correlationId);
       return sendDenial(res, denial, path, correlationId);
     }
-    if (path === '/health' && method === 'GET') return sendJson(res, 200, { status: 'ok', version: VERSION });
+    if (path === '/health' && (method === 'GET' || method === 'HEAD')) return sendHealth(res);
     const doors = this.#doors;
     if (doors === null) throw new RefusalError(STARTING);
     if (path === GRAPHQL_PATH) {
@@ -135,10 +135,7 @@ export class HttpServer {
     }
     const match = matchRoute(doors.routes, method, path);
     if (match.kind === 'none') throw new RefusalError(notFound('path', `${path} is not served`));
-    if (match.kind === 'wrong_method') {
-      const refusal = invalid('method', `${method} is not served here; use ${match.allow.join(', ')}`);
-      return sendJson(res, 405, envelopeOf(refusal), { allow: match.allow.join(', ') });
-    }
+    if (match.kind === 'other_method') return answerMethod(res, method, match.allow.join(', '));
     const call: Call = {
       req,
       res,
@@ -200,6 +197,16 @@ export class HttpServer {
     const headers = { ...retryHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
     sendJson(res, status, envelopeOf(error.refusal), headers);
   }
+}
+
+/** As long as the process lives, also while nothing else is served. */
+export function sendHealth(res: ServerResponse): void {
+  sendJson(res, 200, { status: 'ok', version: VERSION });
+}
+
+function answerMethod(res: ServerResponse, method: string, allow: string): void {
+  if (method === 'OPTIONS') return void res.writeHead(204, { allow }).end();
+  sendJson(res, 405, envelopeOf(invalid('method', `${method} is not served here; use ${allow}`)), { allow });
 }
 
 function correlationOf(req: IncomingMessage): string {

@@ -25,6 +25,7 @@ import { reload } from './operations/reload.js';
 import { checkRestart, findReplica, restart } from './operations/restart.js';
 import type { OperationRun, Outcome } from './operations/run.js';
 import type { PoolEvents } from './poolEvents.js';
+import type { RateLimit, RateLimits } from './rateLimits.js';
 import type { Supervisor } from './supervision/supervisor.js';
 
 export const DEFAULT_DRAIN_DEADLINE_MS = 30_000;
@@ -43,6 +44,7 @@ export interface PoolsDeps {
   readonly elsewhere: Elsewhere;
   readonly leases: LeaseKeeper;
   readonly gpus: Gpus;
+  readonly rateLimits: RateLimits;
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
   /** The reference by which a pool's engine finds the model that a caller names. @throws RefusalError */
@@ -64,6 +66,8 @@ export interface EngineCapability {
   readonly workloads: readonly Workload[];
   readonly pools: readonly PoolCapability[];
   readonly concurrency: number;
+  /** Of its pools, for each caller; priorities without a limit are left out. */
+  readonly rateLimits: readonly RateLimit[];
 }
 
 export class Pools {
@@ -94,6 +98,7 @@ export class Pools {
         workloads: WORKLOADS.filter((workload) => [...(known?.workloads ?? []), ...own].includes(workload)),
         pools: [...(known?.pools ?? []), { poolId: pool.id, workloads: own }],
         concurrency: (known?.concurrency ?? 0) + this.#deps.fleet.limits(pool.id).slotsTotal,
+        rateLimits: [...(known?.rateLimits ?? []), ...this.#deps.rateLimits.ofPool(pool.id)],
       });
     }
     return [...byEngine.values()];

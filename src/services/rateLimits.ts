@@ -1,12 +1,20 @@
 /** Rate limits as configured: a token bucket per pool, priority and caller, asked before anything is written. */
 import type { PoolConfig } from '../config/schema.js';
 import type { Refusal } from '../core/errors.js';
-import { type Bucket, rateLimited, take } from '../core/rateLimit.js';
-import type { Priority } from '../core/task.js';
+import { type Bucket, burstOf, rateLimited, take } from '../core/rateLimit.js';
+import { PRIORITIES, type Priority } from '../core/task.js';
 import type { Clock } from '../runtime/clock.js';
 
 /** Beyond so many callers the one that asked least recently is forgotten, and begins anew. */
 const MAX_BUCKETS = 10_000;
+
+export interface RateLimit {
+  readonly poolId: string;
+  readonly priority: Priority;
+  readonly perSecond: number;
+  /** Requests that may come at once. */
+  readonly burst: number;
+}
 
 export class RateLimits {
   readonly #clock: Clock;
@@ -21,6 +29,13 @@ export class RateLimits {
         if (rate !== undefined) this.#rates.set(`${pool.id} ${name}`, rate);
       }
     }
+  }
+
+  ofPool(poolId: string): RateLimit[] {
+    return PRIORITIES.flatMap((priority) => {
+      const perSecond = this.#rates.get(`${poolId} ${priority}`);
+      return perSecond === undefined ? [] : [{ poolId, priority, perSecond, burst: burstOf(perSecond) }];
+    });
   }
 
   /** Takes one request out of the caller's bucket. @returns null, or why it may not come in now. */

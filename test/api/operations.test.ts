@@ -29,7 +29,7 @@ import {
   readOperation as readView,
   statesOf,
 } from '../support/operations.js';
-import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { get, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { seedPool } from '../support/tasks.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -224,7 +224,7 @@ describe('restart', () => {
 describe('bad input', () => {
   it('answers 404 for operations that are not there, and refuses to follow them', async () => {
     for (const id of [randomUUID(), 'nonsense']) {
-      expect((await fetch(`${world.url}/v1/operations/${id}`)).status).toBe(404);
+      expect((await get(world.url, `/v1/operations/${id}`)).status).toBe(404);
     }
     const id = Buffer.from(`Operation:${randomUUID()}`).toString('base64');
     expect(
@@ -354,6 +354,7 @@ describe('the row of an operation', () => {
       elsewhere: stub('elsewhere', {}) as never,
       leases: stub('leases', {}) as never,
       modelFor: async (_pool, ref) => ref,
+      rateLimits: stub('rateLimits', {}) as never,
     });
     const reader = await pools.followOperation(await pools.reload('p', 'gone', 1_000));
     let last: OperationRecord | undefined;

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
-import { post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
+import { ask, get, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
 
 const POOL = (id: string, ctx: number, devices: string, model = 'sim-7b') => `
@@ -190,7 +190,7 @@ describe('a session', () => {
     expect(turns.map(({ replica }) => replica)).toEqual(Array(4).fill(first.replica));
     expect(turns.map(({ frames }) => warmth(frames))).toEqual(Array(4).fill(true));
     expect(await session(sessionId)).toEqual({ kvWarmth: true, turns: 5, lastReplica: { name: first.replica } });
-    const rest = await fetch(`${world.url}/v1/sessions/${sessionId}`);
+    const rest = await get(world.url, `/v1/sessions/${sessionId}`);
     expect(await rest.json()).toMatchObject({ kv_warmth: true, turns: 5 });
     const logged = world.logLines().map((line) => JSON.parse(line) as Record<string, unknown>);
     const starts = logged.filter((line) => line.session_id === sessionId && line.msg === 'stream started');
@@ -203,7 +203,7 @@ describe('a session', () => {
     await run({ session_id: sessionId });
     expect(warmth((await run({ session_id: sessionId, kv_hint: 'cold' })).frames)).toBe(false);
     expect(warmth((await run({ session_id: sessionId })).frames)).toBe(true);
-    expect((await fetch(`${world.url}/v1/sessions/${sessionId}`, { method: 'DELETE' })).status).toBe(204);
+    expect((await ask(world.url, 'DELETE', `/v1/sessions/${sessionId}`)).status).toBe(204);
     expect(warmth((await run({ session_id: sessionId })).frames)).toBe(false);
     expect(warmth((await run()).frames)).toBe(false);
   });

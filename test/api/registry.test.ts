@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fakeNvidiaSmi } from '../host/gpuSupport.js';
 import { cleanUp } from '../host/support.js';
 import { gql } from '../support/graphql.js';
-import { post, readStream, taskRequest } from '../support/rest.js';
+import { get, post, readStream, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const GIB = 1024 ** 3;
@@ -19,7 +19,7 @@ const REGISTRY = `{ pool(name: "sim") { name live ready activeLeases engineVersi
 afterAll(cleanUp);
 
 async function status(url: string, pool = 'sim'): Promise<Record<string, unknown>> {
-  const response = await fetch(`${url}/pools/${pool}/status`);
+  const response = await get(url, `/pools/${pool}/status`);
   expect(response.status).toBe(200);
   return (await response.json()) as Record<string, unknown>;
 }
@@ -113,7 +113,7 @@ describe('a pool that is ready', () => {
   });
 
   it('is the only one: any other is not found', async () => {
-    const response = await fetch(`${world.url}/pools/nope/status`);
+    const response = await get(world.url, '/pools/nope/status');
     expect(response.status).toBe(404);
     expect(await response.json()).toMatchObject({ message: 'pool nope not found' });
     expect((await post(world.url, '/pools/sim/status', {})).status).toBe(405);
@@ -123,10 +123,10 @@ describe('a pool that is ready', () => {
 describe('a token', () => {
   it('is asked for as everywhere', async () => {
     await using world = await startWorld({ env: { AUTH_TOKEN: 'a-long-token', AUTH_OPTIONAL: 'false' } });
-    const path = `${world.url}/pools/sim/status`;
-    expect((await fetch(path)).status).toBe(401);
-    expect((await fetch(path, { headers: { authorization: 'Bearer wrong' } })).status).toBe(401);
-    expect((await fetch(path, { headers: { authorization: 'Bearer a-long-token' } })).status).toBe(200);
+    const path = '/pools/sim/status';
+    expect((await get(world.url, path)).status).toBe(401);
+    expect((await get(world.url, path, { authorization: 'Bearer wrong' })).status).toBe(401);
+    expect((await get(world.url, path, { authorization: 'Bearer a-long-token' })).status).toBe(200);
   });
 });
 
@@ -166,7 +166,7 @@ pools:
       ...{ last_heartbeat_ms: null, vram_total_bytes: 0, vram_free_bytes: 0, compute_capability: null },
     });
     const reason = { code: 'NO_GPU', message: cause, fix: expect.stringContaining('NVIDIA driver') };
-    const ready = await fetch(`${world.url}/ready`);
+    const ready = await get(world.url, '/ready');
     expect(ready.status).toBe(503);
     const { pools } = (await ready.json()) as { pools: { reasons: unknown[] }[] };
     expect(pools[0]?.reasons).toContainEqual(reason);

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { ask, get, indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -164,10 +164,16 @@ describe('bad input', () => {
     expect((await post(world.url, '/v1/tasks', '[1,2]')).status).toBe(400);
     expect((await post(world.url, '/v1/tasks', '"text"')).status).toBe(400);
     expect((await post(world.url, '/v1/tasks', '['.repeat(20_000))).status).toBe(400);
+    const deep = `${'{"a":'.repeat(300)}1${'}'.repeat(300)}`;
+    const nested = await post(world.url, '/v1/tasks', JSON.stringify(taskRequest()).replace('{', `{"hint":${deep},`));
+    expect(await nested.json()).toMatchObject({ code: 'INVALID_PARAMS', field: 'body' });
+    // As many digits as a body holds: they are not worth a bigint.
+    const digits = JSON.stringify(taskRequest({ seed: 1 })).replace('"seed":1', `"seed":${'9'.repeat(4_000_000)}`);
+    expect(await (await post(world.url, '/v1/tasks', digits)).json()).toMatchObject({ field: 'seed' });
     expect(
       (await post(world.url, '/v1/tasks', 'a=b', { 'content-type': 'application/x-www-form-urlencoded' })).status,
     ).toBe(415);
-    expect((await fetch(`${world.url}/v1/tasks`)).status).toBe(405);
+    expect((await get(world.url, '/v1/tasks')).status).toBe(405);
     for (const path of [
       '/v1/chat/completions',
       '/v1/completions',
@@ -177,7 +183,7 @@ describe('bad input', () => {
       '/%',
       '/v1/tasks/%ff',
     ]) {
-      expect((await fetch(`${world.url}${path}`)).status).toBe(404);
+      expect((await get(world.url, `${path}`)).status).toBe(404);
     }
   });
 
@@ -185,28 +191,28 @@ describe('bad input', () => {
     const response = await post(world.url, '/v1/tasks', taskRequest({ prompt: 'x'.repeat(10_000_000) }));
     expect(response.status).toBe(413);
     expect(await response.json()).toMatchObject({ code: 'INVALID_PARAMS', field: 'body' });
-    expect((await fetch(`${world.url}/health`)).status).toBe(200);
+    expect((await get(world.url, '/health')).status).toBe(200);
   });
 
   it('knows no unknown task', async () => {
     for (const response of [
-      await fetch(`${world.url}/v1/tasks/${randomUUID()}/stream`),
+      await get(world.url, `/v1/tasks/${randomUUID()}/stream`),
       await post(world.url, `/v1/tasks/${randomUUID()}/cancel`, {}),
-      await fetch(`${world.url}/v1/sessions/${randomUUID()}`),
+      await get(world.url, `/v1/sessions/${randomUUID()}`),
     ]) {
       expect(response.status).toBe(404);
       expect(await response.json()).toMatchObject({ code: 'INVALID_PARAMS' });
     }
-    expect((await fetch(`${world.url}/v1/tasks/xyz/stream`)).status).toBe(400);
-    expect((await fetch(`${world.url}/v1/tasks/${randomUUID()}/stream?after=-2`)).status).toBe(400);
+    expect((await get(world.url, '/v1/tasks/xyz/stream')).status).toBe(400);
+    expect((await get(world.url, `/v1/tasks/${randomUUID()}/stream?after=-2`)).status).toBe(400);
   });
 });
 
 describe('the HTTP door', () => {
   it('carries the correlation id on every answer', async () => {
-    const given = await fetch(`${world.url}/health`, { headers: { 'x-correlation-id': 'my-id' } });
+    const given = await get(world.url, '/health', { 'x-correlation-id': 'my-id' });
     expect(given.headers.get('x-correlation-id')).toBe('my-id');
-    const made = await fetch(`${world.url}/nope`);
+    const made = await get(world.url, '/nope');
     expect(made.headers.get('x-correlation-id')).toMatch(/^[0-9a-f-]{36}$/);
   });
 
@@ -218,28 +224,28 @@ describe('the HTTP door', () => {
   it('serves sessions, health, capabilities and metrics', async () => {
     const sessionId = randomUUID();
     await readStream(world.url, await submit({ session_id: sessionId }));
-    const session = (await (await fetch(`${world.url}/v1/sessions/${sessionId}`)).json()) as {
+    const session = (await (await get(world.url, `/v1/sessions/${sessionId}`)).json()) as {
       turns: number;
       ttl_ms_remaining: number;
     };
     expect(session.turns).toBe(1);
     expect(session.ttl_ms_remaining).toBeGreaterThan(500_000);
-    expect((await fetch(`${world.url}/v1/sessions/${sessionId}`, { method: 'DELETE' })).status).toBe(204);
-    expect((await fetch(`${world.url}/v1/sessions/${sessionId}`)).status).toBe(404);
-    expect(await (await fetch(`${world.url}/v1/pools/sim/health`)).json()).toMatchObject({
+    expect((await ask(world.url, 'DELETE', `/v1/sessions/${sessionId}`)).status).toBe(204);
+    expect((await get(world.url, `/v1/sessions/${sessionId}`)).status).toBe(404);
+    expect(await (await get(world.url, '/v1/pools/sim/health')).json()).toMatchObject({
       live: true,
       ready: true,
       draining: false,
     });
-    expect(await (await fetch(`${world.url}/pools/sim/status`)).json()).toMatchObject({
+    expect(await (await get(world.url, '/pools/sim/status')).json()).toMatchObject({
       pool_id: 'sim',
       slots_total: 4,
       last_error: null,
     });
-    expect(await (await fetch(`${world.url}/v1/capabilities`)).json()).toMatchObject({
+    expect(await (await get(world.url, '/v1/capabilities')).json()).toMatchObject({
       engines: [{ engine: 'llamacpp', ctx_max: 4096 }],
     });
-    expect(await (await fetch(`${world.url}/metrics`)).text()).toMatch(
+    expect(await (await get(world.url, '/metrics')).text()).toMatch(
       /tasks_enqueued_total\{[^}]*pool_id="sim"[^}]*\} [1-9]/,
     );
   });

@@ -48,7 +48,7 @@ async function traffic(): Promise<void> {
     expect(await submit(name, { ...QUICK, sampler_profile_version: 'sp-1', seed: 77 })).toBe(202);
     await readStream(world.url, ids[name] ?? '');
   }
-  expect(await submit('wrong', { ...QUICK, ctx: 0 })).toBe(400);
+  expect(await submit('wrong', { ...QUICK, ctx: 1_000_000 })).toBe(400);
   expect(await submit('running', { ...SLOW, max_tokens: 2000 })).toBe(202);
   await firstToken('running');
   expect(await submit('waiting', SLOW)).toBe(202);

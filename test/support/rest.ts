@@ -1,6 +1,10 @@
-/** A small client of the REST shim, with an SSE reader that keeps every frame as it came. */
+/**
+ * A small client of the REST shim, with an SSE reader that keeps every frame as it came. Each answer and each event is held
+ * against the contract; what breaks it is thrown.
+ */
 import { randomUUID } from 'node:crypto';
 import { createParser } from 'eventsource-parser';
+import { checkResponse, StreamCheck } from './contract.js';
 
 export interface SseFrame {
   readonly event: string;
@@ -24,17 +28,28 @@ export function taskRequest(overrides: Record<string, unknown> = {}): Record<str
   };
 }
 
+export async function ask(url: string, method: string, path: string, init: RequestInit = {}): Promise<Response> {
+  const response = await fetch(`${url}${path}`, { method, signal: AbortSignal.timeout(20_000), ...init });
+  const copy = response.clone();
+  await checkResponse(method, path, copy);
+  // Of a stream only the head was looked at, and the other copy ends with this one only.
+  if (!copy.bodyUsed) void copy.body?.cancel();
+  return response;
+}
+
+export function get(url: string, path: string, headers: Record<string, string> = {}): Promise<Response> {
+  return ask(url, 'GET', path, { headers });
+}
+
 export function post(
   url: string,
   path: string,
   body: unknown,
   headers: Record<string, string> = {},
 ): Promise<Response> {
-  return fetch(`${url}${path}`, {
-    method: 'POST',
+  return ask(url, 'POST', path, {
     headers: { 'content-type': 'application/json', ...headers },
     body: typeof body === 'string' ? body : JSON.stringify(body),
-    signal: AbortSignal.timeout(20_000),
   });
 }
 
@@ -47,14 +62,18 @@ export async function readStream(
   const frames: SseFrame[] = [];
   const headers: Record<string, string> = options.after === undefined ? {} : { 'last-event-id': String(options.after) };
   const signal = AbortSignal.timeout(25_000);
-  const response = await fetch(`${url}/v1/tasks/${taskId}/stream`, { headers, signal });
+  const path = `/v1/tasks/${taskId}/stream`;
+  const response = await fetch(`${url}${path}`, { headers, signal });
+  await checkResponse('GET', path, response.ok ? response : response.clone());
   if (!response.ok || response.body === null)
     throw new Error(`stream answered ${response.status}: ${await response.text()}`);
   let enough = false;
+  const check = new StreamCheck();
   const parser = createParser({
     onEvent: ({ event, id, data }) => {
       if (enough) return;
       const frame = { event: event ?? '', id: id ?? null, data: JSON.parse(data) as Record<string, unknown> };
+      check.event(frame.event, frame.data);
       frames.push(frame);
       enough = options.until?.(frame, frames) ?? false;
     },
