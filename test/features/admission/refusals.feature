@@ -53,10 +53,8 @@ Feature: What is refused before it is queued
 
   @ORCH-2007
   Scenario: Bodies that are no task are refused by the field that is wrong
-    When I send POST "/v1/tasks" with:
-      """
-      { "task_id": "not a uuid" }
-      """
+    When I try to submit "a" to "short" with:
+      | task_id | not a uuid |
     Then the answer is 400
     And the answer holds:
       | code  | INVALID_PARAMS |

@@ -6,6 +6,16 @@ Feature: Reload
       | pool | slots | replicas | speed |
       | chat | 2     | 1        | 50    |
 
+  @ORCH-3031 @OC-CTRL-2003
+  Scenario: To the model that is served already nothing is done, and that succeeds
+    When I reload "chat" to "chat-7b" within 5000 ms
+    Then the operation ends as SUCCEEDED
+    And the operation shows:
+      | outcome | /already/ |
+    And the pool "chat" shows:
+      | modelRef | chat-7b |
+      | ready    | true    |
+
   @ORCH-3031 @OC-CTRL-2003 @HME-031
   Scenario: A reload switches the model in less than 10 s and drops no stream
     When I submit "a" to "chat" with:
@@ -52,12 +62,3 @@ Feature: Reload
       | draining   | false |
     And the task "long" shows:
       | status | STREAMING |
-
-  @ORCH-3031 @OC-CTRL-2003 @own
-  Scenario: To the model that is served already nothing is done, and that succeeds
-    When I reload "chat" to "chat-7b" within 5000 ms
-    Then the operation ends as SUCCEEDED
-    And the replica "chat-0" shows:
-      | restartCount | 0 |
-    And the pool "chat" shows:
-      | modelRef | chat-7b |
