@@ -29,7 +29,7 @@ Feature: Queues
     Then "fast1", "fast2", "slow1" and "slow2" end
     And "fast1", "fast2", "slow1" and "slow2" started in this order
 
-  @ORCH-3005 @ORCH-2007 @OC-CORE-1004 @OC-CORE-1005
+  @ORCH-3005 @ORCH-2007 @OC-CORE-1004
   Scenario: A full queue that rejects says when to come back, and by which policy
     Given "reject" is busy with "holder"
     When I submit "a" and "b" to "reject"
@@ -84,7 +84,6 @@ Feature: Queues
       | priority | batch |
     Then the answer is 202
 
-  @OC-CORE-1005
   Scenario: A task that has no seed is given one that follows from its id
     When I submit "a" to "line" with:
       | task_id | 00000000-0000-0000-0000-000000000001 |

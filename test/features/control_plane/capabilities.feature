@@ -18,7 +18,6 @@ Feature: What a control plane tells of itself
       | engines[engine=vllm].ctx_max                   | 8192              |
       | engines[engine=vllm].features.concurrency      | 3                 |
 
-  @OC-CTRL-2060
   Scenario: It lives, and says when it can serve
     When I send GET "/health"
     Then the answer is 200

@@ -6,7 +6,7 @@ Feature: Embeddings and rankings
       | vec  | llamacpp | bge    | --embedding | 64  | 1     |
       | rank | llamacpp | ranker | --reranking | 64  | 1     |
 
-  @ORCH-3054 @OC-ADAPT @ORCH-3095
+  @ORCH-3054 @OC-ADAPT
   Scenario: Texts become vectors, told with the end of the stream
     When I submit "a" to "vec" with:
       | workload   | embedding             |
@@ -30,7 +30,6 @@ Feature: Embeddings and rankings
       | result.ranking[0].score | any |
       | result.ranking.*.index  | /^(0, 1\|1, 0)$/ |
 
-  @ORCH-3016
   Scenario: A pool that does not offer a workload is no place for it
     When I try to submit "a" to "vec" with:
       | max_tokens | 5 |

@@ -6,7 +6,7 @@ Feature: Determinism
       | pool | slots | replicas | devices | speed |
       | chat | 1     | 2        | 0, 1    | 60    |
 
-  @ORCH-3045 @ORCH-3050 @OC-TEST-7001
+  @ORCH-3045 @ORCH-3050
   Scenario: The same seed says the same on both replicas, another seed something else
     When I submit "a" and "b" to "chat" with:
       | seed | 42 |
@@ -19,7 +19,7 @@ Feature: Determinism
       | receipt.seed       | 42         |
       | receipt.chainHash  | any        |
 
-  @ORCH-3050 @OC-TEST-7002
+  @ORCH-3050
   Scenario: A run that lost its engine goes on byte by byte
     When I submit "calm" to "chat" with:
       | seed       | 7  |

@@ -33,7 +33,7 @@ Feature: Placement
       | placement.candidates[pool=short].rules[rule=CONTEXT].passed | false  |
       | placement.candidates[pool=short].refusedBecause             | any    |
 
-  @OC-CORE-1014 @OC-CORE-1015
+  @OC-CORE-1014
   Scenario: A pool that drains gets nothing, and takes its part again after a resume
     When I drain "big" within 1000 ms
     Then the operation ends as SUCCEEDED

@@ -5,7 +5,7 @@ Feature: Readiness and the registry of pools
       | pool | slots | replicas | devices | speed |
       | chat | 1     | 2        | 0, 1    | 60    |
 
-  @ORCH-3500 @ORCH-3501 @ORCH-3502 @ORCH-3505
+  @ORCH-3500 @ORCH-3501 @ORCH-3502
   Scenario: A pool tells whether it lives, is ready and drains, and what went wrong last
     Then GET "/pools/chat/status" comes to hold:
       | pool_id    | chat  |

@@ -1,6 +1,6 @@
 Feature: Access
 
-  @AUTH-1002 @OC-CTRL-2041
+  @AUTH-1002
   Scenario: An address that others can reach needs a token, or nothing is started
     Given the environment:
       | ORCHD_ADDR   | 0.0.0.0:0                         |
@@ -13,7 +13,7 @@ Feature: Access
     Then it exits with 1
     And it says "NON_LOOPBACK_WITHOUT_TOKEN"
 
-  @AUTH-1001 @AUTH-1007 @AUTH-1008
+  @AUTH-1001 @AUTH-1007 @AUTH-1008 @OC-CTRL-2041
   Scenario: Where a token is set, only those that send it come in, as a bearer or as an API key
     Given the environment:
       | AUTH_TOKEN | a-long-and-secret-token |
