@@ -8,7 +8,7 @@ Feature: Crash detection
   @ORCH-3038 @OC-POOL-3010
   Scenario: An engine that is killed is found, recorded and started anew, and its task goes on
     When I submit "a" to "chat" with:
-      | max_tokens | 60 |
+      | max_tokens | 150 |
     And "a" has streamed 5 tokens
     And the engine of "chat-0" is killed
     Then the stream of "a" is whole

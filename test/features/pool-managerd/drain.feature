@@ -8,7 +8,7 @@ Feature: Drain
   @ORCH-3505 @OC-CTRL-2002
   Scenario: A drain refuses new work at once and lets what runs finish
     When I submit "a" to "chat" with:
-      | max_tokens | 60 |
+      | max_tokens | 150 |
     And "a" is streaming
     And I drain "chat" within 20000 ms
     And I try to submit "b" to "chat"
@@ -30,7 +30,7 @@ Feature: Drain
   @ORCH-3505 @OC-CTRL-2002
   Scenario: What runs at the deadline is stopped, both outcomes are told, and it goes on after a resume
     When I submit "a" to "chat" with:
-      | max_tokens | 100 |
+      | max_tokens | 150 |
     And "a" is streaming
     And I drain "chat" within 300 ms
     Then the operation ends as SUCCEEDED
