@@ -11,7 +11,7 @@ function longFiles(): string[] {
   const isLong = (file: string) =>
     file.endsWith('.long.test.ts') ||
     file.endsWith('.features.test.ts') ||
-    (file.endsWith('.test.ts') && readFileSync(file, 'utf8').includes("from '../support/long.js'"));
+    (file.endsWith('.test.ts') && readFileSync(file, 'utf8').includes("support/long.js'"));
   return readdirSync('test', { recursive: true, encoding: 'utf8' })
     .map((file) => join('test', file))
     .filter(isLong);

@@ -1,26 +1,15 @@
-/** Operations whose row somebody else has closed, or was never told about: the pool is not acted on, and not blocked. */
+/** Operations whose row somebody else has closed: the pool is not acted on any more. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type CutProxy, through } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
-import { askFor, beginOperation, endOf, readOperation, statesOf } from '../support/operations.js';
+import { beginOperation, endOf, readOperation, statesOf } from '../support/operations.js';
 import { post, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 let world: World;
-let proxy: CutProxy;
 beforeAll(async () => {
-  const config = simConfig({ replicas: 1, slots: 1, tokensPerSecond: 50 });
-  world = await startWorld({
-    config,
-    databaseUrl: through((made) => {
-      proxy = made;
-    }),
-  });
+  world = await startWorld({ config: simConfig({ replicas: 1, slots: 1, tokensPerSecond: 50 }) });
 });
-afterAll(async () => {
-  await world?.[Symbol.asyncDispose]();
-  await proxy?.[Symbol.asyncDispose]();
-});
+afterAll(() => world[Symbol.asyncDispose]());
 
 /** As a node does that takes this one for lost. */
 async function closeRows(): Promise<void> {
@@ -67,21 +56,5 @@ describe('an operation whose row was closed by another node', () => {
       .toMatchObject({ detail: { end: 'roll_back', closed_elsewhere: true } });
     const { data } = await gql(world.url, '{ pools { modelRef ready replicas { state } } }');
     expect(data.pools).toMatchObject([{ modelRef: 'sim-7b', ready: true, replicas: [{ state: 'READY' }] }]);
-  });
-});
-
-describe('an operation that may have been written when the database went away', () => {
-  it('is not there when it is back, and the next one begins', async () => {
-    const struck = proxy.cutAt({ name: 'operation_insert', fate: 'written' });
-    const asked = askFor(world.url, RESUME);
-    await struck;
-    await proxy.cut();
-    const refused = await asked;
-    expect(refused).toMatchObject({ __typename: 'Unavailable' });
-    const open = () => world.database.query("SELECT id FROM operations WHERE state = 'PENDING'");
-    expect(await open()).toHaveLength(1);
-    await proxy.mend();
-    await expect.poll(open).toEqual([]);
-    expect(await endOf(world.url, await beginOperation(world.url, RESUME))).toMatchObject({ state: 'SUCCEEDED' });
   });
 });

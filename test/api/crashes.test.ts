@@ -1,4 +1,5 @@
 /** How lost engines are told to an operator, with real processes that are lost in every way there is. */
+
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -13,6 +14,7 @@ import { insertCrash } from '../../src/store/crashes.js';
 import { PrismaClient } from '../../src/store/generated/prisma/client.js';
 import { createDatabase, openDatabase } from '../support/database.js';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { makeHome } from '../support/server.js';
 import { seedPool } from '../support/tasks.js';
@@ -74,54 +76,57 @@ async function engine({ database }: World, after: number | null): Promise<{ pid:
 }
 
 describe('an engine that was ready', () => {
-  it('and is lost leaves a record each time, the newest first; one that is stopped leaves none', async () => {
-    const world = await start(one());
-    expect(await look(world.url)).toMatchObject({ lastCrash: null, crashes: [], events: [] });
-    const restart = 'mutation { restartReplica(input: { replica: "sim-0" }) { __typename } }';
-    const { pid: stopped } = await engine(world, null);
-    expect((await gql(world.url, restart)).data).toEqual({ restartReplica: { __typename: 'OperationAccepted' } });
+  it.runIf(LONG)(
+    'and is lost leaves a record each time, the newest first; one that is stopped leaves none',
+    async () => {
+      const world = await start(one());
+      expect(await look(world.url)).toMatchObject({ lastCrash: null, crashes: [], events: [] });
+      const restart = 'mutation { restartReplica(input: { replica: "sim-0" }) { __typename } }';
+      const { pid: stopped } = await engine(world, null);
+      expect((await gql(world.url, restart)).data).toEqual({ restartReplica: { __typename: 'OperationAccepted' } });
 
-    // From within, at a token.
-    const { pid: lost, endpoint } = await engine(world, stopped);
-    expect((await post(endpoint, '/sim/control', { fault: ['crash-at-token:3'] })).status).toBe(200);
-    const request = taskRequest({ max_tokens: 8 });
-    expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
-    expect((await readStream(world.url, request.task_id)).at(-1)).toMatchObject({ event: 'end' });
-    await expect.poll(async () => (await look(world.url)).events).toHaveLength(1);
-    const first = await look(world.url);
-    expect(first.lastCrash).toMatchObject({
-      ...{ replicaName: 'sim-0', modelRef: 'sim-7b', engineVersion: expect.any(String) },
-      ...{ exitCode: null, signal: 'SIGABRT', fix: expect.any(String), flagChanges: [] },
-      ...{ ranForMs: expect.any(Number), readyForMs: expect.any(Number) },
-    });
-    expect(first.lastCrash?.lastLines.join('\n')).toContain('GGML_ASSERT(cur_backend_id != -1) failed');
-    expect(first.lastCrash?.launchArgs).toEqual(expect.arrayContaining(['--protocol', 'llamacpp', '--slots', '1']));
+      // From within, at a token.
+      const { pid: lost, endpoint } = await engine(world, stopped);
+      expect((await post(endpoint, '/sim/control', { fault: ['crash-at-token:3'] })).status).toBe(200);
+      const request = taskRequest({ max_tokens: 8 });
+      expect((await post(world.url, '/v1/tasks', request)).status).toBe(202);
+      expect((await readStream(world.url, request.task_id)).at(-1)).toMatchObject({ event: 'end' });
+      await expect.poll(async () => (await look(world.url)).events).toHaveLength(1);
+      const first = await look(world.url);
+      expect(first.lastCrash).toMatchObject({
+        ...{ replicaName: 'sim-0', modelRef: 'sim-7b', engineVersion: expect.any(String) },
+        ...{ exitCode: null, signal: 'SIGABRT', fix: expect.any(String), flagChanges: [] },
+        ...{ ranForMs: expect.any(Number), readyForMs: expect.any(Number) },
+      });
+      expect(first.lastCrash?.lastLines.join('\n')).toContain('GGML_ASSERT(cur_backend_id != -1) failed');
+      expect(first.lastCrash?.launchArgs).toEqual(expect.arrayContaining(['--protocol', 'llamacpp', '--slots', '1']));
 
-    // From outside.
-    process.kill((await engine(world, lost)).pid, 'SIGKILL');
-    await expect.poll(async () => (await look(world.url)).events).toHaveLength(2);
-    const second = await look(world.url);
-    expect(second.crashes.map(({ signal }) => signal)).toEqual(['SIGKILL', 'SIGABRT']);
-    expect(second.lastCrash?.id).toBe(second.crashes[0]?.id);
-    expect(second.events[0]).toMatchObject({
-      ...{ kind: 'replica_crashed', message: expect.stringContaining('SIGKILL'), replica: { name: 'sim-0' } },
-      detail: { fault: 'ENGINE_EXITED', exit_code: null, signal: 'SIGKILL', flag_changes: [] },
-    });
+      // From outside.
+      process.kill((await engine(world, lost)).pid, 'SIGKILL');
+      await expect.poll(async () => (await look(world.url)).events).toHaveLength(2);
+      const second = await look(world.url);
+      expect(second.crashes.map(({ signal }) => signal)).toEqual(['SIGKILL', 'SIGABRT']);
+      expect(second.lastCrash?.id).toBe(second.crashes[0]?.id);
+      expect(second.events[0]).toMatchObject({
+        ...{ kind: 'replica_crashed', message: expect.stringContaining('SIGKILL'), replica: { name: 'sim-0' } },
+        detail: { fault: 'ENGINE_EXITED', exit_code: null, signal: 'SIGKILL', flag_changes: [] },
+      });
 
-    const node = 'query ($id: ID!) { node(id: $id) { ... on CrashRecord { signal } } }';
-    expect((await gql(world.url, node, { id: second.lastCrash?.id })).data).toEqual({ node: { signal: 'SIGKILL' } });
-    const page =
-      '{ pools { crashes(first: 1) { edges { cursor node { signal } } pageInfo { hasNextPage endCursor } } } }';
-    const [{ crashes }] = (await gql(world.url, page)).data.pools;
-    expect(crashes).toMatchObject({ edges: [{ node: { signal: 'SIGKILL' } }], pageInfo: { hasNextPage: true } });
-    const next = page.replace('first: 1', `first: 1, after: "${crashes.pageInfo.endCursor}"`);
-    const [{ crashes: rest }] = (await gql(world.url, next)).data.pools;
-    expect(rest).toMatchObject({ edges: [{ node: { signal: 'SIGABRT' } }], pageInfo: { hasNextPage: false } });
-  });
+      const node = 'query ($id: ID!) { node(id: $id) { ... on CrashRecord { signal } } }';
+      expect((await gql(world.url, node, { id: second.lastCrash?.id })).data).toEqual({ node: { signal: 'SIGKILL' } });
+      const page =
+        '{ pools { crashes(first: 1) { edges { cursor node { signal } } pageInfo { hasNextPage endCursor } } } }';
+      const [{ crashes }] = (await gql(world.url, page)).data.pools;
+      expect(crashes).toMatchObject({ edges: [{ node: { signal: 'SIGKILL' } }], pageInfo: { hasNextPage: true } });
+      const next = page.replace('first: 1', `first: 1, after: "${crashes.pageInfo.endCursor}"`);
+      const [{ crashes: rest }] = (await gql(world.url, next)).data.pools;
+      expect(rest).toMatchObject({ edges: [{ node: { signal: 'SIGABRT' } }], pageInfo: { hasNextPage: false } });
+    },
+  );
 });
 
 describe('an engine that never becomes ready', () => {
-  it('for want of memory leaves its exit code and what it said', async () => {
+  it.runIf(LONG)('for want of memory leaves its exit code and what it said', async () => {
     const { url } = await start(one(['--fault', 'oom-at-load']), true);
     await expect.poll(async () => (await look(url)).lastCrash).not.toBeNull();
     const { lastCrash } = await look(url);
@@ -132,7 +137,7 @@ describe('an engine that never becomes ready', () => {
     expect(lastCrash?.lastLines.join('\n')).toContain('unable to allocate CUDA0 buffer');
   });
 
-  it('as it serves another model was ended by us', async () => {
+  it.runIf(LONG)('as it serves another model was ended by us', async () => {
     const { url } = await start(one(['--fault', 'other-model']), true);
     await expect.poll(async () => (await look(url)).lastCrash).not.toBeNull();
     expect((await look(url)).lastCrash).toMatchObject({

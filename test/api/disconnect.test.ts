@@ -1,6 +1,8 @@
 /** Tasks that end with their readers, over every transport, and tasks that do not. */
+
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql, wsClient } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -106,7 +108,7 @@ describe('a running task that ends with its readers', () => {
     expect(await canceledBy('disconnect')).toBe(before + 1);
   });
 
-  it('goes on while one of its readers is there, whichever, and when one comes back in time', async () => {
+  it.runIf(LONG)('goes on while one of its readers is there, whichever, and when one comes back in time', async () => {
     const [two, back, left, plain] = [
       await submit({ cancelOnDisconnect: 1000 }),
       await submit({ cancelOnDisconnect: 3000, maxTokens: 80 }),
@@ -134,7 +136,7 @@ describe('a running task that ends with its readers', () => {
 });
 
 describe('a waiting task that ends with its readers', () => {
-  it('is over when they are gone, and waits on when none ever came', async () => {
+  it.runIf(LONG)('is over when they are gone, and waits on when none ever came', async () => {
     const running = await Promise.all(Array.from({ length: 6 }, () => submit({})));
     for (const id of running) await expect.poll(async () => (await rowOf(id))?.status).toBe('STREAMING');
     const unread = await submit({ cancelOnDisconnect: 1000 });

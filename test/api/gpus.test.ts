@@ -1,10 +1,12 @@
 /** GPUs as an operator sees them, and what a lost one means for the engines on it. nvidia-smi is a stand-in. */
+
 import { dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { GpuTicks } from '../../src/services/gpuTicks.js';
 import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi } from '../host/gpuSupport.js';
 import { cleanUp } from '../host/support.js';
 import { gql, sseSubscription, wsClient } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { scrape } from '../support/metrics.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -50,27 +52,32 @@ describe('GPUs', () => {
     expect(data.gpus).toEqual([gpu(0), gpu(1)]);
   });
 
-  it('that are lost take their engines along, and get new ones when they are back; the others go on', async () => {
-    await smi.set({
-      gpus: [{ ...fakeGpu(0), 'memory.total': '[GPU is lost]', 'memory.free': '[GPU is lost]' }, fakeGpu(1)],
-    });
-    await expect
-      .poll(async () => (await gql(world.url, GPUS)).data.gpus.map((gpu: { health: string }) => gpu.health))
-      .toEqual(['LOST', 'OK']);
-    await expect.poll(async () => (await replicas())[0]).toMatchObject({ lastError: { code: 'GPU_UNUSABLE' } });
-    expect((await replicas())[1]).toMatchObject({ state: 'READY' });
-    const { data } = await gql(
-      world.url,
-      '{ pools { events(first: 100) { edges { node { kind message replica { name } } } } } }',
-    );
-    const lost = data.pools[0].events.edges
-      .map(({ node }: { node: { kind: string } }) => node)
-      .filter(({ kind }: { kind: string }) => kind === 'gpu_lost');
-    expect(lost).toEqual([{ kind: 'gpu_lost', message: expect.stringContaining('lost'), replica: { name: 'sim-0' } }]);
+  it.runIf(LONG)(
+    'that are lost take their engines along, and get new ones when they are back; the others go on',
+    async () => {
+      await smi.set({
+        gpus: [{ ...fakeGpu(0), 'memory.total': '[GPU is lost]', 'memory.free': '[GPU is lost]' }, fakeGpu(1)],
+      });
+      await expect
+        .poll(async () => (await gql(world.url, GPUS)).data.gpus.map((gpu: { health: string }) => gpu.health))
+        .toEqual(['LOST', 'OK']);
+      await expect.poll(async () => (await replicas())[0]).toMatchObject({ lastError: { code: 'GPU_UNUSABLE' } });
+      expect((await replicas())[1]).toMatchObject({ state: 'READY' });
+      const { data } = await gql(
+        world.url,
+        '{ pools { events(first: 100) { edges { node { kind message replica { name } } } } } }',
+      );
+      const lost = data.pools[0].events.edges
+        .map(({ node }: { node: { kind: string } }) => node)
+        .filter(({ kind }: { kind: string }) => kind === 'gpu_lost');
+      expect(lost).toEqual([
+        { kind: 'gpu_lost', message: expect.stringContaining('lost'), replica: { name: 'sim-0' } },
+      ]);
 
-    await smi.set({ gpus: [fakeGpu(0), fakeGpu(1)] });
-    await expect.poll(async () => (await replicas()).map(({ state }) => state)).toEqual(['READY', 'READY']);
-  });
+      await smi.set({ gpus: [fakeGpu(0), fakeGpu(1)] });
+      await expect.poll(async () => (await replicas()).map(({ state }) => state)).toEqual(['READY', 'READY']);
+    },
+  );
 
   it('are told to Prometheus with who runs on them, and what else fills them', async () => {
     await expect.poll(async () => (await replicas()).map(({ state }) => state)).toEqual(['READY', 'READY']);

@@ -85,11 +85,10 @@ function fakeContext(): GraphQLContext {
       },
     },
     pools: { capabilities: () => capabilities() },
-    sessions: { find: () => new Promise(() => {}) },
   };
   return {
     services: services as never,
-    prisma: {} as never,
+    prisma: { session: { findUnique: () => new Promise(() => {}) } } as never,
     correlationId: 'c-1',
     identity: 'localhost',
     nowMs: () => 0,

@@ -1,6 +1,8 @@
 /** Health by progress, the breaker, and the steps of a preload, as an operator sees them; the engines are real processes. */
+
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const SUBMIT = `mutation ($input: SubmitTaskInput!) { submitTask(input: $input) {
@@ -95,7 +97,7 @@ describe('the way to Ready', () => {
     expect(await eventsOf('replica_preload')).toEqual([expect.stringMatching(/^preload passed after \d+ ms$/)]);
   });
 
-  it('does not end at an engine that ignores a cancel: the step says so', async () => {
+  it.runIf(LONG)('does not end at an engine that ignores a cancel: the step says so', async () => {
     const config = simConfig({ replicas: 1, tokensPerSecond: 20, flags: ['--fault', 'ignore-cancel'] });
     await world[Symbol.asyncDispose]();
     world = await startWorld({ config, expectNotReady: true });
@@ -139,7 +141,7 @@ describe('an engine that answers and does not decode', () => {
     ]);
   });
 
-  it('opens its breaker at once under load, and gets nothing more before it decodes', async () => {
+  it.runIf(LONG)('opens its breaker at once under load, and gets nothing more before it decodes', async () => {
     const config = simConfig({ replicas: 2, slots: 2, idleMs: 6_000, tokensPerSecond: 100 });
     world = await startWorld({ config: withCanary(config, 0) });
     await setFault('hang-at-token:1');

@@ -17,6 +17,7 @@ import { Telemetry } from '../../src/telemetry/events.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { createDatabase, openDatabase } from '../support/database.js';
 import { gql, sseSubscription, wsClient } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import {
   askFor,
   beginOperation,
@@ -107,29 +108,32 @@ describe('drain', () => {
     });
   });
 
-  it('force-stops a long task at the deadline, counts both kinds, tells it over SSE, and the task goes on later', async () => {
-    const long = await running({ max_tokens: 200 });
-    const short = await running({ max_tokens: 40 });
-    const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 2000 })`);
-    const answers = await sseSubscription(world.url, FOLLOW_OPERATION, { id });
-    const views = answers.map((answer) => answer.data.operation as OperationView);
-    checkCourse(views);
-    const [last] = views.slice(-1);
-    if (last === undefined) throw new Error('nothing was told');
-    checkTimes(last);
-    expect(last.outcome).toBe('drained: 1 task finished, 1 force-stopped');
-    expect(detailOf(last, 'wait_for_running_tasks')).toBe('1 task finished; 1 ran on at the deadline of 2000 ms');
-    expect(detailOf(last, 'force_stop')).toBe('1 force-stopped, 1 of them run again when the pool takes work');
-    expect(views.some((view) => statesOf(view).force_stop === 'RUNNING')).toBe(true);
-    expect(tokensOf(await readStream(world.url, short))).toHaveLength(40);
-    const events = await world.database.query<{ detail: Record<string, unknown> }>(
-      `SELECT detail FROM pool_events WHERE kind = 'drain_ended' ORDER BY seq DESC LIMIT 1`,
-    );
-    expect(events[0]?.detail).toMatchObject({ finished: 1, forceStopped: 1 });
-    await finished(`resumePool(input: { pool: "sim" })`);
-    expect(tokensOf(await readStream(world.url, long))).toHaveLength(200);
-    expect(await metric('streams_dropped_by_reload_total')).toBe(0);
-  });
+  it.runIf(LONG)(
+    'force-stops a long task at the deadline, counts both kinds, tells it over SSE, and the task goes on later',
+    async () => {
+      const long = await running({ max_tokens: 200 });
+      const short = await running({ max_tokens: 40 });
+      const id = await begin(`drainPool(input: { pool: "sim", deadlineMs: 2000 })`);
+      const answers = await sseSubscription(world.url, FOLLOW_OPERATION, { id });
+      const views = answers.map((answer) => answer.data.operation as OperationView);
+      checkCourse(views);
+      const [last] = views.slice(-1);
+      if (last === undefined) throw new Error('nothing was told');
+      checkTimes(last);
+      expect(last.outcome).toBe('drained: 1 task finished, 1 force-stopped');
+      expect(detailOf(last, 'wait_for_running_tasks')).toBe('1 task finished; 1 ran on at the deadline of 2000 ms');
+      expect(detailOf(last, 'force_stop')).toBe('1 force-stopped, 1 of them run again when the pool takes work');
+      expect(views.some((view) => statesOf(view).force_stop === 'RUNNING')).toBe(true);
+      expect(tokensOf(await readStream(world.url, short))).toHaveLength(40);
+      const events = await world.database.query<{ detail: Record<string, unknown> }>(
+        `SELECT detail FROM pool_events WHERE kind = 'drain_ended' ORDER BY seq DESC LIMIT 1`,
+      );
+      expect(events[0]?.detail).toMatchObject({ finished: 1, forceStopped: 1 });
+      await finished(`resumePool(input: { pool: "sim" })`);
+      expect(tokensOf(await readStream(world.url, long))).toHaveLength(200);
+      expect(await metric('streams_dropped_by_reload_total')).toBe(0);
+    },
+  );
 
   it('is refused while another operation is under way, naming that one', async () => {
     const taskId = await running({ max_tokens: 4000 });

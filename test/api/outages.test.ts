@@ -76,7 +76,7 @@ describe('a database that was away', () => {
 });
 
 describe('a start that is refused before there is a process', () => {
-  it('is tried again for as long as it takes, and is not given up', { timeout: 60_000 }, async () => {
+  it.runIf(LONG)('is tried again for as long as it takes, and is not given up', { timeout: 60_000 }, async () => {
     const config = simConfig({ replicas: 1 }).replaceAll(/memory_bytes: \d+/g, 'memory_bytes: 1000000');
     world = await startWorld({ config, expectNotReady: true });
     const url = world.url;

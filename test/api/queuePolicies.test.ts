@@ -1,10 +1,12 @@
 /** What callers of a full queue see, and those whose tasks make room for others: through GraphQL and REST. */
+
 import { randomUUID } from 'node:crypto';
 import { createClient } from 'graphql-ws';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { OVERDUE_AFTER_MS } from '../../src/core/queue.js';
 import { gql, sseSubscription } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { scrape } from '../support/metrics.js';
 import { post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -207,7 +209,7 @@ describe('reject', () => {
 });
 
 describe('ageing', () => {
-  it('serves an overdue batch task as every fourth while interactive ones wait', async () => {
+  it.runIf(LONG)('serves an overdue batch task as every fourth while interactive ones wait', async () => {
     const pool = await FullPool.open({ capacity: 20 });
     await using world = pool.world;
     const late = [await pool.admit('batch'), await pool.admit('batch')];

@@ -111,7 +111,7 @@ describe('with room beside', () => {
     expect((await post(world.url, '/v1/tasks', taskRequest({ model_ref: 'sim-8b' }))).status).toBe(400);
   });
 
-  it('shows the old replicas as draining while they end their tasks', async () => {
+  it.runIf(LONG)('shows the old replicas as draining while they end their tasks', async () => {
     const taskId = await running(world.url, 100, 'BEST_EFFORT');
     const old = await replicaOf(taskId);
     const id = await beginOperation(world.url, reloadTo('sim-10b'));
@@ -127,7 +127,7 @@ describe('with room beside', () => {
     expectWhole(await readStream(world.url, taskId), 100);
   });
 
-  it('leaves the old engines alone when the new ones do not start', async () => {
+  it.runIf(LONG)('leaves the old engines alone when the new ones do not start', async () => {
     const failures = await metricOf(world.url, 'reload_failure_total');
     const processes = await pids();
     const taskId = await running(world.url, 100, 'BEST_EFFORT');
@@ -143,7 +143,7 @@ describe('with room beside', () => {
     expect(await metricOf(world.url, DROPPED)).toBe(0);
   });
 
-  it('lets the old engines serve again when their tasks do not end in time', async () => {
+  it.runIf(LONG)('lets the old engines serve again when their tasks do not end in time', async () => {
     const processes = await pids();
     const old = await running(world.url, 300, 'BEST_EFFORT');
     const id = await beginOperation(world.url, reloadTo('sim-11b', 1_500));
@@ -177,7 +177,7 @@ describe('with room beside', () => {
     expectWhole(await readStream(world.url, after), 5);
   });
 
-  it('opens a pool that was drained', async () => {
+  it.runIf(LONG)('opens a pool that was drained', async () => {
     await endOf(world.url, await beginOperation(world.url, `drainPool(input: { pool: "sim" })`));
     expect((await poolOf(world.url)).replicas.map(({ state }) => state)).toEqual(['DRAINING', 'DRAINING']);
     const failed = await endOf(world.url, await beginOperation(world.url, reloadTo(BAD_MODEL)));
@@ -267,7 +267,7 @@ describe('without room beside', () => {
 });
 
 describe('where engines take more than their configuration says', () => {
-  it('swaps in place when the room beside turns out not to be there', async () => {
+  it.runIf(LONG)('swaps in place when the room beside turns out not to be there', async () => {
     const GIB = 1024 ** 3;
     const flags = ['--vram-bytes', String(2 * GIB)];
     const config = simConfig({ flags, replicas: 1 }).replaceAll(/memory_bytes: \d+/g, `memory_bytes: ${3.5 * GIB}`);

@@ -1,6 +1,8 @@
 /** Tasks that wait while their pool is given another model: who follows, who moves, who ends, and that none is forgotten. */
+
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { beginOperation, endOf, readOperation, statesOf } from '../support/operations.js';
 import { post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
@@ -119,7 +121,7 @@ describe('with room beside the old engines', () => {
     await reloadUnderLoad('sim-7b', 'sim-8b');
   });
 
-  it('the way back does the same for those that named the model that was taken back', async () => {
+  it.runIf(LONG)('the way back does the same for those that named the model that was taken back', async () => {
     const running = await untilItRuns(await follow(3000));
     const id = await reloadTo('sim-9b', 1_000);
     await untilItWaits(id);

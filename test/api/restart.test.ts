@@ -1,10 +1,12 @@
 /** A restart whose engine does not come back: it ends with the cause, and the pool is free for what mends it. */
+
 import { chmod, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { LLAMA_SERVER } from '../support/fakeTools.js';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { beginOperation, endOf, statesOf } from '../support/operations.js';
 import { tinyModelBytes } from '../support/tinyModel.js';
 import { startWorld } from '../support/world.js';
@@ -32,7 +34,7 @@ pools:
 `;
 }
 
-it('of an engine whose program has gone ends with the cause, and a resume mends it', async () => {
+it.runIf(LONG)('of an engine whose program has gone ends with the cause, and a resume mends it', async () => {
   const program = join(folder, 'llama-server');
   await using world = await startWorld({ config: config() });
   await rename(program, `${program}.away`);

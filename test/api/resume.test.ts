@@ -1,10 +1,12 @@
 /** What a resume does for a replica that waits for more memory than there will ever be. */
+
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { beginOperation, endOf } from '../support/operations.js';
 import { startWorld } from '../support/world.js';
 
@@ -16,7 +18,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(orders, { recursive: true, force: true }));
 
-it('an engine that ran out of memory once is tried again with what there is', async () => {
+it.runIf(LONG)('an engine that ran out of memory once is tried again with what there is', async () => {
   await writeFile(join(orders, 'sim-0'), JSON.stringify({ faults: ['oom-at-load'], starts: 1 }));
   const config = `
 gpu: { mode: simulated, devices: [{ name: Big, memory_bytes: 25769803776 }] }

@@ -1,8 +1,10 @@
 /** What one node tells of pools that others serve too, or alone: two control planes in this process, on one database. */
+
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
 
@@ -104,7 +106,7 @@ describe('a pool of the other node alone', () => {
     expect((await quoteAt(b, 'far'))?.quote?.sampleCount).toBe(6);
   });
 
-  it('tells whom it refuses a time that falls again when it serves', async () => {
+  it.runIf(LONG)('tells whom it refuses a time that falls again when it serves', async () => {
     const busy = await running(a, 'far');
     const waiting: string[] = [];
     for (let n = 0; n < 4; n += 1) waiting.push(await submit(a, 'far', { max_tokens: 2 }));

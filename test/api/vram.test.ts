@@ -84,19 +84,23 @@ describe('memory of a GPU that is read', () => {
     90_000,
   );
 
-  it('that comes back is used again without a word', async () => {
-    await reads(300, {});
-    world = await startWorld({ config: onNvidia(simConfig({ replicas: 1, slots: 1 })) });
-    const { pid } = await row();
-    await reads(300, { [pid]: 5000 });
-    await expect.poll(() => count('SELECT 1 FROM vram_peaks')).toBe(1);
-    process.kill(pid, 'SIGKILL');
-    await expect.poll(async () => (await replica()).restartCount).toBe(1);
-    await reads(300, {});
-    await expect.poll(replica).toMatchObject({ state: 'READY' });
-    expect((await row()).pid).not.toBe(pid);
-    expect(await count(`SELECT 1 FROM pool_events WHERE kind LIKE 'vram%'`)).toBe(0);
-  }, 60_000);
+  it.runIf(LONG)(
+    'that comes back is used again without a word',
+    async () => {
+      await reads(300, {});
+      world = await startWorld({ config: onNvidia(simConfig({ replicas: 1, slots: 1 })) });
+      const { pid } = await row();
+      await reads(300, { [pid]: 5000 });
+      await expect.poll(() => count('SELECT 1 FROM vram_peaks')).toBe(1);
+      process.kill(pid, 'SIGKILL');
+      await expect.poll(async () => (await replica()).restartCount).toBe(1);
+      await reads(300, {});
+      await expect.poll(replica).toMatchObject({ state: 'READY' });
+      expect((await row()).pid).not.toBe(pid);
+      expect(await count(`SELECT 1 FROM pool_events WHERE kind LIKE 'vram%'`)).toBe(0);
+    },
+    60_000,
+  );
 });
 
 describe('memory of a simulated GPU', () => {
@@ -127,19 +131,23 @@ describe('memory of a simulated GPU', () => {
       .toEqual([{ bytes: 6 * GIB }]);
   });
 
-  it('that was too small for an engine is not tried again as long as no more is free', async () => {
-    world = await startWorld({
-      config: simConfig({ replicas: 1, slots: 1, flags: ['--fault', 'oom-at-load'] }),
-      expectNotReady: true,
-    });
-    const refused = "SELECT 1 FROM pool_events WHERE kind = 'replica_preload' AND detail->>'outcome' = 'refused'";
-    await expect.poll(() => count(refused), { timeout: 25_000 }).toBeGreaterThan(2);
-    // A start that was refused is none: the engine was started anew once.
-    expect(await replica()).toMatchObject({ restartCount: 1 });
-    expect((await replica()).lastError).toMatchObject({
-      code: 'VRAM_OOM_LOAD',
-      message: expect.stringContaining('it had when it ran out of memory (VRAM_OOM_LOAD)'),
-    });
-    await expect.poll(() => count('SELECT 1 FROM crash_records')).toBe(1);
-  }, 60_000);
+  it.runIf(LONG)(
+    'that was too small for an engine is not tried again as long as no more is free',
+    async () => {
+      world = await startWorld({
+        config: simConfig({ replicas: 1, slots: 1, flags: ['--fault', 'oom-at-load'] }),
+        expectNotReady: true,
+      });
+      const refused = "SELECT 1 FROM pool_events WHERE kind = 'replica_preload' AND detail->>'outcome' = 'refused'";
+      await expect.poll(() => count(refused), { timeout: 25_000 }).toBeGreaterThan(2);
+      // A start that was refused is none: the engine was started anew once.
+      expect(await replica()).toMatchObject({ restartCount: 1 });
+      expect((await replica()).lastError).toMatchObject({
+        code: 'VRAM_OOM_LOAD',
+        message: expect.stringContaining('it had when it ran out of memory (VRAM_OOM_LOAD)'),
+      });
+      await expect.poll(() => count('SELECT 1 FROM crash_records')).toBe(1);
+    },
+    60_000,
+  );
 });

@@ -109,7 +109,7 @@ describe('after kill -9 of the control plane', () => {
     60_000,
   );
 
-  it('engines that would be started otherwise now are replaced', async () => {
+  it.runIf(LONG)('engines that would be started otherwise now are replaced', async () => {
     const first = await start(simConfig({ replicas: 1, slots: 1 }));
     const [old] = await engines();
     await kill(first);
@@ -166,23 +166,27 @@ pools: [{ id: p, engine: llamacpp, model: 'file:m.gguf', ctx: 4096, slots: 1, pr
     return running[0];
   }
 
-  it('is replaced: a program or a model whose promised digest has changed', async () => {
-    const [program, model] = [join(home, 'llama-server'), join(home, 'm.gguf')];
-    await writeProgram(program, LLAMA_SERVER_IN_PLACE);
-    await writeFile(model, 'a model');
-    const life = async () =>
-      lifeWith(`{ mode: binary, binary: { url: 'file://${program}', checksum: 'sha256:${await sha256(program)}' },
+  it.runIf(LONG)(
+    'is replaced: a program or a model whose promised digest has changed',
+    async () => {
+      const [program, model] = [join(home, 'llama-server'), join(home, 'm.gguf')];
+      await writeProgram(program, LLAMA_SERVER_IN_PLACE);
+      await writeFile(model, 'a model');
+      const life = async () =>
+        lifeWith(`{ mode: binary, binary: { url: 'file://${program}', checksum: 'sha256:${await sha256(program)}' },
         model: { checksum: 'sha256:${await sha256(model)}' } }`);
-    const first = await life();
-    expect(await life()).toBe(first);
-    await appendFile(model, ', retrained');
-    const second = await life();
-    expect(second).not.toBe(first);
-    await appendFile(program, '// rebuilt\n');
-    const third = await life();
-    expect(third).not.toBe(second);
-    expect(await life()).toBe(third);
-  }, 120_000);
+      const first = await life();
+      expect(await life()).toBe(first);
+      await appendFile(model, ', retrained');
+      const second = await life();
+      expect(second).not.toBe(first);
+      await appendFile(program, '// rebuilt\n');
+      const third = await life();
+      expect(third).not.toBe(second);
+      expect(await life()).toBe(third);
+    },
+    120_000,
+  );
 
   it.runIf(LONG)(
     'is replaced: a program without a promise that is another one now',

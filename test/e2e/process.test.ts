@@ -78,7 +78,7 @@ describe('the life of the program', () => {
     await second.exited;
   });
 
-  it('goes on when its PostgreSQL is killed, and stops at once on a second Ctrl-C', async () => {
+  it.runIf(LONG)('goes on when its PostgreSQL is killed, and stops at once on a second Ctrl-C', async () => {
     const dir = await home();
     const server = await startServer(dir);
     const finished = demoTask({ max_tokens: 3 });
@@ -162,7 +162,7 @@ describe('start-up failures say what is wrong and how to mend it, and leave noth
     expect(processesOf(dir)).toEqual([]);
   });
 
-  it('the migrations have drifted', async () => {
+  it.runIf(LONG)('the migrations have drifted', async () => {
     const dir = await home();
     await using database = await createDatabase();
     await database.query(`UPDATE _prisma_migrations SET checksum = 'other'`);

@@ -1,4 +1,5 @@
 /** Pools whose engines are not there yet: brought here, verified, written down, and serving. */
+
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -10,6 +11,7 @@ import { readStat } from '../../src/host/procfs.js';
 import { type FakeTools, LLAMA_SERVER, makeFakeTools, writeProgram } from '../support/fakeTools.js';
 import { serve, startFileServer } from '../support/fileServer.js';
 import { gql } from '../support/graphql.js';
+import { LONG } from '../support/long.js';
 import { beginOperation, endOf } from '../support/operations.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { runToEnd } from '../support/server.js';
@@ -175,7 +177,7 @@ describe('a model with a checksum', () => {
     expect(message).toContain(sha256('a model'));
   });
 
-  it('is not reloaded when its file has changed: the other model goes on', async () => {
+  it.runIf(LONG)('is not reloaded when its file has changed: the other model goes on', async () => {
     await writeFile(join(folder, 'other.gguf'), 'another model');
     await using world = await start(config(provisioning(sha256('a model'))));
     const reload = async (model: string) => {
@@ -253,7 +255,7 @@ int main(int, char **argv) { argv[0] = (char *)"llama-server"; return execv("${j
     },
   );
 
-  it('builds anew what was changed since, whatever locks git has left', async () => {
+  it.runIf(LONG)('builds anew what was changed since, whatever locks git has left', async () => {
     const { url } = await makeRepository();
     let binaryPath = '';
     {
@@ -270,7 +272,7 @@ int main(int, char **argv) { argv[0] = (char *)"llama-server"; return execv("${j
     expect(sha256(await readFile(binaryPath))).toBe(sha256(LLAMA_SERVER));
   });
 
-  it('says what the build said when it fails, and tries again', async () => {
+  it.runIf(LONG)('says what the build said when it fails, and tries again', async () => {
     const { url } = await makeRepository();
     await writeProgram(join(tools.folder, 'cmake'), '#!/bin/sh\necho "CMake Error: CUDA not found"; exit 1\n');
     await using world = await startUnready(config(source(url)));

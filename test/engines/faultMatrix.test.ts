@@ -2,6 +2,7 @@
  * What each fault of an engine becomes, for every engine: the code of the taxonomy, in bounded time, with nothing left
  * behind. The table is the documentation; docs/engines.md shows it to operators.
  */
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,6 +26,7 @@ import {
   withSim,
 } from '../support/adapters.js';
 import { type RunningSim, startEngineSim } from '../support/engineSim.js';
+import { LONG } from '../support/long.js';
 
 const IDLE_TIMEOUT_MS = 400;
 /** No fault may take longer than this to be told, the idle timeout included. */
@@ -215,7 +217,10 @@ function faultIn(protocol: Protocol, lines: readonly string[]): string {
   return readFault(logPatterns, lines)?.pattern.fault ?? 'none';
 }
 
-describe.each(PROTOCOLS)('%s: the process', (protocol) => {
+/** A process each. */
+const PROCESSES = LONG ? PROTOCOLS : PROTOCOLS.slice(0, 1);
+
+describe.each(PROCESSES)('%s: the process', (protocol) => {
   it.each(Object.entries(DEATHS[protocol]))('%s', async (fault, expected) => {
     await withSim(protocol, ['--fault', fault], async (sim, adapter) => {
       const outcome = await run(adapter, ask());

@@ -22,6 +22,7 @@ import { checkMajor } from '../../src/host/pgCluster.js';
 import { findPostmaster, stopPostmaster } from '../../src/host/pgPostmaster.js';
 import { isAlive, listPids, readCmdline, readStat } from '../../src/host/procfs.js';
 import { StartupError } from '../../src/host/startupError.js';
+import { LONG } from '../support/long.js';
 import { buildProgram, cleanUp, cloneIsOpen, isRoot, later, nobody, runProgram, temporaryFolder } from './support.js';
 
 afterEach(cleanUp);
@@ -116,22 +117,25 @@ describe('built-in PostgreSQL', () => {
     expect(await readFile(join(dataDir, 'logs', 'postgres.log'), 'utf8')).toContain('redo done');
   });
 
-  test('starts over a pid file whose number another process has by now, and leaves that alone', async () => {
-    const dataDir = await dataFolder();
-    const first = await start(dataDir);
-    const pidFile = join(dataDir, 'postgres', 'data', 'postmaster.pid');
-    const lines = (await readFile(pidFile, 'utf8')).split('\n');
-    await first.stop('immediate');
-    const stranger = await start(await dataFolder());
-    // As a crash leaves it, after which the number went to a postgres of the same user, of another folder.
-    await writeFile(pidFile, [String(stranger.pid), ...lines.slice(1)].join('\n'), { mode: 0o600 });
-    if (isRoot) await chown(pidFile, nobody.uid, nobody.gid);
-    const strangerTicks = readStat(stranger.pid)?.startTimeTicks ?? 0;
-    const second = await start(dataDir);
-    expect(second.reused).toBe(false);
-    expect(await query(second.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
-    expect(isAlive(stranger.pid, strangerTicks)).toBe(true);
-  });
+  test.runIf(LONG)(
+    'starts over a pid file whose number another process has by now, and leaves that alone',
+    async () => {
+      const dataDir = await dataFolder();
+      const first = await start(dataDir);
+      const pidFile = join(dataDir, 'postgres', 'data', 'postmaster.pid');
+      const lines = (await readFile(pidFile, 'utf8')).split('\n');
+      await first.stop('immediate');
+      const stranger = await start(await dataFolder());
+      // As a crash leaves it, after which the number went to a postgres of the same user, of another folder.
+      await writeFile(pidFile, [String(stranger.pid), ...lines.slice(1)].join('\n'), { mode: 0o600 });
+      if (isRoot) await chown(pidFile, nobody.uid, nobody.gid);
+      const strangerTicks = readStat(stranger.pid)?.startTimeTicks ?? 0;
+      const second = await start(dataDir);
+      expect(second.reused).toBe(false);
+      expect(await query(second.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+      expect(isAlive(stranger.pid, strangerTicks)).toBe(true);
+    },
+  );
 
   test('asks for its password, and is not signalled under a start time that is not its own', async () => {
     const postgres = await start(await dataFolder());
@@ -205,7 +209,7 @@ describe('a killed program', () => {
     await expect.poll(() => processesOf(data)).toEqual([]);
   });
 
-  test('in the middle of making the cluster leaves nothing in the way', async () => {
+  test.runIf(LONG)('in the middle of making the cluster leaves nothing in the way', async () => {
     const folder = await temporaryFolder();
     const data = join(folder, 'data');
     const program = await buildProgram(folder);
@@ -223,7 +227,7 @@ describe('a killed program', () => {
 });
 
 describe.runIf(isRoot)('as root', () => {
-  test('a data directory that nobody else reaches has its cluster elsewhere', async () => {
+  test.runIf(LONG)('a data directory that nobody else reaches has its cluster elsewhere', async () => {
     const closed = await temporaryFolder(0o700);
     const systemDir = join(await temporaryFolder(), 'lib');
     await mkdir(join(closed, 'logs'));

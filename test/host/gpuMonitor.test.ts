@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { GpuEvent } from '../../src/core/gpu.js';
 import { GpuMonitor, type GpuMonitorOptions, type GpuSource } from '../../src/host/gpu/monitor.js';
 import { simulatedGpus } from '../../src/host/gpus.js';
+import { LONG } from '../support/long.js';
 import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi, fakeNvml, hasCompiler, MIB } from './gpuSupport.js';
 import { cleanUp, later } from './support.js';
 
@@ -194,7 +195,7 @@ describe.skipIf(!hasCompiler)('GPUs by NVML (skipped where no C compiler can bui
     await has({ type: 'recovered', uuid: 'GPU-00000001-fake', from: 'lost' });
   });
 
-  it('turn stale when a call hangs: the helper is killed and started again', async () => {
+  it.runIf(LONG)('turn stale when a call hangs: the helper is killed and started again', async () => {
     const nvml = await fakeNvml(1);
     const settings = { helperFile, restart, libraryPath: nvml.library, silenceMs: 600, firstSilenceMs: 3000 };
     const { monitor, has, first } = monitorOf({ kind: 'nvidia', nvml: settings, nvidiaSmi: unusedSmi });

@@ -1,4 +1,5 @@
 /** Crash records as they are kept: bounded, clean, compared with the last good start, and not lost with a connection. */
+
 import { randomUUID } from 'node:crypto';
 import { Writable } from 'node:stream';
 import pg from 'pg';
@@ -10,6 +11,7 @@ import { Telemetry } from '../../src/telemetry/events.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { openDatabase } from '../support/database.js';
+import { LONG } from '../support/long.js';
 import { seedPool } from '../support/tasks.js';
 
 let opened: Awaited<ReturnType<typeof openDatabase>>;
@@ -203,7 +205,7 @@ describe('a database', () => {
     await expect.poll(() => opened.query('SELECT FROM pool_events')).toHaveLength(2);
   });
 
-  it('that stays away does not fill the memory: the newest are kept', async () => {
+  it.runIf(LONG)('that stays away does not fill the memory: the newest are kept', async () => {
     const other = new pg.Client({ connectionString: opened.url });
     await other.connect();
     try {
@@ -222,7 +224,7 @@ describe('a database', () => {
     expect(logLines.filter((line) => line.includes('more than 256 writes wait'))).toHaveLength(300 - 256);
   });
 
-  it('that cannot take one record does not hold up the others for ever', async () => {
+  it.runIf(LONG)('that cannot take one record does not hold up the others for ever', async () => {
     const missing = `p-${randomUUID()}`;
     crashes.ready(missing, ['--ctx', '1']); // has no row to be written into
     crashes.record(REPLICA, facts());

@@ -1,10 +1,12 @@
 /** Session affinity in the claim: where a session ran last its next task runs, and nobody loses a slot by it. */
+
 import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { claimTasks, type NewTask, submitTasks } from '../../src/store/queue.js';
 import { writePlaces } from '../../src/store/sessions.js';
 import { openDatabase } from '../support/database.js';
+import { LONG } from '../support/long.js';
 import { newTask, SERVES, SUBMIT, seedPool } from '../support/tasks.js';
 
 const TTL_MS = 60_000;
@@ -104,7 +106,7 @@ describe('a claim', () => {
     expect([...(await claim('00', '01')).keys()]).toEqual([next.taskId]);
   });
 
-  it('takes the next tasks into distinct slots, whatever the sessions remember', async () => {
+  it.runIf(LONG)('takes the next tasks into distinct slots, whatever the sessions remember', async () => {
     const names = ['00', '01', '02', '10', '11', '12', '20', '21', '22'];
     const memory = fc.option(fc.record({ replica: fc.nat(3), slot: fc.nat(3) }), { nil: null });
     const sessionsOf = fc.array(fc.record({ session: fc.nat(4), memory }), { minLength: 1, maxLength: 12 });

@@ -98,7 +98,7 @@ describe('tasks in SQL', () => {
         );
         expect(open[0]?.n).toBe(status === 'LEASED' || status === 'STREAMING' ? 1 : 0);
       }),
-      { numRuns: LONG ? 120 : 20 },
+      { numRuns: LONG ? 120 : 8 },
     );
   });
 });

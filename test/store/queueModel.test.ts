@@ -197,7 +197,7 @@ async function compare(full: FullPolicy, limits: QueueBounds, commands: readonly
 describe('the queue in SQL', () => {
   it('admits, displaces and serves as core/queue does', async () => {
     const commands = fc.array(command, { maxLength: 14 });
-    await fc.assert(fc.asyncProperty(policy, bounds, commands, compare), { numRuns: LONG ? 120 : 20 });
+    await fc.assert(fc.asyncProperty(policy, bounds, commands, compare), { numRuns: LONG ? 120 : 8 });
   }, 120_000);
 
   it('gives overdue batch tasks their turns as core/queue does, however many slots are offered at once', async () => {
@@ -208,6 +208,6 @@ describe('the queue in SQL', () => {
     const contest = fc
       .tuple(some('batch'), fc.array(fc.oneof({ weight: 6, arbitrary: command }, crowd, late), { maxLength: 10 }))
       .map(([priorities, rest]): Command[] => [{ do: 'offer', priorities }, { do: 'age' }, ...rest]);
-    await fc.assert(fc.asyncProperty(policy, fc.constant(roomy), contest, compare), { numRuns: LONG ? 120 : 20 });
+    await fc.assert(fc.asyncProperty(policy, fc.constant(roomy), contest, compare), { numRuns: LONG ? 120 : 8 });
   }, 120_000);
 });
