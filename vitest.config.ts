@@ -1,13 +1,16 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { quickpickle } from 'quickpickle';
 import { defineConfig } from 'vitest/config';
 
-// Long suites are named *.long.test.ts, or take a part of themselves with `LONG`; `npm run test:long` runs these alone.
+// Long suites are named *.long.test.ts, or take a part of themselves with `LONG` or scenarios with @long;
+// `npm run test:long` runs these alone.
 const long = process.env.LLORCH_LONG_TESTS === '1';
 
 function longFiles(): string[] {
   const isLong = (file: string) =>
     file.endsWith('.long.test.ts') ||
+    file.endsWith('.features.test.ts') ||
     (file.endsWith('.test.ts') && readFileSync(file, 'utf8').includes("support/long.js'"));
   return readdirSync('test', { recursive: true, encoding: 'utf8' })
     .map((file) => join('test', file))
@@ -25,6 +28,8 @@ function filesIn(names: readonly string[]): string[] {
 }
 
 export default defineConfig({
+  // Features become tests where test/bdd imports them. A step waits for what it asks for, and says what it did not see.
+  plugins: [quickpickle({ stepTimeout: 28_000, skipTags: long ? ['@skip'] : ['@skip', '@long'] })],
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
