@@ -64,7 +64,7 @@ Feature: Provisioning
     Then it exits with 1
     And it says "modle"
 
-  @ORCH-3204
+  @ORCH-3204 @ORCH-3091
   Scenario: A pool whose model is not there says what to do
     Given a control plane configured as:
       """
@@ -80,3 +80,10 @@ Feature: Provisioning
       | ready                       | false  |
       | lastError.code              | MODEL_MISSING |
       | lastError.fix               | any    |
+    When I try to submit "a" to "missing" with:
+      | model_ref | /nowhere/model.gguf |
+    Then the answer is 503
+    And the answer holds:
+      | code      | POOL_UNREADY                   |
+      | message   | /does not exist.*Put the model there/ |
+      | retriable | true                           |
