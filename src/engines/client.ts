@@ -246,7 +246,9 @@ export class EngineClient {
     while (!signal.aborted) {
       // Its process is being ended; nobody may take what comes after it for the one that was meant.
       if (this.#closed) return { outcome: 'acknowledged', verifiedBy: 'the engine is being stopped' };
-      last = await look(signal).catch((error: unknown) => lookFailed(error));
+      const before = last;
+      // A look that the deadline cut off saw nothing; what the one before it saw still holds.
+      last = await look(signal).catch((error: unknown) => (signal.aborted ? before : lookFailed(error)));
       if (last.free === null) {
         return { outcome: told === null ? 'unknown' : 'acknowledged', verifiedBy: told ?? last.saw };
       }

@@ -7,6 +7,9 @@ import { type RunningSim, startEngineSim } from '../support/engineSim.js';
 
 const IDLE_MS = 2_000;
 
+/** Looked at for so long: enough for a busy machine, and less than the call that hangs is waited for. */
+const LOOK_MS = 1_000;
+
 describe.each(['llamacpp', 'vllm'] as const)('%s: a call that hangs', (protocol) => {
   let sim: RunningSim;
   let adapter: EngineAdapter;
@@ -60,11 +63,13 @@ describe.each(['llamacpp', 'vllm'] as const)('%s: a call that hangs', (protocol)
     const { over: ran } = await startRun(adapter, running, 1);
     const { over } = await hang('beside');
     const looked = { requestId: running.requestId, slot: 1 };
-    expect(['slot_free', 'acknowledged']).toContain((await adapter.cancel(looked, AbortSignal.timeout(500))).outcome);
+    expect(['slot_free', 'acknowledged']).toContain(
+      (await adapter.cancel(looked, AbortSignal.timeout(LOOK_MS))).outcome,
+    );
     // This one waits for a slot that the texts have.
     const waiting = ask({ maxTokens: 400, slot: 0 });
     const waited = run(adapter, waiting);
-    const last = await adapter.cancel({ requestId: waiting.requestId, slot: 0 }, AbortSignal.timeout(500));
+    const last = await adapter.cancel({ requestId: waiting.requestId, slot: 0 }, AbortSignal.timeout(LOOK_MS));
     expect(last.outcome).not.toBe('unknown');
     await sim.control('none');
     expect(await over).toMatchObject({ vectors: [expect.any(Array), expect.any(Array)] });

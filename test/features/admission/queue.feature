@@ -11,7 +11,7 @@ Feature: Queues
       | limited | 4     | 1        |       | 8     |                   | 1   |     |
       | short   | 1     | 1        | 20    |       |                   |     | 512 |
 
-  @ORCH-3004 @OC-CORE-1001 @OC-CORE-1002 @OC-CORE-1003
+  @ORCH-3004 @OC-CORE-1001 @OC-CORE-1002 @OC-CORE-1003 @long
   Scenario: Interactive tasks go before batch ones, and first come first served among their like
     Given "line" is busy with "holder"
     When I submit "slow1" and "slow2" to "line" with:

@@ -96,7 +96,7 @@ Feature: Catalog of models
     And I submit "b" to "chat"
     Then "b" ends
 
-  @ORCH-3072
+  @ORCH-3072 @long
   Scenario: A strict policy refuses what is unsigned or unknown
     Given the section "catalog":
       """
@@ -117,7 +117,7 @@ Feature: Catalog of models
     And I submit "b" to "chat"
     Then "b" ends
 
-  @ORCH-3066 @own
+  @ORCH-3066 @own @long
   Scenario: The catalog outlives the control plane
     Given a control plane with the pools:
       | pool | slots |

@@ -9,7 +9,7 @@ Feature: Placement
       | short | llamacpp | shared | 2     | 1       | 1        | 512  |
       | other | vllm     | apart  | 2     | 1       | 1        | 4096 |
 
-  @ORCH-3009 @ORCH-3012 @OC-CORE-1016
+  @ORCH-3009 @ORCH-3012 @OC-CORE-1016 @long
   Scenario: Among pools that could take it the one with more free memory does
     When I submit "a" to "big" with:
       | placement.mode | auto |

@@ -1,6 +1,6 @@
 Feature: Circuit breaker
 
-  @ORCH-3038 @OC-POOL-3010 @own
+  @ORCH-3038 @OC-POOL-3010 @own @long
   Scenario: An engine that answers and does not decode gets nothing more, is replaced, and is on trial
     Given a control plane with the pools:
       | pool | slots | replicas | idle ms | canary ms |

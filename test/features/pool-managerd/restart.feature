@@ -5,7 +5,7 @@ Feature: Restart and backoff
       | pool | slots | replicas | speed |
       | chat | 1     | 2        | 40    |
 
-  @ORCH-3508
+  @ORCH-3508 @long
   Scenario: A restart on request gives one replica a new engine, and its task goes on
     When I submit "a" to "chat" with:
       | max_tokens | 60 |
