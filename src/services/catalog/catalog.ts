@@ -1,6 +1,6 @@
 /** The models that an operator has described: registered, verified, retired, forgotten. */
 import { canonicalJson } from '../../core/canonicalJson.js';
-import type { ModelState } from '../../core/catalog.js';
+import { MAX_MODELS, type ModelState } from '../../core/catalog.js';
 import { conflict, invalid, notFound, type Refusal, RefusalError } from '../../core/errors.js';
 import { DIGEST, parseModelRef } from '../../core/modelRef.js';
 import {
@@ -16,9 +16,8 @@ import type { Telemetry } from '../../telemetry/events.js';
 import type { ModelVerification, Verified } from './verifyModel.js';
 import type { CatalogView } from './view.js';
 
-/** Every node holds the whole catalog in memory. */
-const MAX_MODELS = 1024;
-const MAX_DOCUMENT_BYTES = 256 * 1024;
+/** Every node holds the whole catalog in memory: at most 32 MiB of it. */
+const MAX_DOCUMENT_BYTES = 32 * 1024;
 const MAX_DEADLINE_MS = 365 * 24 * 3_600_000;
 const MODEL_ID = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}$/;
 

@@ -8,7 +8,6 @@ import { judge, untrusted } from '../../core/trust.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import { delay } from '../../runtime/wait.js';
-import type { CatalogModelRow } from '../../store/catalog.js';
 import {
   beginStaging,
   closeInterrupted,
@@ -20,7 +19,7 @@ import {
 import type { Telemetry } from '../../telemetry/events.js';
 import type { CatalogView } from '../catalog/view.js';
 import { Locks } from '../provisioning/locks.js';
-import { fetchUrl, type StageDeps, type Staged, stageModel } from './stage.js';
+import { fetchUrl, type StageDeps, type Staged, type StageModel, stageModel } from './stage.js';
 
 const PROGRESS_EVERY_MS = 500;
 const SWEEP_EVERY_MS = 10_000;
@@ -78,7 +77,7 @@ export class Staging {
    * Begins to bring a model here; one that is under way already is not begun twice.
    * @returns the id of the staging, which goes on by itself. @throws RefusalError for what no waiting can mend.
    */
-  async stage(model: CatalogModelRow): Promise<string> {
+  async stage(model: StageModel): Promise<string> {
     const refusal = this.#refusal(model);
     if (refusal !== null) throw new RefusalError(refusal);
     const { db, nodeId } = this.#deps;
@@ -104,7 +103,7 @@ export class Staging {
     await delay(CANCEL_PATIENCE_MS, ended.signal);
   }
 
-  #refusal(model: CatalogModelRow): Refusal | null {
+  #refusal(model: StageModel): Refusal | null {
     const { view, files, allowHosts } = this.#deps;
     const { untrusted: reason } = judge(model, view.policy);
     if (reason !== null) return untrusted('id', `model ${model.id} is not trusted: ${reason.message}`);
@@ -121,7 +120,7 @@ export class Staging {
   }
 
   /** Resolves when its row says how it ended, or cannot be told. */
-  async #run(id: string, model: CatalogModelRow, abort: AbortController): Promise<void> {
+  async #run(id: string, model: StageModel, abort: AbortController): Promise<void> {
     const { signal } = abort;
     const progress: Writable<StagingProgress> = { receivedBytes: 0, totalBytes: null, detail: 'waits for its turn' };
     const over = new AbortController();
@@ -155,7 +154,7 @@ export class Staging {
     }
   }
 
-  async #end(id: string, model: CatalogModelRow, end: Staged | Failure): Promise<void> {
+  async #end(id: string, model: StageModel, end: Staged | Failure): Promise<void> {
     const { db, telemetry, view } = this.#deps;
     const row =
       'path' in end
