@@ -134,11 +134,23 @@ export class CatalogView {
     return this.#models.filter((model) => this.isServedBy(model, pool)).map(({ id }) => id);
   }
 
-  /** Hex digest that the catalog names for a file; null: none, or not only one. */
-  digestOfPath(path: string): string | null {
-    const digests = new Set(this.#models.filter(({ paths }) => paths.includes(path)).map(({ digest }) => digest));
-    const [digest] = digests;
-    return digest === undefined || digests.size > 1 ? null : digest.slice('sha256:'.length);
+  /** Hex digests that the catalog names for a file. A retired model promises nothing of it. */
+  digestsOfPath(path: string): readonly string[] {
+    const own = this.#models.filter(({ paths, state }) => state === 'Active' && paths.includes(path));
+    return [...new Set(own.map(({ digest }) => digest.slice('sha256:'.length)))];
+  }
+
+  /**
+   * Who else promises another digest of the file that a pool would read this model from, in words; null: nobody.
+   * Of two that contradict each other at most one can be right, and a name must not lead to the bytes of the other.
+   */
+  contradicts({ digest }: KnownModel, poolId: string, path: string): string | null {
+    const promised = this.#deps.served(poolId, `file:${path}`).digest;
+    if (promised !== null && promised !== digest) return 'the configuration of the pool';
+    const other = this.#models.find(
+      (one) => one.state === 'Active' && one.digest !== digest && one.paths.includes(path),
+    );
+    return other === undefined ? null : `model ${other.id}`;
   }
 
   /** Those that serve nothing but models whose time is over. */

@@ -1,7 +1,7 @@
 /** Stagings of catalog models into this node's cache: begun, followed, cancelled, and each in a row that tells of it. */
 import { randomUUID } from 'node:crypto';
 import { egressRefusal } from '../../core/egress.js';
-import { invalid, notFound, type Refusal, RefusalError } from '../../core/errors.js';
+import { invalid, notFound, type Refusal, RefusalError, unavailable } from '../../core/errors.js';
 import { isUuid } from '../../core/ids.js';
 import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
@@ -14,6 +14,7 @@ import {
   endStaging,
   requestCancel,
   type StagingProgress,
+  stagingUnderWay,
   writeProgress,
 } from '../../store/stagings.js';
 import type { Telemetry } from '../../telemetry/events.js';
@@ -32,6 +33,11 @@ const INTERRUPTED: Reason = {
   message: 'The control plane stopped while this was running.',
   fix: 'Stage it again: what was downloaded is gone on with.',
 };
+const TOO_MANY: Refusal = unavailable(
+  'POOL_UNAVAILABLE',
+  `${MAX_AT_ONCE} models are being staged; try again when one is done`,
+  10_000,
+);
 /** Why a run ends that nobody wants any more. */
 const CANCELED = new DOMException('the staging was cancelled', 'AbortError');
 
@@ -56,7 +62,7 @@ export class Staging {
     this.#sweep = new Reconciler({
       name: 'stagings',
       intervalMs: SWEEP_EVERY_MS,
-      run: () => closeInterrupted(deps.db, deps.nodeId, [...this.#runs.keys()], INTERRUPTED),
+      run: () => closeInterrupted(deps.db, deps.nodeId, (id) => this.#runs.has(id), INTERRUPTED),
       onError: (name, error) => deps.telemetry.backgroundFailure(name, error),
     });
   }
@@ -81,6 +87,11 @@ export class Staging {
     const refusal = this.#refusal(model);
     if (refusal !== null) throw new RefusalError(refusal);
     const { db, nodeId } = this.#deps;
+    if (this.#runs.size >= MAX_AT_ONCE) {
+      const running = await stagingUnderWay(db, model.id, nodeId);
+      if (running !== null) return running;
+      throw new RefusalError(TOO_MANY);
+    }
     const fresh = randomUUID();
     // Known before its row is there: the sweep ends rows that are nobody's.
     const abort = new AbortController();
@@ -114,9 +125,7 @@ export class Staging {
       const policy = egressRefusal(new URL(from.url), allowHosts);
       if (policy !== null) return invalid('source_url', `${policy.message}; ${policy.fix}`);
     }
-    if (this.#runs.size < MAX_AT_ONCE) return null;
-    const message = `${MAX_AT_ONCE} models are being staged; try again when one is done`;
-    return { family: 'unavailable', code: 'POOL_UNAVAILABLE', message, retriable: true, retryAfterMs: 10_000 };
+    return null;
   }
 
   /** Resolves when its row says how it ended, or cannot be told. */
