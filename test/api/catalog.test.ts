@@ -245,6 +245,14 @@ describe('a catalog model', () => {
     expect((await gql(world.url, create, { input: { ...input, digest: 'x' } })).data.createCatalogModel).toEqual({
       ...{ __typename: 'InvalidParams', code: 'INVALID_PARAMS', field: 'digest' },
     });
+    for (const [bad, field] of [
+      [{ manifests: [{ digest: DIGEST, sizeBytes: 1.5 }] }, 'manifests.0.size_bytes'],
+      [{ manifests: [{ digest: DIGEST, sizeBytes: 2 ** 53 }] }, 'manifests.0.size_bytes'],
+      [{ signatures: [{ signer: 's' }, { signer: 's', timestampMs: -1 }] }, 'signatures.1.timestamp_ms'],
+    ] as const) {
+      const answer = await gql(world.url, create, { input: { ...input, modelId: 'numbers', ...bad } });
+      expect(answer.data.createCatalogModel, JSON.stringify(answer)).toMatchObject({ code: 'INVALID_PARAMS', field });
+    }
     const verify = `mutation { verifyCatalogModel(input: { modelId: "gql" }) { __typename ... on Refusal { code } } }`;
     expect((await gql(world.url, verify)).data.verifyCatalogModel).toEqual({
       __typename: 'InvalidParams',

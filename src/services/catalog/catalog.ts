@@ -120,9 +120,21 @@ function checkModel(model: NewCatalogModel): Refusal | null {
   if (Buffer.byteLength(text) > MAX_DOCUMENT_BYTES) {
     return invalid('body', `is ${Buffer.byteLength(text)} bytes; at most ${MAX_DOCUMENT_BYTES} are kept`);
   }
+  const badNumber = checkNumbers(model);
+  if (badNumber !== null) return badNumber;
   const bad = model.tags.some((tag) => tag === '' || /\p{Cc}|\p{Surrogate}/u.test(tag));
   if (bad) return invalid('tags', 'must not be empty, nor hold control characters');
   return model.sourceUrl === null ? null : checkSource(model.sourceUrl);
+}
+
+/** GraphQL gives them as floats. */
+function checkNumbers({ manifests, signatures }: NewCatalogModel): Refusal | null {
+  const isWhole = (value: number | null) => value === null || (Number.isSafeInteger(value) && value >= 0);
+  const range = `must be a whole number of 0 to ${Number.MAX_SAFE_INTEGER}`;
+  const manifest = manifests.findIndex(({ sizeBytes }) => !isWhole(sizeBytes));
+  if (manifest >= 0) return invalid(`manifests.${manifest}.size_bytes`, range);
+  const signature = signatures.findIndex(({ timestampMs }) => !isWhole(timestampMs));
+  return signature < 0 ? null : invalid(`signatures.${signature}.timestamp_ms`, range);
 }
 
 function checkSource(sourceUrl: string): Refusal | null {
