@@ -1,33 +1,51 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { quickpickle } from 'quickpickle';
 import { defineConfig } from 'vitest/config';
 
-// Long suites are named *.long.test.ts, or take a part of themselves with `LONG`; `npm run test:long` runs these alone.
+// Long suites are named *.long.test.ts, or take a part of themselves with `LONG` or scenarios with @long;
+// `npm run test:long` runs these alone.
 const long = process.env.LLORCH_LONG_TESTS === '1';
 
 function longFiles(): string[] {
   const isLong = (file: string) =>
     file.endsWith('.long.test.ts') ||
+    file.endsWith('.features.test.ts') ||
     (file.endsWith('.test.ts') && readFileSync(file, 'utf8').includes("support/long.js'"));
   return readdirSync('test', { recursive: true, encoding: 'utf8' })
     .map((file) => join('test', file))
     .filter(isLong);
 }
 
+/** Their files share the modules of the whole program with the next ones in the same worker: loading it takes seconds. */
+const SHARING = ['api', 'contract', 'e2e', 'services', 'store'];
+const folders = readdirSync('test', { withFileTypes: true }).filter((entry) => entry.isDirectory());
+const others = folders.map(({ name }) => name).filter((name) => !SHARING.includes(name));
+
+function filesIn(names: readonly string[]): string[] {
+  const inFolders = (file: string) => names.some((name) => file.startsWith(join('test', name, '/')));
+  return long ? longFiles().filter(inFolders) : names.map((name) => `test/${name}/**/*.test.ts`);
+}
+
 export default defineConfig({
+  // Features become tests where test/bdd imports them. A step waits for what it asks for, and says what it did not see.
+  plugins: [quickpickle({ stepTimeout: 28_000, skipTags: long ? ['@skip'] : ['@skip', '@long'] })],
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
-    include: long ? longFiles() : ['test/**/*.test.ts'],
-    exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
     globalSetup: ['test/support/globalSetup.ts'],
     pool: 'forks',
     // Most tests wait for other processes most of the time, so more files than cores run at once.
-    maxWorkers: 3,
+    maxWorkers: 4,
     // Machines are slow at times; what is awaited comes, or the test fails late instead of by chance.
     expect: { poll: { timeout: 15_000 } },
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
+    exclude: ['**/node_modules/**', ...(long ? [] : ['test/**/*.long.test.ts'])],
+    projects: [
+      { extends: true, test: { name: 'parts', include: filesIn(others) } },
+      { extends: true, test: { name: 'whole', include: filesIn(SHARING), isolate: false } },
+    ],
   },
 });

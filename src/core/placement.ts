@@ -37,6 +37,8 @@ export interface PoolCandidate {
   readonly ready: boolean;
   /** False when no replica of it is up or coming up by itself: a task queued there would wait for an operator. */
   readonly recoverable: boolean;
+  /** What has to be brought for it to come back, and how. */
+  readonly lacks?: string;
   readonly slotsFree: number;
   readonly queueDepth: number;
   /** Of the replica with most free; what is left out below is not known. */
@@ -139,7 +141,8 @@ const VERDICTS: Readonly<Record<PlacementRule, (pool: PoolCandidate, request: Pl
       ? 'not preferred, and fallback is off'
       : null,
   DRAINING: (pool) => (pool.draining ? 'draining' : null),
-  UNREADY: (pool) => (pool.recoverable ? null : 'unready, and no replica will come back by itself'),
+  UNREADY: ({ recoverable, lacks }) =>
+    recoverable ? null : `unready, and no replica will come back by itself${lacks === undefined ? '' : `: ${lacks}`}`,
   DEADLINE: ({ forecast = NO_FORECAST }, { deadlineMs }) =>
     forecast.earliestMs !== null && forecast.earliestMs > deadlineMs
       ? `would not start within ${forecast.earliestMs} ms, and the deadline is ${deadlineMs} ms`

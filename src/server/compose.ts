@@ -132,6 +132,8 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
   server.open({ ...doors, routes: underContract(doors.routes, readOperations(OPENAPI_DIR)) });
+  // Also before they are sent away: that is not their going.
+  scope.defer('task readers first', house.stopReaders);
   scope.defer('readiness', () => server.shut());
 
   onStep('waiting for the pools');
@@ -191,6 +193,7 @@ function takeHolderId(dataDir: DataDir): { holder: string; deadHolders: string[]
 interface House {
   readonly services: Services;
   readonly supervisor: Supervisor;
+  readonly stopReaders: () => Promise<void>;
 }
 
 /** Everything between the database and the doors, started in the order in which it may be needed. */
@@ -350,7 +353,6 @@ async function furnish(
   scope.defer('retirement of models', () => models.retirement.stop());
   scope.defer('stream readers', () => hub.stop());
   await presence.start();
-  scope.defer('task readers', () => presence.stop());
   const cancellation = new Cancellation({
     db,
     clock,
@@ -359,9 +361,13 @@ async function furnish(
     telemetry,
     tellHolder: () => tellOthers('stop'),
   });
-  const disconnects = new Disconnects({ db, cancellation, membership, onError });
+  const disconnects = new Disconnects({ db, cancellation, membership, presence, onError });
   disconnects.start();
-  scope.defer('disconnects', () => disconnects.stop());
+  const stopReaders = async () => {
+    await disconnects.stop();
+    await presence.stop();
+  };
+  scope.defer('task readers', stopReaders);
   const replicaLogs = new ReplicaLogs({
     db,
     clock,
@@ -411,7 +417,7 @@ async function furnish(
     catalogView: models.view,
     staging: models.staging,
   };
-  return { services, supervisor };
+  return { services, supervisor, stopReaders };
 }
 
 function assumedServiceTimes({ pools }: Config): (poolId: string) => number {

@@ -257,6 +257,8 @@ export class Attempt {
   /** The run ended any other way than by the engine's word; decides what that means for the task. */
   async #failed(error: unknown): Promise<void> {
     if (this.#stop === 'fenced') return this.#log.abandon();
+    // What earlier runs left could not be read: with a part of it, or none, any ending would contradict what readers have.
+    if (this.#work === null) return this.#giveUp(error);
     if (this.#stop === 'interrupted')
       return this.#lost(this.#interruption, { slotIsFree: false, delayMs: 0, reason: 'interrupted' });
     if (this.#stop === 'timeout') return this.#door.failed(OUT_OF_TIME, false);

@@ -3,6 +3,7 @@
  * every group of frames, and takes another slice of time before the last one is used up, so that nobody waits for it.
  */
 import { type BudgetLeft, TIME_SLICE_MS } from '../core/budget.js';
+import { LEASE_TTL_MS } from '../core/lease.js';
 import type { Clock } from '../runtime/clock.js';
 import { extendTime, leftForTask } from '../store/budgets.js';
 import type { Database } from '../store/database.js';
@@ -13,6 +14,8 @@ const ASK_BEFORE_MS = 2_000;
 /** How far a run may go beyond what it has while the database owes it an answer, ms; it is not charged for that. */
 const GRACE_MS = 1_000;
 const ASK_AGAIN_MS = 250;
+/** The same while the database cannot be asked: other streams live on their leases for so long. */
+const OUTAGE_GRACE_MS = LEASE_TTL_MS;
 
 export interface BudgetMeterDeps {
   readonly db: Database;
@@ -27,6 +30,7 @@ export class BudgetMeter {
   /** What it still had when it was last told that there is no more; null: it was not. */
   #refusedAtMs: number | null = null;
   #asking = false;
+  #unanswered = false;
   #askNotBeforeMs = 0;
   #reading = false;
   #left: BudgetLeft | null = null;
@@ -62,7 +66,9 @@ export class BudgetMeter {
     // Told once that there is no more, it asks again when it needs some: another task may have given back what it had.
     const mayAsk = this.#refusedAtMs === null || (this.#refusedAtMs > 0 && aheadMs <= 0);
     if (aheadMs < ASK_BEFORE_MS && mayAsk && !this.#asking) void this.#askForMore(aheadMs);
-    return aheadMs <= 0 && ((this.#refusedAtMs ?? 1) <= 0 || aheadMs < -GRACE_MS);
+    return (
+      aheadMs <= 0 && ((this.#refusedAtMs ?? 1) <= 0 || aheadMs < (this.#unanswered ? -OUTAGE_GRACE_MS : -GRACE_MS))
+    );
   }
 
   async #askForMore(aheadMs: number): Promise<void> {
@@ -72,8 +78,10 @@ export class BudgetMeter {
     try {
       const moreMs = await extendTime(db, this.#task, TIME_SLICE_MS);
       this.#timeMs += moreMs;
+      this.#unanswered = false;
       this.#refusedAtMs = moreMs === 0 ? aheadMs : null;
     } catch (error) {
+      this.#unanswered = true;
       this.#askNotBeforeMs = clock.monotonicMs() + ASK_AGAIN_MS;
       onError('budget', error);
     } finally {

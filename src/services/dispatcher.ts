@@ -30,8 +30,10 @@ export class Dispatcher {
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
   readonly #tellOthers: () => void;
-  /** When the last claim failed, monotonic ms: it may have been done all the same. */
-  #lostClaimMs: number | null = null;
+  /** A claim failed, and may have been done all the same: the newest lease before it, and those that were begun since. */
+  #lostClaim: { readonly newestId: string; readonly taken: Set<string> } | null = null;
+  /** When the last one did, monotonic ms. */
+  #lostClaimMs = 0;
   #closing = false;
 
   /** @param tellOthers that there may be something in a queue. */
@@ -198,6 +200,7 @@ export class Dispatcher {
     const serves = { engine, modelRef };
     const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
     const claimed = await claimTasks(db, claim).catch((error: unknown) => {
+      this.#lostClaim ??= { newestId: leases.newestId, taken: new Set() };
       this.#lostClaimMs = clock.monotonicMs();
       throw error;
     });
@@ -213,6 +216,7 @@ export class Dispatcher {
     const attempt = new Attempt(this.#deps, task, replica);
     const lease = { id: task.leaseId, replicaId: task.replicaId, slot: task.slot, onFenced: () => attempt.fence() };
     this.#deps.leases.hold(lease, claimStartedMs);
+    this.#lostClaim?.taken.add(task.leaseId);
     this.#attempts.set(task.id, attempt);
     attempt.start();
     this.#deps.quotes.started(task);
@@ -221,10 +225,11 @@ export class Dispatcher {
   /** What a claim took whose answer was lost is ours, and nobody else looks after it. */
   async #takeUpLostClaim(): Promise<void> {
     const { db, leases, fleet, clock } = this.#deps;
-    const lostMs = this.#lostClaimMs;
-    if (lostMs === null) return;
+    const lost = this.#lostClaim;
+    if (lost === null) return;
     const askedMs = clock.monotonicMs();
-    for (const task of await claimedSince(db, leases.holder, leases.newestId)) {
+    for (const task of await claimedSince(db, leases.holder, lost.newestId)) {
+      if (lost.taken.has(task.leaseId)) continue;
       const replica = fleet
         .ready(task.poolId)
         .find(({ id, modelRef }) => id === task.replicaId && modelRef === task.modelRef);
@@ -232,7 +237,7 @@ export class Dispatcher {
       // Of a replica that is gone meanwhile, and where there is no time left, the lease runs out.
       if (replica !== undefined && askedMs < trustedUntilMs(claimedMs)) this.#begin(task, replica, claimedMs);
     }
-    if (askedMs - lostMs > LOST_CLAIM_MS) this.#lostClaimMs = null;
+    if (askedMs - this.#lostClaimMs > LOST_CLAIM_MS) this.#lostClaim = null;
   }
 
   #slotsOf(replica: ReadyReplica) {

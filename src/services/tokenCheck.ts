@@ -21,6 +21,8 @@ export interface TokenBound {
   readonly exact: boolean;
 }
 
+const INT32_MAX = 2 ** 31 - 1;
+
 type Texts = Pick<TaskSubmission, 'prompt' | 'inputs'>;
 
 /**
@@ -49,7 +51,8 @@ function boundOf({ prompt, inputs }: Texts, count: number | null): TokenBound {
   const query = count ?? Buffer.byteLength(prompt) + TOKENIZER_EXTRAS;
   if (inputs.length === 0) return { tokens: query, exact: count !== null };
   const tokens = inputs.reduce((sum, text) => sum + query + Buffer.byteLength(text) + TOKENIZER_EXTRAS, 0);
-  return { tokens, exact: false };
+  // What its column holds: a long query with many documents comes to more, and fits no context.
+  return { tokens: Math.min(tokens, INT32_MAX), exact: false };
 }
 
 /** Asks the engine's tokenizer, unless the prompt is so short that no tokenizer could make it too long. null: not counted. */

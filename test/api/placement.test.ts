@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
 import { ask, get, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
-import { startWorld, type World } from '../support/world.js';
+import { allReady, startWorld, type World } from '../support/world.js';
 
 const POOL = (id: string, ctx: number, devices: string, model = 'sim-7b') => `
   - id: ${id}
@@ -27,6 +27,7 @@ let world: World;
 
 beforeAll(async () => {
   world = await startWorld({ config: CONFIG });
+  await allReady(world);
 });
 afterAll(async () => {
   await world[Symbol.asyncDispose]();

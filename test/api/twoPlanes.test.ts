@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pollUntil } from '../../src/runtime/wait.js';
 import { gql } from '../support/graphql.js';
 import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
@@ -36,6 +37,18 @@ beforeAll(async () => {
   a = await startWorld({ config: config([{ id: 'both' }]) });
   const pools = [{ id: 'both', policy: 'drop-lru', capacity: 9 }, { id: 'far' }];
   b = await startWorld({ config: config(pools), databaseUrl: async () => a.database.url });
+  // Each looks for the other once a second.
+  const question =
+    '{ explainPlacement(input: { pool: "both", prompt: "x", maxTokens: 1 }) { candidates { pool score { slotsFree } } } }';
+  const slots = async ({ url }: World) => {
+    const { candidates } = (await gql(url, question)).data.explainPlacement;
+    return candidates.find(({ pool }: { pool: string }) => pool === 'both')?.score.slotsFree;
+  };
+  for (const node of [a, b]) {
+    const both = async () => (await slots(node)) === 2;
+    if (!(await pollUntil(both, { everyMs: 50, deadlineMs: 15_000 })))
+      throw new Error('one node does not see the other');
+  }
 });
 afterAll(async () => {
   await b[Symbol.asyncDispose]();

@@ -78,6 +78,13 @@ async function rowsFollow(database: TestDatabase): Promise<void> {
   if (!(await pollUntil(follow, { everyMs: 20, deadlineMs: 15_000 }))) throw new Error('rows do not follow replicas');
 }
 
+/** A pool is ready with its first replica; placement and quotes count all of them. */
+export async function allReady({ database }: Pick<World, 'database'>): Promise<void> {
+  const missing = "SELECT id FROM replicas WHERE state <> 'READY' AND NOT retired";
+  const ready = async () => (await database.query(missing)).length === 0;
+  if (!(await pollUntil(ready, { everyMs: 20, deadlineMs: 15_000 }))) throw new Error('not all replicas are ready');
+}
+
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const home = await mkdtemp(join(tmpdir(), 'llama-orch-world-'));
   const database =

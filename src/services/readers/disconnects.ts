@@ -5,6 +5,7 @@ import type { Database } from '../../store/database.js';
 import { forgetReaders, leftTasks } from '../../store/readers.js';
 import type { Cancellation } from '../cancellation.js';
 import type { Membership } from '../cluster/membership.js';
+import type { ReaderPresence } from './presence.js';
 
 const LOOK_EVERY_MS = 250;
 const FORGET_EVERY_MS = 5_000;
@@ -14,6 +15,7 @@ export interface DisconnectsDeps {
   readonly db: Database;
   readonly cancellation: Cancellation;
   readonly membership: Membership;
+  readonly presence: ReaderPresence;
   readonly onError: (name: string, error: unknown) => void;
 }
 
@@ -50,8 +52,10 @@ export class Disconnects {
   }
 
   async #look(): Promise<void> {
-    const { db, membership } = this.#deps;
+    const { db, membership, presence } = this.#deps;
     for (const id of await leftTasks(db, membership.knowsOthers)) {
+      // Came back while the database was away, which has not heard of it yet.
+      if (presence.isRead(id)) continue;
       if (!this.#ending.has(id)) this.#ending.set(id, this.#end(id));
     }
   }

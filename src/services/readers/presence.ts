@@ -53,6 +53,11 @@ export class ReaderPresence {
     this.#answer(this.#waiting.splice(0));
   }
 
+  /** Whether somebody reads it here, whatever the database knows of that by now. */
+  isRead(taskId: string): boolean {
+    return (this.#counts.get(taskId) ?? 0) > 0;
+  }
+
   /**
    * A reader came. Resolves once all nodes can know, where it matters; a database that is away is not waited for, since
    * nothing ends while it is.

@@ -6,6 +6,7 @@ import { replicaName } from '../../core/node.js';
 import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
 import { freeMemory } from '../../core/registry.js';
+import type { ReplicaState } from '../../core/replica.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import type { Gpu } from '../../host/gpus.js';
 import { engineLogFile } from '../../host/logFile.js';
@@ -112,7 +113,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
       deviceMask: pool.config.devices.join(','),
       draining: pool.draining,
       ready: pool.replicas.some((replica) => replica.state === 'READY'),
-      recoverable: pool.replicas.some((replica) => replica.state !== 'QUARANTINED' && replica.state !== 'FAILED'),
+      ...outlookOf(pool.replicas),
       offers: pool.offers,
     }));
   }
@@ -298,4 +299,20 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
 
 function maskOf(gpus: readonly Gpu[]): string {
   return gpus.map((gpu) => gpu.index).join(',');
+}
+
+/** Tried again and again, and yet nothing but an operator can bring what is not there (ORCH-3091). */
+const MISSING = new Set(['ENGINE_MISSING', 'MODEL_MISSING', 'TOOL_MISSING']);
+const BEFORE_A_PROCESS: ReadonlySet<ReplicaState> = new Set(['ABSENT', 'PROVISIONING', 'BACKING_OFF']);
+
+function outlookOf(
+  replicas: readonly Pick<Replica, 'state' | 'lastError'>[],
+): Pick<PoolCandidate, 'recoverable' | 'lacks'> {
+  const lackOf = ({ state, lastError }: Pick<Replica, 'state' | 'lastError'>) =>
+    BEFORE_A_PROCESS.has(state) && lastError !== null && MISSING.has(lastError.code) ? lastError : null;
+  const isUp = (replica: Pick<Replica, 'state' | 'lastError'>) =>
+    replica.state !== 'QUARANTINED' && replica.state !== 'FAILED' && lackOf(replica) === null;
+  if (replicas.some(isUp)) return { recoverable: true };
+  const [lack] = replicas.flatMap((replica) => lackOf(replica) ?? []);
+  return { recoverable: false, ...(lack !== undefined && { lacks: `${lack.message} ${lack.fix ?? ''}`.trim() }) };
 }

@@ -1,0 +1,10 @@
+/** Every step there is. */
+import './commands.js';
+import './controlPlane.js';
+import './doors.js';
+import './engines.js';
+import './operations.js';
+import './streams.js';
+import './tasks.js';
+import './telemetry.js';
+import './things.js';

@@ -1,0 +1,61 @@
+Feature: What is refused before it is queued
+  A task that cannot succeed is refused with the field that is wrong, and nothing is cut short.
+
+  Background:
+    Given a control plane with the pools:
+      | pool    | slots | replicas | speed | queue | policy            | rps | ctx |
+      | line    | 1     | 1        | 40    | 8     |                   |     |     |
+      | reject  | 1     | 1        | 40    | 2     | reject            |     |     |
+      | lru     | 1     | 1        | 40    | 2     | drop-lru          |     |     |
+      | shed    | 1     | 1        | 40    | 2     | shed-low-priority |     |     |
+      | limited | 4     | 1        |       | 8     |                   | 1   |     |
+      | short   | 1     | 1        | 20    |       |                   |     | 512 |
+
+  @ORCH-3014 @OC-CORE-1020
+  Scenario: A context above what the pool offers
+    When I try to submit "a" to "short" with:
+      | ctx | 4096 |
+    Then the answer is 400
+    And the answer holds:
+      | code      | INVALID_PARAMS |
+      | message   | /ctx/          |
+      | retriable | false          |
+
+  @ORCH-3014 @ORCH-3015 @OC-CORE-1020 @OC-CORE-1021
+  Scenario: A prompt that leaves too little of the context for its answer
+    When I try to submit "a" to "short" with:
+      | max_tokens | 510 |
+      | prompt     | one two three four five six seven eight nine ten eleven twelve |
+    Then the answer is 400
+    And the answer holds:
+      | code    | INVALID_PARAMS        |
+      | message | /510.*512\|512.*510/  |
+
+  @ORCH-3016
+  Scenario: A model that nobody serves
+    When I try to submit "a" to "short" with:
+      | model_ref | somebody-elses-70b |
+    Then the answer is 400
+    And the answer holds:
+      | code    | INVALID_PARAMS       |
+      | message | /somebody-elses-70b/ |
+
+  @ORCH-3016 @OC-CORE-1023
+  Scenario: A deadline that passes while the task waits ends it, and no engine sees it
+    Given "short" is busy with "holder"
+    When I submit "a" to "short" with:
+      | deadline_ms | 400 |
+    Then "a" ends as EXPIRED with DEADLINE_UNMET
+    And the task "a" shows:
+      | attempts  | 0    |
+      | startedAt | none |
+    And the stream of "a" has the events "error"
+
+  @ORCH-2007
+  Scenario: Bodies that are no task are refused by the field that is wrong
+    When I try to submit "a" to "short" with:
+      | task_id | not a uuid |
+    Then the answer is 400
+    And the answer holds:
+      | code  | INVALID_PARAMS |
+      | field | task_id        |

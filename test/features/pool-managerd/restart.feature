@@ -1,0 +1,46 @@
+Feature: Restart and backoff
+
+  Background:
+    Given a control plane with the pools:
+      | pool | slots | replicas | speed |
+      | chat | 1     | 2        | 40    |
+
+  @ORCH-3508
+  Scenario: A restart on request gives one replica a new engine, and its task goes on
+    When I submit "a" to "chat" with:
+      | max_tokens | 60 |
+    And "a" has streamed 3 tokens
+    And I restart the replica "chat-0"
+    Then the operation ends as SUCCEEDED
+    And the operation shows:
+      | kind          | RESTART |
+      | steps.*.state | /^SUCCEEDED(, (SUCCEEDED\|SKIPPED))*$/ |
+    And the stream of "a" is whole
+    And "a" ends
+
+  @ORCH-3040 @OC-POOL-3030
+  Scenario: Each restart in a row waits longer, and is counted
+    When the engine of "chat-1" is killed
+    Then the replica "chat-1" shows:
+      | state | READY |
+    When the engine of "chat-1" is killed
+    Then the pool "chat" has told:
+      | replica_restart | /^restart 1 in (1[2-9]\d\|2[0-4]\d\|250) ms/         |
+      | replica_restart | /^restart 2 in (2[5-9]\d\|[34]\d\d\|500) ms/         |
+    And the replica "chat-1" shows:
+      | state        | READY |
+      | restartCount | 2     |
+    And the metrics have grown by:
+      | replica_restarts_total | replica_id=chat-1 | 2 |
+
+  @ORCH-3508
+  Scenario: The lines that an engine wrote are kept over its death
+    When the engine of "chat-1" is killed
+    Then the replica "chat-1" shows:
+      | state | READY |
+    When I ask GraphQL:
+      """
+      { pool(name: "chat") { replicas { name logs(lines: 1000) { text } } } }
+      """
+    Then the answer holds:
+      | data.pool.replicas[name=chat-1].logs.*.text | /loading model.*loading model/ |
