@@ -183,6 +183,24 @@ describe('staging', () => {
     await expect.poll(async () => (await read(begun)).state, SOON).toBe('SUCCEEDED');
   });
 
+  it('is refused while many are under way, but for one of these', async () => {
+    await forget();
+    const under: string[] = [];
+    const one = await model(`${server.url}/slow`);
+    for (let n = 0; n < 4; n += 1) {
+      under.push((await stage(n === 0 ? one : await model(`${server.url}/slow`))).staging?.id ?? '');
+    }
+    const next = await model(`${server.url}/slow`);
+    expect(await stage(next)).toMatchObject({ code: 'POOL_UNAVAILABLE' });
+    // A reload that needs it says the same, not that its source cannot be used.
+    expect(await send(world.url, '/v1/pools/sim/reload', { new_model_ref: next })).toMatchObject({
+      ...{ status: 503, message: expect.stringContaining('are being staged') },
+    });
+    expect((await stage(one)).staging?.id).toBe(under[0]);
+    for (const id of under) await cancel(id);
+    for (const id of under) await expect.poll(async () => (await read(id)).state, SOON).toBe('CANCELED');
+  });
+
   it('is cancelled by a row too, as another node does it', async () => {
     await forget();
     const id = await model(`${server.url}/slow`);
