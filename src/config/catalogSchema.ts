@@ -51,8 +51,6 @@ export const RetentionSchema = z.strictObject({
     .prefault({}),
   pool_events: bounded({ days: 90, max_count: 1_000_000 }),
   quote_grades: bounded({ days: 30, max_count: 1_000_000 }),
-  /** After they have expired. */
-  sessions: bounded({ days: 1, max_count: 0 }),
   /** Released ones, but for the last of each task. */
   leases: bounded({ days: 30, max_count: 0 }),
   crash_records: bounded({ days: 365, max_count: 10_000 }),
@@ -78,13 +76,12 @@ export function retentionBounds(retention: z.output<typeof RetentionSchema>): Re
     maxCount: orNull(section.max_count),
     maxBytes: orNull(section.max_bytes ?? 0),
   });
-  const { tasks, artifacts, pool_events, quote_grades, sessions, leases, crash_records } = sections;
+  const { tasks, artifacts, pool_events, quote_grades, leases, crash_records } = sections;
   return {
     tasks: boundsOf(tasks),
     artifacts: boundsOf(artifacts),
     pool_events: boundsOf(pool_events),
     quote_grades: boundsOf(quote_grades),
-    sessions: boundsOf(sessions),
     leases: boundsOf(leases),
     crash_records: boundsOf(crash_records),
   };

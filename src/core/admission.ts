@@ -35,6 +35,7 @@ export interface TaskSubmission {
 export const MAX_MAX_TOKENS = 1_000_000;
 /** A week: longer promises are mistakes (seconds for milliseconds, an absolute time). */
 export const MAX_DEADLINE_MS = 7 * 24 * 3600 * 1000;
+const MAX_MODEL_REF_LENGTH = 1024;
 const INT64_MAX = (1n << 63n) - 1n;
 const INT64_MIN = -(1n << 63n);
 
@@ -43,11 +44,19 @@ function positiveInt(field: string, value: number, max: number): Refusal | null 
   return value > max ? invalid(field, `must be at most ${max}, got ${value}`) : null;
 }
 
+/** What a model may be called by a task, whether it is to be run or only asked about. */
+export function checkModelRef(modelRef: string): Refusal | null {
+  if (modelRef.length === 0) return invalid('model_ref', 'must not be empty');
+  if (modelRef.length <= MAX_MODEL_REF_LENGTH) return checkCharacters('model_ref', modelRef);
+  return invalid('model_ref', `is ${modelRef.length} characters long; at most ${MAX_MODEL_REF_LENGTH} are taken`);
+}
+
 /** First broken rule, or null. Field names are those of the wire, so that both doors name the same thing. */
 export function checkSubmission(task: TaskSubmission): Refusal | null {
   if (!isUuid(task.taskId)) return invalid('task_id', 'must be a uuid (8-4-4-4-12 hex digits)');
   if (!isUuid(task.sessionId)) return invalid('session_id', 'must be a uuid (8-4-4-4-12 hex digits)');
-  if (task.modelRef.length === 0) return invalid('model_ref', 'must not be empty');
+  const badModel = checkModelRef(task.modelRef);
+  if (badModel !== null) return badModel;
   const { samplerProfileVersion: version } = task;
   const badText =
     checkTexts(task.workload, task) ?? (version === null ? null : checkCharacters('sampler_profile_version', version));

@@ -12,6 +12,9 @@ import type { Refusal } from './errors.js';
 import { isNamed, isServedAs, type NamedModel, type ServedModel } from './modelRef.js';
 import { judge, type TrustFacts, type TrustPolicy, untrusted } from './trust.js';
 
+/** Entries of a catalog. */
+export const MAX_MODELS = 1024;
+
 export const MODEL_STATES = ['Active', 'Retired'] as const;
 export type ModelState = (typeof MODEL_STATES)[number];
 

@@ -130,13 +130,13 @@ export interface NamedModel {
   readonly verified: boolean;
 }
 
-/** Whether an entry of the catalog and a model that is served are the same. */
+/** Whether an entry of the catalog and a model that is served are the same. Where both have a digest, a place tells nothing. */
 export function isServedAs(model: NamedModel, served: ServedModel): boolean {
+  if (model.id === served.modelRef || model.digest === served.digest) return true;
+  if (served.digest !== null) return false;
   const ref = canonicalRef(served.modelRef);
   return (
-    model.id === served.modelRef ||
     (model.sourceUrl !== null && [canonicalRef(model.sourceUrl), repositoryOf(model.sourceUrl)].includes(ref)) ||
-    model.digest === served.digest ||
     (served.path !== null && model.paths.includes(served.path))
   );
 }

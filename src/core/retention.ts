@@ -1,14 +1,6 @@
 /** What is forgotten after a while, and after how much of it. Pure. */
 
-export const RETAINED = [
-  'tasks',
-  'artifacts',
-  'pool_events',
-  'quote_grades',
-  'sessions',
-  'leases',
-  'crash_records',
-] as const;
+export const RETAINED = ['tasks', 'artifacts', 'pool_events', 'quote_grades', 'leases', 'crash_records'] as const;
 export type Retained = (typeof RETAINED)[number];
 
 /** Null: no such bound. Whatever is beyond any of them goes. */

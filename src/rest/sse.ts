@@ -78,6 +78,7 @@ async function sseFrames(event: StreamEvent, { microbatch, result }: SseOptions)
 
 /** Resolves when the socket takes more, or is gone; a client that takes nothing for too long is cut off, and can resume. */
 function drained(res: ServerResponse): Promise<void> {
+  if (res.destroyed) return Promise.resolve();
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -85,14 +86,21 @@ function drained(res: ServerResponse): Promise<void> {
       res.off('close', done);
       resolve();
     };
-    const timer = setTimeout(() => res.destroy(), STALLED_CLIENT_MS);
+    const timer = setTimeout(() => {
+      res.destroy();
+      done();
+    }, STALLED_CLIENT_MS);
     res.on('drain', done);
     res.on('close', done);
   });
 }
 
 /** Streams until the terminal event, or until the client or the reader is gone. */
-export async function pipeEvents(reader: TaskReader, res: ServerResponse, options: SseOptions): Promise<void> {
+export async function pipeEvents(
+  reader: Pick<TaskReader, 'next' | 'close'>,
+  res: ServerResponse,
+  options: SseOptions,
+): Promise<void> {
   const onClose = () => reader.close();
   // Gone while the reader was opened: it is not told again.
   if (res.destroyed) return onClose();

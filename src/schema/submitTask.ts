@@ -130,6 +130,9 @@ async function targetOf(
     return here ?? (await prisma.pool.findUnique({ where: { id: pinned }, select })) ?? NO_POOL;
   }
   if (modelRef == null) throw new RefusalError(invalid('model_ref', 'is required when no pool is named'));
+  const served = services.admission.widestServing(modelRef, engine ?? null);
+  if (served !== null) return served;
+  // Of nodes that are away: their pools are known by what they call the model.
   const where = { modelRef, ...(engine == null ? {} : { engine }) };
   const widest = await prisma.pool.findFirst({ where, select, orderBy: [{ contextLength: 'desc' }, { id: 'asc' }] });
   return widest ?? NO_POOL;

@@ -216,7 +216,7 @@ async function furnish(
     allowHosts: config.network.allow_hosts,
     simulatedGpus: config.gpu.mode === 'simulated',
     searchPath: process.env.PATH ?? '',
-    catalogDigest: (path) => models.view.digestOfPath(path),
+    catalogDigests: (path) => models.view.digestsOfPath(path),
   };
   const { nodeId, logsDir } = dataDir;
   const provisioning = new Provisioning({ db, telemetry, nodeId, logsDir, pools: config.pools, env: provisionEnv });

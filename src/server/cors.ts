@@ -4,7 +4,9 @@ import type { IdentityRules } from './identity.js';
 
 const ALLOW_METHODS = 'GET, POST, DELETE';
 const ALLOW_HEADERS = 'authorization, x-api-key, content-type, x-correlation-id, last-event-id';
-const EXPOSE_HEADERS = 'x-correlation-id, location, retry-after, x-backoff-ms';
+/** All that the contract names. */
+export const EXPOSE_HEADERS =
+  'x-correlation-id, location, retry-after, www-authenticate, x-backoff-ms, x-budget-tokens-remaining, x-budget-time-remaining-ms, x-budget-cost-remaining';
 const PREFLIGHT_LIFE_S = 600;
 
 /**

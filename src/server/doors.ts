@@ -14,7 +14,7 @@ import type { Database } from '../store/database.js';
 import type { Telemetry } from '../telemetry/events.js';
 import { createGraphiQL } from './graphiql.js';
 import { createGraphQLDoor } from './graphql.js';
-import { type Doors, sendHealth } from './http.js';
+import type { Doors } from './http.js';
 import { bearerOf, checkToken, type IdentityRules, identityOf, requireToken } from './identity.js';
 
 export interface DoorsOptions {
@@ -88,11 +88,6 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
 
 function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[] {
   return [
-    {
-      method: 'GET',
-      path: '/health',
-      handler: async (call) => sendHealth(call.res),
-    },
     {
       method: 'GET',
       path: '/ready',

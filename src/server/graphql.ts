@@ -21,6 +21,7 @@ import {
   type SocketLimits,
   type SocketPipeline,
 } from './graphqlSocket.js';
+import { refuseUpgrade } from './refuseUpgrade.js';
 
 export interface GraphQLLimits extends DocumentLimits, SocketLimits {
   readonly maxBodyBytes: number;
@@ -40,8 +41,6 @@ export interface GraphQLDoorOptions {
   readonly makeContext: (request: IncomingMessage) => GraphQLContext | Promise<GraphQLContext>;
   /** Told of every error that is masked. */
   readonly onInternalError: OnInternalError;
-  /** Refuses an upgrade with a status before any socket exists; null lets it pass. Host, Origin and headers belong here. */
-  readonly beforeUpgrade?: (request: IncomingMessage) => number | null;
   /** Looks at the payload of `connection_init`, where browsers put their token. */
   readonly authorize?: SocketPipeline['authorize'];
   readonly correlationOf?: SocketPipeline['correlationOf'];
@@ -123,10 +122,6 @@ function run(args: ExecutionArgs, step: 'execute' | 'subscribe'): unknown {
   return (rootValue as Record<typeof step, (args: unknown) => unknown>)[step](rest);
 }
 
-function refuseUpgrade(socket: Duplex, status: number): void {
-  socket.end(`HTTP/1.1 ${status} Refused\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
-}
-
 export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
   const limits = { ...GRAPHQL_LIMITS, ...options.limits };
   const shaper = new ErrorShaper(options.onInternalError);
@@ -160,9 +155,9 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
     },
     handleUpgrade(request, socket, head) {
       socket.on('error', () => {});
-      const status = disposed || !sockets.hasRoomFor(request) ? 503 : (options.beforeUpgrade?.(request) ?? null);
-      if (status === null) sockets.handleUpgrade(request, socket, head);
-      else refuseUpgrade(socket, status);
+      if (!disposed && sockets.hasRoomFor(request)) return sockets.handleUpgrade(request, socket, head);
+      const message = disposed ? 'the control plane is stopping' : 'there are too many sockets';
+      refuseUpgrade(socket, 503, { message }, options.correlationOf?.(request) ?? '');
     },
     get connections() {
       return sockets.connections;

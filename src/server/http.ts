@@ -1,6 +1,6 @@
 /** The one HTTP server: who may come in, which door they go to, and what every answer carries. */
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { invalid, notFound, type Refusal, RefusalError } from '../core/errors.js';
@@ -25,6 +25,7 @@ import {
   type IdentityRules,
   identityOf,
 } from './identity.js';
+import { refuseUpgrade } from './refuseUpgrade.js';
 import { checkShape } from './requestShape.js';
 import { VERSION } from './version.js';
 
@@ -45,8 +46,9 @@ export interface HttpServerOptions {
   readonly telemetry: Telemetry;
 }
 
+const HEALTH_PATH = '/health';
 /** Paths that need no token: they say nothing but whether we live. */
-const OPEN_PATHS = new Set(['/health', '/ready']);
+const OPEN_PATHS = new Set([HEALTH_PATH, '/ready']);
 const GRAPHQL_PATH = '/graphql';
 
 const STARTING: Refusal = {
@@ -127,7 +129,9 @@ export class HttpServer {
       this.#options.telemetry.denied(denial.name, denial.code, correlationId);
       return sendDenial(res, denial, path, correlationId);
     }
-    if (path === '/health' && (method === 'GET' || method === 'HEAD')) return sendHealth(res);
+    if (path === HEALTH_PATH) {
+      return method === 'GET' || method === 'HEAD' ? sendHealth(res) : answerMethod(res, method, 'GET');
+    }
     const doors = this.#doors;
     if (doors === null) throw new RefusalError(STARTING);
     if (path === GRAPHQL_PATH) {
@@ -200,7 +204,7 @@ export class HttpServer {
 }
 
 /** As long as the process lives, also while nothing else is served. */
-export function sendHealth(res: ServerResponse): void {
+function sendHealth(res: ServerResponse): void {
   sendJson(res, 200, { status: 'ok', version: VERSION });
 }
 
@@ -243,17 +247,4 @@ function sendDenial(res: ServerResponse, denial: Denial, path: string, correlati
   // Clients of GraphQL look for errors in one place.
   const body = path === GRAPHQL_PATH ? { errors: [{ message, extensions }] } : denialBody(denial);
   sendJson(res, status, body, { connection: 'close', ...headers });
-}
-
-function refuseUpgrade(socket: Duplex, status: number, content: object, correlationId: string): void {
-  const body = JSON.stringify(content);
-  const lines = [
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Refused'}`,
-    'content-type: application/json; charset=utf-8',
-    `content-length: ${Buffer.byteLength(body)}`,
-    `x-correlation-id: ${correlationId}`,
-    ...(status === 401 ? ['www-authenticate: Bearer'] : []),
-    'connection: close',
-  ];
-  socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`);
 }

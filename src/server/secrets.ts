@@ -3,7 +3,13 @@ import type { Environment } from '../config/environment.js';
 import type { Config } from '../config/schema.js';
 import { secretValues } from '../engines/redact.js';
 
-const SECRET_VARIABLE = /(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?(?:_|$)/i;
+/** Not TOKENS: variables that have it count them. */
+const SECRET_VARIABLE = /(?:^|_)(?:TOKEN|(?:KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?)(?:_|$)/i;
+
+/** A number is a limit or a switch, whatever its name, and would be taken out of everything that is counted. */
+function isSecret(name: string, value: string): boolean {
+  return SECRET_VARIABLE.test(name) && !/^[\d.]+$/.test(value);
+}
 
 /** Of a URL: its password, and what its query holds under a telling name. */
 function secretsOfUrl(text: string | undefined): string[] {
@@ -20,7 +26,7 @@ function secretsOfUrl(text: string | undefined): string[] {
 export function secretsOf({ secrets }: Environment, config: Config): string[] {
   const ofPools = config.pools.flatMap(({ endpoint, metrics_endpoint, model, provisioning }) => [
     ...secretValues(provisioning.flags),
-    ...Object.entries(provisioning.env).flatMap(([name, value]) => (SECRET_VARIABLE.test(name) ? [value] : [])),
+    ...Object.entries(provisioning.env).flatMap(([name, value]) => (isSecret(name, value) ? [value] : [])),
     ...[endpoint, metrics_endpoint, model].flatMap(secretsOfUrl),
   ]);
   const ofDatabase = [secrets.databaseUrl?.reveal(), config.database.url].flatMap(secretsOfUrl);

@@ -3,7 +3,7 @@
  * Submissions that arrive together are written together.
  */
 import { createHash } from 'node:crypto';
-import { checkSubmission, type TaskSubmission } from '../core/admission.js';
+import { checkModelRef, checkSubmission, type TaskSubmission } from '../core/admission.js';
 import { type BudgetLeft, refusedByBudget } from '../core/budget.js';
 import { conflict, type Engine, type Refusal, RefusalError, unavailable } from '../core/errors.js';
 import { seedFromTaskId } from '../core/ids.js';
@@ -46,6 +46,13 @@ export interface Submitter {
   readonly correlationId: string;
   /** `localhost` or `token:<fingerprint>`. */
   readonly identity: string;
+}
+
+/** What stands in for what a caller left out. */
+interface PoolNow {
+  readonly engine: Engine;
+  readonly modelRef: string;
+  readonly contextLength: number;
 }
 
 export interface AdmissionDeps {
@@ -146,13 +153,29 @@ export class Admission {
     return pool === null ? task : { ...task, modelRef: pool.modelRef };
   }
 
-  /** What a pool of this node is and serves at this moment, which its row tells a little later; null: it is not here. */
-  poolNow(poolId: string): { engine: Engine; modelRef: string; contextLength: number } | null {
+  /** What a pool is and serves at this moment, which its row tells a little later; null: no running node has it. */
+  poolNow(poolId: string): PoolNow | null {
     return this.#deps.fleet.candidates().find(({ id }) => id === poolId) ?? null;
+  }
+
+  /**
+   * The pool with the widest context that serves a model, by whichever of its names; null: none does.
+   * @param engine null: any. @throws RefusalError for what no model may be called
+   */
+  widestServing(modelRef: string, engine: Engine | null): PoolNow | null {
+    const broken = checkModelRef(modelRef);
+    if (broken !== null) throw new RefusalError(broken);
+    const pools = this.#deps.catalog
+      .named(this.#deps.fleet.candidates())
+      .filter((pool) => (engine === null || pool.engine === engine) && isNamed(modelRef, pool));
+    const [widest] = pools.sort((a, b) => b.contextLength - a.contextLength || (a.id < b.id ? -1 : 1));
+    return widest ?? null;
   }
 
   /** What-if: where this task would go now, and why; nothing is written. @throws RefusalError for its model */
   async explain(task: TaskSubmission): Promise<PlacementExplanation> {
+    const broken = checkModelRef(task.modelRef);
+    if (broken !== null) throw new RefusalError(broken);
     const pools = await this.#candidates(task);
     this.#deps.catalog.check(task.modelRef, pools);
     return choosePool(task, pools).explanation;

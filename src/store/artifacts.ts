@@ -25,6 +25,11 @@ export interface ArtifactRow {
 const COLUMNS = `id, kind, coalesce(digest, id) AS digest, tags, parent,
   (extract(epoch FROM created_at) * 1000)::float8 AS "createdAtMs"`;
 
+// What is old and written once more is young again, so that retention leaves it to those who rely on it now. Half an hour is
+// less than the age at which it may take anything; a younger row is locked, and stays as it is.
+export const OR_KEEP_ANEW = `
+  ON CONFLICT (id) DO UPDATE SET created_at = now() WHERE artifacts.created_at < now() - interval '30 minutes'`;
+
 // The parent is locked until the row is written, so that retention cannot take it away between.
 const INSERT: Statement = {
   name: 'artifact_insert',
@@ -32,7 +37,7 @@ const INSERT: Statement = {
 WITH parent AS (SELECT id FROM artifacts WHERE id = $6 FOR KEY SHARE)
 INSERT INTO artifacts (id, digest, kind, content, metadata, tags, parent)
 SELECT $1, $2, $3, $4::json, $7::json, $5::text[], $6 WHERE $6::text IS NULL OR EXISTS (SELECT 1 FROM parent)
-ON CONFLICT (id) DO NOTHING RETURNING ${COLUMNS}`,
+${OR_KEEP_ANEW} RETURNING ${COLUMNS}`,
 };
 
 const GET: Statement = { name: 'artifact_get', text: `SELECT ${COLUMNS} FROM artifacts WHERE id = $1` };

@@ -49,13 +49,26 @@ export async function catalogVersion(db: Database): Promise<string> {
   return (await db.query<{ version: string }>(VERSION, []))[0]?.version ?? '';
 }
 
-const LIST: Statement = {
-  name: 'catalog_list',
-  text: `SELECT ${COLUMNS} FROM catalog_models ORDER BY created_at, id`,
+const RULES: Statement = {
+  name: 'catalog_rules',
+  text: `
+SELECT id, digest, source_url AS "sourceUrl", signatures, sbom, trust_policy AS "trustPolicy", state,
+  (extract(epoch FROM drain_at) * 1000)::float8 AS "drainAtMs", verification ->> 'digest' AS "readDigest"
+FROM catalog_models ORDER BY created_at, id`,
 };
 
-export async function listCatalog(db: Database): Promise<CatalogModelRow[]> {
-  return db.query(LIST, []);
+/** A model as far as the rules ask for it. */
+export interface CatalogRulesRow
+  extends Pick<
+    CatalogModelRow,
+    'id' | 'digest' | 'sourceUrl' | 'signatures' | 'sbom' | 'trustPolicy' | 'state' | 'drainAtMs'
+  > {
+  /** sha256:hex that its file was found to have; null: it was not read. */
+  readonly readDigest: string | null;
+}
+
+export async function listCatalogRules(db: Database): Promise<CatalogRulesRow[]> {
+  return db.query(RULES, []);
 }
 
 const GET: Statement = { name: 'catalog_get', text: `SELECT ${COLUMNS} FROM catalog_models WHERE id = $1` };

@@ -114,8 +114,6 @@ const RULES: Readonly<Record<Retained, Rules>> = {
   artifacts: ARTIFACTS,
   pool_events: POOL_EVENTS,
   quote_grades: byAge('quote_grades', 'task_id', 'at'),
-  // An expired session is one that does not exist.
-  sessions: byAge('sessions', 'id', 'expires_at', ' AND r.expires_at < now()'),
   leases: byAge('leases', 'id', 'released_at', OF_THE_PAST),
   crash_records: byAge('crash_records', 'id', 'at'),
 };

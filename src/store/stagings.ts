@@ -26,15 +26,19 @@ const UNDER_WAY: Statement = {
   text: `SELECT id FROM model_stagings WHERE model_id = $1 AND node_id = $2 AND state = 'RUNNING'`,
 };
 
+/** @returns the id of the one that is under way for this model on this node; null: none is. */
+export async function stagingUnderWay(db: Database, modelId: string, nodeId: string): Promise<string | null> {
+  return (await db.query<{ id: string }>(UNDER_WAY, [modelId, nodeId]))[0]?.id ?? null;
+}
+
 /** @returns the id of the one that is under way for this model on this node, which may be an earlier one. */
 export async function beginStaging(db: Database, id: string, modelId: string, nodeId: string): Promise<string> {
   if ((await db.query(INSERT, [id, modelId, nodeId])).length > 0) {
     await db.query(PRUNE, [modelId, KEPT]);
     return id;
   }
-  const [row] = await db.query<{ id: string }>(UNDER_WAY, [modelId, nodeId]);
-  // It ended between the two statements: the next attempt finds room.
-  return row?.id ?? beginStaging(db, id, modelId, nodeId);
+  // Or it ended between the two statements: the next attempt finds room.
+  return (await stagingUnderWay(db, modelId, nodeId)) ?? beginStaging(db, id, modelId, nodeId);
 }
 
 const PROGRESS: Statement = {
@@ -96,21 +100,30 @@ export async function requestCancel(
   return (await db.query<{ nodeId: string; state: StagingState }>(CANCEL, [id]))[0] ?? null;
 }
 
-// Those of nodes that do not run any more, and of an earlier life of this one.
+const RUNNING: Statement = {
+  name: 'stagings_running',
+  text: `SELECT id FROM model_stagings WHERE node_id = $1 AND state = 'RUNNING'`,
+};
+
 const CLOSE: Statement = {
   name: 'staging_close',
   text: `
 UPDATE model_stagings s SET state = 'FAILED', ended_at = now(), error = $3::jsonb
-WHERE s.state = 'RUNNING' AND NOT (s.id = ANY($2::uuid[]))
-  AND (s.node_id = $1 OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node_id AND NOT (${IS_GONE})))`,
+WHERE s.state = 'RUNNING' AND (s.id = ANY($2::uuid[]) OR (
+  s.node_id <> $1 AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node_id AND NOT (${IS_GONE}))))`,
 };
 
-/** @param ours those that this node carries out now. */
+/**
+ * Ends those of nodes that do not run any more, and those of this one that nobody carries out.
+ * @param isOurs whether this node carries it out now; asked once its row was seen, which is never there before its run.
+ */
 export async function closeInterrupted(
   db: Database,
   nodeId: string,
-  ours: readonly string[],
+  isOurs: (id: string) => boolean,
   reason: Reason,
 ): Promise<void> {
-  await db.query(CLOSE, [nodeId, ours, jsonbText(reason)]);
+  const rows = await db.query<{ id: string }>(RUNNING, [nodeId]);
+  const left = rows.map(({ id }) => id).filter((id) => !isOurs(id));
+  await db.query(CLOSE, [nodeId, left, jsonbText(reason)]);
 }

@@ -3,6 +3,7 @@ import type { Engine, TaskFailure } from '../core/errors.js';
 import type { StartBasis } from '../core/queue.js';
 import type { CancelReason, Determinism, Priority, TaskStatus } from '../core/task.js';
 import type { Workload } from '../core/workload.js';
+import { OR_KEEP_ANEW } from './artifacts.js';
 import type { Database, Statement } from './database.js';
 
 export interface TaskRow {
@@ -190,13 +191,11 @@ const FINISH: Statement = {
 WITH artifact AS (
   INSERT INTO artifacts (id, kind, content, tags)
   SELECT $15, 'trace', $16::json, ARRAY['transcript']
-  WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
-  ON CONFLICT (id) DO NOTHING
+  WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint) ${OR_KEEP_ANEW}
 ), result AS (
   INSERT INTO artifacts (id, kind, content, tags)
   SELECT $18::text, 'other', $19::json, $20::text[]
-  WHERE $18::text IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint)
-  ON CONFLICT (id) DO NOTHING
+  WHERE $18::text IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.lease_id = $2::bigint) ${OR_KEEP_ANEW}
 ), done AS (
   UPDATE tasks t SET status = $9::task_status, ended_at = now(), chunks = $3 + cardinality($4::text[]), tokens_out = $10,
     tokens_in = $11, decode_ms = $12, finish_reason = $13, error = $14::jsonb, transcript_id = $15,
@@ -284,8 +283,7 @@ const END_QUEUED: Statement = {
 WITH artifact AS (
   INSERT INTO artifacts (id, kind, content, tags)
   SELECT $9, 'trace', $10::json, ARRAY['transcript']
-  WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.status = 'QUEUED')
-  ON CONFLICT (id) DO NOTHING
+  WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.id = $1::uuid AND t.status = 'QUEUED') ${OR_KEEP_ANEW}
 ), done AS (
   UPDATE tasks t SET status = $2::task_status, ended_at = now(), chunks = t.chunks + 1, error = $11::jsonb, transcript_id = $9,
     finish_reason = $12, cancel_requested_at = CASE WHEN $2::task_status = 'CANCELED' THEN coalesce(t.cancel_requested_at, now()) END,

@@ -2,6 +2,7 @@
  * How many values a label may have in one metric. Series live as long as the process, so without a bound names that come
  * and go (replicas of reloads, versions of engines) would make /metrics grow for ever.
  */
+import { MAX_MODELS } from '../core/catalog.js';
 
 export interface LabelBudget {
   readonly values: number;
@@ -17,7 +18,8 @@ export const LABEL_BUDGETS = {
   engine_version: open(64),
   pool_id: open(256),
   replica_id: open(1024),
-  model_id: open(1024),
+  // All of a full catalog, and `other`.
+  model_id: open(MAX_MODELS + 1),
   device: open(64),
   reason: open(16),
   class: open(16),

@@ -18,7 +18,14 @@ export class Counter<T extends string = string> extends prom.Counter<T> {
 }
 
 export class Gauge<T extends string = string> extends prom.Gauge<T> {
-  readonly #seen = new SeenLabels();
+  #seen = new SeenLabels();
+
+  /** What it held is gone, and so are the places that its labels had. */
+  override reset(): void {
+    super.reset();
+    // prom-client calls it in its constructor, too.
+    if (#seen in this) this.#seen = new SeenLabels();
+  }
 
   override set(labels: Labels<T> | number, value?: number): void {
     if (typeof labels === 'object') super.set(this.#seen.within(labels), value ?? 0);

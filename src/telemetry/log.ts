@@ -24,6 +24,31 @@ export function redactText(text: string): string {
   return withoutSecrets(text.replace(URL_CREDENTIALS, '$1[redacted]@').replace(URL_QUERY, '$1[redacted]'));
 }
 
+/** A line without secrets that is JSON still, also where one was found in a number. */
+function redactLine(line: string): string {
+  const clean = redactText(line);
+  if (clean === line || isJson(clean) || !isJson(line)) return clean;
+  return `${JSON.stringify(JSON.parse(line), (_key, value: unknown) => redactValue(value))}\n`;
+}
+
+function redactValue(value: unknown): unknown {
+  if (typeof value === 'string') return redactText(value);
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    return Object.fromEntries(Object.entries(value).map(([key, member]) => [redactText(key), member]));
+  }
+  if (typeof value !== 'number') return value;
+  return redactText(String(value)) === String(value) ? value : '[redacted]';
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function serializeError(error: unknown): object {
   if (!(error instanceof Error)) return { message: redactText(String(error)) };
   const cause = error.cause === undefined ? {} : { cause: serializeError(error.cause) };
@@ -48,6 +73,6 @@ export function createLogger(destination: DestinationStream, level = 'info'): Lo
       serializers: { err: serializeError },
     },
     // Whatever field it is in.
-    { write: (line: string) => destination.write(redactText(line)) },
+    { write: (line: string) => destination.write(redactLine(line)) },
   );
 }

@@ -147,6 +147,19 @@ describe('a catalog model', () => {
     });
     const counted = (await scrape(world.url)).get('catalog_verifications_total') ?? [];
     expect(counted).toContainEqual({ labels: { result: 'WARNED', reason: 'UNSIGNED', engine: 'llamacpp' }, value: 1 });
+    // What GraphQL callers leave out is filled from the pool, whichever name they use.
+    const submitTask = `mutation ($input: SubmitTaskInput!) { submitTask(input: $input) {
+      __typename ... on TaskAccepted { task { ctx pool { name } } } ... on Refusal { field message } } }`;
+    const asked = { modelRef: digestOf(FILE), prompt: 'to be continued', maxTokens: 3 };
+    expect((await gql(world.url, submitTask, { input: asked })).data.submitTask).toEqual({
+      ...{ __typename: 'TaskAccepted', task: { ctx: 4096, pool: { name: 'sim' } } },
+    });
+    const long = { ...asked, engine: 'LLAMACPP', ctx: 10, modelRef: 'm'.repeat(1025) };
+    for (const input of [long, { ...long, ctx: null }]) {
+      expect((await gql(world.url, submitTask, { input })).data.submitTask).toMatchObject({ field: 'model_ref' });
+    }
+    const explain = 'query ($input: SubmitTaskInput!) { explainPlacement(input: $input) { chosen } }';
+    expect((await gql(world.url, explain, { input: long })).errors?.[0]?.message).toContain('at most 1024');
   });
 
   it('that is retired takes no new task at once, lets running ones end, and takes them again when it is active', async () => {
@@ -232,6 +245,14 @@ describe('a catalog model', () => {
     expect((await gql(world.url, create, { input: { ...input, digest: 'x' } })).data.createCatalogModel).toEqual({
       ...{ __typename: 'InvalidParams', code: 'INVALID_PARAMS', field: 'digest' },
     });
+    for (const [bad, field] of [
+      [{ manifests: [{ digest: DIGEST, sizeBytes: 1.5 }] }, 'manifests.0.size_bytes'],
+      [{ manifests: [{ digest: DIGEST, sizeBytes: 2 ** 53 }] }, 'manifests.0.size_bytes'],
+      [{ signatures: [{ signer: 's' }, { signer: 's', timestampMs: -1 }] }, 'signatures.1.timestamp_ms'],
+    ] as const) {
+      const answer = await gql(world.url, create, { input: { ...input, modelId: 'numbers', ...bad } });
+      expect(answer.data.createCatalogModel, JSON.stringify(answer)).toMatchObject({ code: 'INVALID_PARAMS', field });
+    }
     const verify = `mutation { verifyCatalogModel(input: { modelId: "gql" }) { __typename ... on Refusal { code } } }`;
     expect((await gql(world.url, verify)).data.verifyCatalogModel).toEqual({
       __typename: 'InvalidParams',

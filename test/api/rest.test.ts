@@ -1,5 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { EndEvent } from '../../src/core/frame.js';
+import { pipeEvents } from '../../src/rest/sse.js';
 import { ask, get, indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -214,6 +219,43 @@ describe('the HTTP door', () => {
     expect(given.headers.get('x-correlation-id')).toBe('my-id');
     const made = await get(world.url, '/nope');
     expect(made.headers.get('x-correlation-id')).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  it('lets go of a client that leaves while its stream is written', async () => {
+    let answered: Promise<void> | undefined;
+    let closed = 0;
+    const end: EndEvent = {
+      kind: 'end',
+      seq: 1,
+      atMs: 0,
+      tokensOut: 0,
+      decodeMs: 0,
+      canceled: false,
+      finishReason: 'stop',
+      resultId: 'r',
+    };
+    const reader = {
+      next: () => Promise.resolve([end]),
+      close: () => {
+        closed += 1;
+      },
+    };
+    const server = createServer((_req, res) => {
+      const leave = async () => {
+        res.destroy();
+        await once(res, 'close');
+      };
+      answered = pipeEvents(reader, res, { microbatch: false, headers: {}, result: leave });
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    try {
+      const answer = fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}`).then((one) => one.text());
+      await expect(answer).rejects.toThrow();
+      await answered;
+      expect(closed).toBeGreaterThan(0);
+    } finally {
+      server.close();
+    }
   });
 
   it('refuses foreign origins', async () => {

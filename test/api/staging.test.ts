@@ -125,9 +125,11 @@ it('that an earlier life of the node, or a lost node, was at ends as interrupted
     (await opened.query<{ state: string }>('SELECT state FROM model_stagings ORDER BY created_at')).map(
       ({ state }) => state,
     );
-  await closeInterrupted(opened.db, ours, ids, reason);
-  expect(await states()).toEqual(['RUNNING', 'RUNNING', 'RUNNING']);
-  await closeInterrupted(opened.db, ours, [], reason);
+  // Those of this node are asked about one by one, when their rows have been seen.
+  const asked: string[] = [];
+  await closeInterrupted(opened.db, ours, (id) => asked.push(id) > 0, reason);
+  expect([asked, await states()]).toEqual([[ids[0]], ['RUNNING', 'FAILED', 'RUNNING']]);
+  await closeInterrupted(opened.db, ours, () => false, reason);
   expect(await states()).toEqual(['FAILED', 'FAILED', 'RUNNING']);
 });
 
@@ -179,6 +181,24 @@ describe('staging', () => {
     expect(server.requests.at(-1)).toBe(`GET /slow bytes=${MODEL.length / 2}-`);
     finishSlow();
     await expect.poll(async () => (await read(begun)).state, SOON).toBe('SUCCEEDED');
+  });
+
+  it('is refused while many are under way, but for one of these', async () => {
+    await forget();
+    const under: string[] = [];
+    const one = await model(`${server.url}/slow`);
+    for (let n = 0; n < 4; n += 1) {
+      under.push((await stage(n === 0 ? one : await model(`${server.url}/slow`))).staging?.id ?? '');
+    }
+    const next = await model(`${server.url}/slow`);
+    expect(await stage(next)).toMatchObject({ code: 'POOL_UNAVAILABLE' });
+    // A reload that needs it says the same, not that its source cannot be used.
+    expect(await send(world.url, '/v1/pools/sim/reload', { new_model_ref: next })).toMatchObject({
+      ...{ status: 503, message: expect.stringContaining('are being staged') },
+    });
+    expect((await stage(one)).staging?.id).toBe(under[0]);
+    for (const id of under) await cancel(id);
+    for (const id of under) await expect.poll(async () => (await read(id)).state, SOON).toBe('CANCELED');
   });
 
   it('is cancelled by a row too, as another node does it', async () => {
@@ -260,6 +280,15 @@ describe('staging', () => {
     expect(ended?.state).not.toBe('SUCCEEDED');
     expect(ended?.error).toMatchObject({ code: 'CHECKSUM_MISMATCH' });
     expect((await gql(world.url, '{ pool(name: "sim") { modelRef ready } }')).data.pool).toEqual(before);
+    // Another entry for the same file: neither name leads to it, until one of them is retired.
+    const right = await model(`file:${file}`, digestOf(await readFile(file)));
+    const reload = () => send(world.url, '/v1/pools/sim/reload', { new_model_ref: right });
+    expect(await reload()).toMatchObject({ status: 409, message: expect.stringContaining(id) });
+    expect(await send(world.url, `/v1/catalog/models/${id}/state`, { state: 'Retired' })).toMatchObject({
+      status: 202,
+    });
+    expect(await reload()).toMatchObject({ status: 202 });
+    expect(await lastOperation()).toMatchObject({ state: 'SUCCEEDED' });
   });
 });
 

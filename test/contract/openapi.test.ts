@@ -7,6 +7,7 @@ import { OPERATION_KINDS, OPERATION_STATES, STEP_STATES } from '../../src/core/o
 import { PRIORITIES } from '../../src/core/task.js';
 import type { Schema } from '../../src/rest/openapi.js';
 import { compile } from '../../src/rest/validator.js';
+import { EXPOSE_HEADERS } from '../../src/server/cors.js';
 import { checkOf, examplesOf, OPERATIONS, operation, StreamCheck } from '../support/contract.js';
 
 interface Document {
@@ -184,4 +185,9 @@ describe('the validator', () => {
       message: 'is missing',
     });
   });
+});
+
+it('lets pages of listed origins read every header that it names', () => {
+  const named = ANSWERS.flatMap(({ spec }) => Object.keys(spec.headers ?? {})).map((name) => name.toLowerCase());
+  expect(EXPOSE_HEADERS.split(', ').sort()).toEqual([...new Set(named)].sort());
 });

@@ -95,6 +95,9 @@ describe('the names of a model that is served', () => {
     expect(namesOf(pool({ modelRef: 'Qwen/Qwen2' }), [model({ id: 'qwen', sourceUrl: 'hf:Qwen/Qwen2' })])).toContain(
       'qwen',
     );
+    // At the same place, with other bytes.
+    const promised = pool({ modelRef: 'file:/m/a.gguf', path: '/m/a.gguf', digest: `sha256:${'e'.repeat(64)}` });
+    expect(namesOf(promised, [entry])).not.toContain('nice-name');
     expect(isNamed('hf:a/b', { modelRef: 'repo:a/b' })).toBe(true);
     expect(isNamed('hf:a/b', { modelRef: 'repo:a/c' })).toBe(false);
   });

@@ -37,7 +37,7 @@ const FACTS: ProvisionFacts = {
   },
   container: { image: `ghcr.io/ggml-org/llama.cpp:server-cuda@sha256:${SHA}`, tag: null },
   package: { name: 'vllm', version: '0.11.0', repo: null },
-  model: { path: '/models/m.gguf', sha256: null },
+  model: { path: '/models/m.gguf', sha256s: [] },
 };
 const off = { allowBinaryDownloads: false, allowPackageInstalls: false, allowHosts: [] };
 const codes = (facts: Partial<ProvisionFacts>, host: Partial<ProvisionHost> = {}) =>
@@ -59,18 +59,19 @@ describe('plans', () => {
   });
 
   it('verify a model whose digest is promised, last', () => {
-    const model = { path: '/m.gguf', sha256: SHA };
+    const model = { path: '/m.gguf', sha256s: [SHA] };
     expect(names({ model })).toEqual(['download', 'check_binary', 'verify_model']);
     expect(names({ mode: 'simulated', model })).toEqual(['verify_model']);
-    expect(codes({ model: { path: null, sha256: SHA } })).toEqual(['UNSUPPORTED']);
+    expect(codes({ model: { path: null, sha256s: [SHA] } })).toEqual(['UNSUPPORTED']);
+    expect(codes({ model: { path: '/m.gguf', sha256s: [SHA, 'b'.repeat(64)] } })).toEqual(['CHECKSUM_AMBIGUOUS']);
     expect(names({ mode: 'external', model })).toEqual([]);
   });
 
   it('refuse a checksum for a model in pieces, of which it is for one', () => {
-    const of = (path: string) => codes({ model: { path, sha256: SHA } });
+    const of = (path: string) => codes({ model: { path, sha256s: [SHA] } });
     expect(of('/m-00001-of-00003.gguf')).toEqual(['UNSUPPORTED']);
     expect(of('/m-00001-of-00001.gguf')).toEqual([]);
-    expect(codes({ model: { path: '/m-00001-of-00003.gguf', sha256: null } })).toEqual([]);
+    expect(codes({ model: { path: '/m-00001-of-00003.gguf', sha256s: [] } })).toEqual([]);
   });
 });
 

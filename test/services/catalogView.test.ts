@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -73,6 +73,18 @@ describe('the catalog in memory', () => {
     await there.look();
     expect(codeOf(there, 'nice')).toBeNull();
     expect(there.named(POOLS)[0]?.names).toEqual(['file:/m/a.gguf']);
+  });
+
+  it('makes nothing anew while nothing changes, and sees what has come into the cache', async () => {
+    const here = view();
+    await insertCatalogModel(opened.db, model('calm'), 10);
+    await here.look();
+    const calm = here.find('calm');
+    await here.look();
+    expect(here.find('calm')).toBe(calm);
+    await writeFile(join(modelsDir, `sha256-${'a'.repeat(64)}`), '');
+    await here.look();
+    expect([calm?.paths, here.find('calm')?.paths]).toEqual([[], [expect.stringContaining('sha256-aaa')]]);
   });
 
   it('does not go back to what an earlier look saw', async () => {

@@ -4,7 +4,10 @@ import { retentionBounds } from '../../src/config/catalogSchema.js';
 import { parseConfig } from '../../src/config/load.js';
 import type { Retained } from '../../src/core/retention.js';
 import { systemClock } from '../../src/runtime/clock.js';
+import { ReaderPresence } from '../../src/services/readers/presence.js';
 import { Retention } from '../../src/services/retention.js';
+import { StreamHub } from '../../src/services/streams/hub.js';
+import { insertArtifact } from '../../src/store/artifacts.js';
 import { submitTasks } from '../../src/store/queue.js';
 import { prune } from '../../src/store/retention.js';
 import { Telemetry } from '../../src/telemetry/events.js';
@@ -157,11 +160,43 @@ describe('retention', () => {
     await forget('artifacts: { days: 0, max_count: 1 }', async () => {
       await expect.poll(async () => (await ids('artifacts')).sort(), SOON).toEqual(['a7', 'a8', 'a9']);
     });
+    // What somebody has written once more is as young as if it were new.
+    await opened.query(`UPDATE artifacts SET created_at = now() - interval '2 hours'`);
+    const again = {
+      id: 'a8',
+      digest: 'a8',
+      kind: 'other' as const,
+      content: '{}',
+      metadata: null,
+      tags: [],
+      parent: null,
+    };
+    expect(await insertArtifact(opened.db, again)).toMatchObject({ id: 'a8' });
+    await forget('artifacts: { days: 0.05, max_count: 0 }', async () => {
+      await expect.poll(async () => ids('artifacts'), SOON).toEqual(['a8']);
+    });
   });
 
-  it('removes old events, grades, sessions and crashes', async () => {
+  it('ends the readers of a task that it removes', async () => {
+    const fail = (name: string, error: unknown) => expect.fail(`${name}: ${error}`);
+    const presence = new ReaderPresence({ db: opened.db, nodeId: randomUUID(), onError: fail });
+    const hub = new StreamHub({ db: opened.db, presence, onChange: () => {}, onError: fail });
+    const task = newTask();
+    await submitTasks(opened.db, 'p', [task], SUBMIT);
+    hub.start();
+    try {
+      const reader = await hub.open(task.taskId, -1);
+      const end = reader.next();
+      await opened.query('DELETE FROM tasks WHERE id = $1', [task.taskId]);
+      expect(await end).toBeNull();
+      expect(hub.readerCount).toBe(0);
+    } finally {
+      await hub.stop();
+    }
+  });
+
+  it('removes old events, grades and crashes', async () => {
     await clear();
-    await opened.query('DELETE FROM sessions');
     const task = await endedTask(0);
     await opened.query(`UPDATE quote_grades SET at = now() - interval '50 days' WHERE task_id = $1`, [task]);
     for (const [n, days] of [50, 50, 0].entries()) {
@@ -170,19 +205,16 @@ describe('retention', () => {
         `INSERT INTO pool_events (seq, pool_id, kind, message, at) VALUES ($1, 'p', 'k', 'm', ${at})`,
         [n + 1],
       );
-      await opened.query(`INSERT INTO sessions (id, expires_at) VALUES ($1, ${at} + interval '1 minute')`, [
-        randomUUID(),
-      ]);
       await opened.query(
         `INSERT INTO crash_records (id, pool_id, replica_id, at, model_ref, fault, message, last_lines, flag_changes, ran_for_ms)
          VALUES ($1, 'p', 'p-0', ${at}, 'm', 'f', 'm', '[]', '[]', 1)`,
         [randomUUID()],
       );
     }
-    const kinds = ['pool_events', 'quote_grades', 'sessions', 'crash_records'] as const;
+    const kinds = ['pool_events', 'quote_grades', 'crash_records'] as const;
     const section = kinds.map((kind) => `${kind}: { days: 30 }`).join(', ');
     await forget(section, async () => {
-      await expect.poll(() => Promise.all(kinds.map(removed)), SOON).toEqual([2, 1, 2, 2]);
+      await expect.poll(() => Promise.all(kinds.map(removed)), SOON).toEqual([2, 1, 2]);
     });
     expect(await ids('pool_events', 'seq')).toEqual(['3']);
     expect(await ids('tasks')).toEqual([task]);

@@ -166,7 +166,7 @@ describe('the contract', () => {
     ];
     const budgets: Readonly<Record<string, number>> = {
       ...{ engine: 4, engine_version: 64, pool_id: 256, replica_id: 1024, priority: 8, reason: 16, result: 4 },
-      ...{ state: 8, model_id: 1024, outcome: 4, pinned: 2, fallback: 2 },
+      ...{ state: 8, model_id: 1025, outcome: 4, pinned: 2, fallback: 2 },
     };
     for (const [name, type, labels, buckets] of promised) {
       const row = rows.find((one) => one.name === name);
@@ -202,6 +202,17 @@ describe('label budgets', () => {
     telemetry.replicaChanged({ ...REPLICA, id: 'p-7' }, UP);
     const ready = parseMetrics(await telemetry.scrape()).get('replica_ready') ?? [];
     expect(ready.map(({ labels }) => labels.replica_id)).toEqual(['p-7']);
+  });
+
+  it('have room for every model of a full catalog, also when all of them are others', async () => {
+    const { telemetry } = start();
+    for (const life of ['a', 'b']) {
+      telemetry.modelStates(Array.from({ length: 1024 }, (_, index) => ({ id: `${life}-${index}`, state: 'Active' })));
+      const told = (parseMetrics(await telemetry.scrape()).get('model_state') ?? []).map(
+        ({ labels }) => labels.model_id,
+      );
+      expect([told.length, new Set(told).has(OTHER), told[0]]).toEqual([1024, false, `${life}-0`]);
+    }
   });
 
   it('are kept for closed sets to the last value', () => {

@@ -35,8 +35,8 @@ export interface ProvisionFacts {
   } | null;
   readonly container: { readonly image: string; readonly tag: string | null } | null;
   readonly package: { readonly name: string; readonly version: string | null; readonly repo: string | null } | null;
-  /** `path` is null for what is no file. */
-  readonly model: { readonly path: string | null; readonly sha256: string | null };
+  /** `path` is null for what is no file. Of several digests that are promised of it no two can be kept. */
+  readonly model: { readonly path: string | null; readonly sha256s: readonly string[] };
 }
 
 export type PackageManager = 'apt-get' | 'dnf' | 'zypper' | 'pacman';

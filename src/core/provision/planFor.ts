@@ -28,8 +28,9 @@ function partFor(facts: ProvisionFacts, host: ProvisionHost): Part {
 /** As llama.cpp names the pieces of a model, of which it is given the first. */
 const PIECE = /-\d{5}-of-(?!00001)\d{5}\.gguf$/;
 
-function modelPart({ mode, model: { path, sha256 } }: ProvisionFacts): Pick<Part, 'steps' | 'obstacles'> {
-  if (sha256 === null || mode === 'external') return { steps: [], obstacles: [] };
+function modelPart({ mode, model: { path, sha256s } }: ProvisionFacts): Pick<Part, 'steps' | 'obstacles'> {
+  const [sha256, ...others] = sha256s;
+  if (sha256 === undefined || mode === 'external') return { steps: [], obstacles: [] };
   if (path === null) {
     const message = 'the model is no file, so its checksum cannot be verified';
     const fix = 'Name a file (file:/path), or remove provisioning.model.checksum.';
@@ -40,6 +41,11 @@ function modelPart({ mode, model: { path, sha256 } }: ProvisionFacts): Pick<Part
     const fix =
       'Join them (llama-gguf-split --merge FIRST OUT) and name that file, or remove provisioning.model.checksum.';
     return { steps: [], obstacles: [{ code: 'UNSUPPORTED', message, fix }] };
+  }
+  if (others.length > 0) {
+    const message = `the catalog names ${sha256s.length} digests for ${path}`;
+    const fix = 'Retire or delete the models that are not this file, or name its digest: provisioning.model.checksum.';
+    return { steps: [], obstacles: [{ code: 'CHECKSUM_AMBIGUOUS', message, fix }] };
   }
   const summary = `verify that ${path} has sha256 ${sha256}`;
   return { steps: [{ kind: 'verify_model', name: 'verify_model', summary, path, sha256 }], obstacles: [] };

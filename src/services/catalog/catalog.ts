@@ -1,6 +1,6 @@
 /** The models that an operator has described: registered, verified, retired, forgotten. */
 import { canonicalJson } from '../../core/canonicalJson.js';
-import type { ModelState } from '../../core/catalog.js';
+import { MAX_MODELS, type ModelState } from '../../core/catalog.js';
 import { conflict, invalid, notFound, type Refusal, RefusalError } from '../../core/errors.js';
 import { DIGEST, parseModelRef } from '../../core/modelRef.js';
 import {
@@ -16,9 +16,8 @@ import type { Telemetry } from '../../telemetry/events.js';
 import type { ModelVerification, Verified } from './verifyModel.js';
 import type { CatalogView } from './view.js';
 
-/** Every node holds the whole catalog in memory. */
-const MAX_MODELS = 1024;
-const MAX_DOCUMENT_BYTES = 256 * 1024;
+/** Every node holds the whole catalog in memory: at most 32 MiB of it. */
+const MAX_DOCUMENT_BYTES = 32 * 1024;
 const MAX_DEADLINE_MS = 365 * 24 * 3_600_000;
 const MODEL_ID = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}$/;
 
@@ -121,9 +120,21 @@ function checkModel(model: NewCatalogModel): Refusal | null {
   if (Buffer.byteLength(text) > MAX_DOCUMENT_BYTES) {
     return invalid('body', `is ${Buffer.byteLength(text)} bytes; at most ${MAX_DOCUMENT_BYTES} are kept`);
   }
+  const badNumber = checkNumbers(model);
+  if (badNumber !== null) return badNumber;
   const bad = model.tags.some((tag) => tag === '' || /\p{Cc}|\p{Surrogate}/u.test(tag));
   if (bad) return invalid('tags', 'must not be empty, nor hold control characters');
   return model.sourceUrl === null ? null : checkSource(model.sourceUrl);
+}
+
+/** GraphQL gives them as floats. */
+function checkNumbers({ manifests, signatures }: NewCatalogModel): Refusal | null {
+  const isWhole = (value: number | null) => value === null || (Number.isSafeInteger(value) && value >= 0);
+  const range = `must be a whole number of 0 to ${Number.MAX_SAFE_INTEGER}`;
+  const manifest = manifests.findIndex(({ sizeBytes }) => !isWhole(sizeBytes));
+  if (manifest >= 0) return invalid(`manifests.${manifest}.size_bytes`, range);
+  const signature = signatures.findIndex(({ timestampMs }) => !isWhole(timestampMs));
+  return signature < 0 ? null : invalid(`signatures.${signature}.timestamp_ms`, range);
 }
 
 function checkSource(sourceUrl: string): Refusal | null {

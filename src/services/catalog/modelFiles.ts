@@ -22,6 +22,7 @@ interface Located {
 export class ModelFiles {
   readonly #deps: ModelFilesDeps;
   #cached: ReadonlySet<string> = new Set();
+  #generation = 0;
 
   constructor(deps: ModelFilesDeps) {
     this.#deps = deps;
@@ -32,9 +33,17 @@ export class ModelFiles {
     return { folders: [modelsDir, ...roots], files: configured };
   }
 
+  /** Another one after every change that a look has found in the cache. */
+  get generation(): number {
+    return this.#generation;
+  }
+
   /** Looks what is in the cache. */
   async look(): Promise<void> {
-    this.#cached = new Set(await readdir(this.#deps.modelsDir));
+    const cached = new Set(await readdir(this.#deps.modelsDir));
+    if (cached.size === this.#cached.size && [...cached].every((name) => this.#cached.has(name))) return;
+    this.#cached = cached;
+    this.#generation += 1;
   }
 
   /** Where a model that is fetched is kept, under its digest. */

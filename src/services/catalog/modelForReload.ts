@@ -1,6 +1,6 @@
 /** What a pool has to be given to serve the model that a caller names: a catalog entry, a digest, or a reference as it is. */
 import { modelRefusal } from '../../core/catalog.js';
-import { invalid, RefusalError, unavailable } from '../../core/errors.js';
+import { conflict, invalid, RefusalError, unavailable } from '../../core/errors.js';
 import { parseModelRef, repositoryOf } from '../../core/modelRef.js';
 import { untrusted } from '../../core/trust.js';
 import { fetchUrl } from '../staging/stage.js';
@@ -26,8 +26,14 @@ export async function modelForReload(deps: ReloadModelDeps, pool: PoolModel, ref
   if (model === null) return uncatalogued(deps, ref);
   const refusal = modelRefusal(model, view.policy);
   if (refusal !== null) throw new RefusalError({ ...refusal, field: 'new_model_ref' });
+  const path = pathOf(deps, model);
+  const other = path === null ? null : view.contradicts(model, pool.id, path);
+  if (other !== null) {
+    const message = `${path} is to have the digest of model ${model.id}, and ${other} promises another; correct one of them`;
+    throw new RefusalError(conflict('new_model_ref', message));
+  }
   if (view.isServedBy(model, pool)) return pool.modelRef;
-  return locate(deps, model);
+  return locate(deps, model, path);
 }
 
 function uncatalogued({ view }: ReloadModelDeps, ref: string): string {
@@ -42,17 +48,21 @@ function uncatalogued({ view }: ReloadModelDeps, ref: string): string {
   throw new RefusalError(notHere(ref, 'refused' in from ? from.refused : ''));
 }
 
-async function locate({ files, staging }: ReloadModelDeps, model: KnownModel): Promise<string> {
+/** Its file on this host; null: it is none, or is not here. */
+function pathOf({ files }: ReloadModelDeps, model: KnownModel): string | null {
+  return files.sourcePath(model) ?? (files.isCached(model) ? files.cachePath(model) : null);
+}
+
+async function locate({ files, staging }: ReloadModelDeps, model: KnownModel, path: string | null): Promise<string> {
   // Where nothing says how to come by it, its name is one that the engine knows.
   if (model.sourceUrl === null && !files.isCached(model)) return model.id;
   const repository = model.sourceUrl === null ? null : repositoryOf(model.sourceUrl);
   if (repository !== null) return repository;
-  const path = files.sourcePath(model) ?? (files.isCached(model) ? files.cachePath(model) : null);
   if (path !== null) return `file:${path}`;
   const id = await staging.stage(model).catch((error: unknown) => {
-    if (error instanceof RefusalError)
-      throw new RefusalError(notHere(model.id, error.refusal.message), { cause: error });
-    throw error;
+    // What keeps its source from being fetched; anything else is said as it is.
+    if (!(error instanceof RefusalError) || error.refusal.field !== 'source_url') throw error;
+    throw new RefusalError(notHere(model.id, error.refusal.message), { cause: error });
   });
   const message = `model ${model.id} is not on this host yet; it is being fetched (staging ${id})`;
   throw new RefusalError(unavailable('POOL_UNREADY', message, STAGING_RETRY_MS));

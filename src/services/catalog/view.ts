@@ -7,7 +7,7 @@ import { type Refusal, RefusalError } from '../../core/errors.js';
 import { canonicalRef, isServedAs, namesOf, type ServedModel } from '../../core/modelRef.js';
 import type { TrustPolicy } from '../../core/trust.js';
 import { Reconciler } from '../../runtime/reconciler.js';
-import { type CatalogModelRow, catalogVersion, listCatalog } from '../../store/catalog.js';
+import { type CatalogRulesRow, catalogVersion, listCatalogRules } from '../../store/catalog.js';
 import type { Database } from '../../store/database.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { ModelFiles } from './modelFiles.js';
@@ -30,7 +30,7 @@ export interface PoolModel {
   readonly modelRef: string;
 }
 
-export type KnownModel = CatalogModelRow & CatalogModelRules;
+export type KnownModel = CatalogRulesRow & CatalogModelRules;
 
 export class CatalogView {
   readonly #deps: CatalogViewDeps;
@@ -40,9 +40,10 @@ export class CatalogView {
   #names = new Map<string, readonly string[]>();
   /** What was asked before, until the catalog changes. */
   #refusals = new Map<string, Refusal | null>();
-  #rows: readonly CatalogModelRow[] = [];
+  #rows: readonly CatalogRulesRow[] = [];
   #version: string | null = null;
-  #seen = '';
+  /** Of the files that the models were made with. */
+  #generation = -1;
   /** Looks overlap: one that began before another that counts already is not believed. */
   #begun = 0;
   #believed = 0;
@@ -72,19 +73,18 @@ export class CatalogView {
     this.#begun += 1;
     const turn = this.#begun;
     const [version] = await Promise.all([catalogVersion(db), files.look()]);
-    const rows = version === this.#version ? this.#rows : await listCatalog(db);
+    const rows = version === this.#version ? this.#rows : await listCatalogRules(db);
     if (turn < this.#believed) return;
     this.#believed = turn;
+    // Asked for every second, and on the event loop: nothing is done where nothing has changed.
+    if (version === this.#version && files.generation === this.#generation) return;
     this.#version = version;
+    this.#generation = files.generation;
     this.#rows = rows;
-    const models = rows.map((row) => this.#known(row));
-    const seen = JSON.stringify(models);
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#models = models;
+    this.#models = rows.map((row) => this.#known(row));
     this.#names = new Map();
     this.#refusals = new Map();
-    telemetry.modelStates(models);
+    telemetry.modelStates(this.#models);
   }
 
   /** After a change made here, which stands even if it cannot be read again now. */
@@ -134,11 +134,23 @@ export class CatalogView {
     return this.#models.filter((model) => this.isServedBy(model, pool)).map(({ id }) => id);
   }
 
-  /** Hex digest that the catalog names for a file; null: none, or not only one. */
-  digestOfPath(path: string): string | null {
-    const digests = new Set(this.#models.filter(({ paths }) => paths.includes(path)).map(({ digest }) => digest));
-    const [digest] = digests;
-    return digest === undefined || digests.size > 1 ? null : digest.slice('sha256:'.length);
+  /** Hex digests that the catalog names for a file. A retired model promises nothing of it. */
+  digestsOfPath(path: string): readonly string[] {
+    const own = this.#models.filter(({ paths, state }) => state === 'Active' && paths.includes(path));
+    return [...new Set(own.map(({ digest }) => digest.slice('sha256:'.length)))];
+  }
+
+  /**
+   * Who else promises another digest of the file that a pool would read this model from, in words; null: nobody.
+   * Of two that contradict each other at most one can be right, and a name must not lead to the bytes of the other.
+   */
+  contradicts({ digest }: KnownModel, poolId: string, path: string): string | null {
+    const promised = this.#deps.served(poolId, `file:${path}`).digest;
+    if (promised !== null && promised !== digest) return 'the configuration of the pool';
+    const other = this.#models.find(
+      (one) => one.state === 'Active' && one.digest !== digest && one.paths.includes(path),
+    );
+    return other === undefined ? null : `model ${other.id}`;
   }
 
   /** Those that serve nothing but models whose time is over. */
@@ -157,8 +169,8 @@ export class CatalogView {
     return names;
   }
 
-  #known(row: CatalogModelRow): KnownModel {
-    const read = row.verification?.digest ?? null;
+  #known(row: CatalogRulesRow): KnownModel {
+    const read = row.readDigest;
     const paths = this.#deps.files.paths(row);
     return { ...row, paths, verified: read === row.digest, mismatched: read !== null && read !== row.digest };
   }

@@ -19,8 +19,8 @@ export interface ProvisionEnvironment {
   readonly simulatedGpus: boolean;
   /** Where programs are looked for, as in PATH. */
   readonly searchPath: string;
-  /** Hex digest that the catalog names for a file; null: none. */
-  readonly catalogDigest?: (path: string) => string | null;
+  /** Hex digests that the catalog names for a file. */
+  readonly catalogDigests?: (path: string) => readonly string[];
 }
 
 /** @param present what an earlier preparation made is still there, as far as the caller has looked. */
@@ -82,14 +82,16 @@ function factsOf(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string):
     container: container === undefined ? null : { image: container.image, tag: container.tag ?? null },
     package:
       wanted === undefined ? null : { name: wanted.name, version: wanted.version ?? null, repo: wanted.repo ?? null },
-    model: { path: modelPath(pool, env.configDir, modelRef), sha256: expectedDigest(pool, env, modelRef) },
+    model: { path: modelPath(pool, env.configDir, modelRef), sha256s: expectedDigests(pool, env, modelRef) },
   };
 }
 
-/** Hex digest that the configuration promises of a model, or else the catalog; null where neither does. */
-function expectedDigest(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string): string | null {
+/** Hex digest that the configuration promises of a model, or else those of the catalog. */
+function expectedDigests(pool: PoolConfig, env: ProvisionEnvironment, modelRef: string): readonly string[] {
+  const promised = promisedDigest(pool, modelRef);
+  if (promised !== null) return [promised];
   const path = modelPath(pool, env.configDir, modelRef);
-  return promisedDigest(pool, modelRef) ?? (path === null ? null : (env.catalogDigest?.(path) ?? null));
+  return path === null ? [] : (env.catalogDigests?.(path) ?? []);
 }
 
 function parentOf(

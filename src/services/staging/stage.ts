@@ -1,11 +1,11 @@
 /** Brings the file of one catalog model to this host, or finds that it is here, and holds it against its digest. */
 import { rm } from 'node:fs/promises';
 import { hfUrl, parseModelRef } from '../../core/modelRef.js';
+import type { TrustFacts } from '../../core/trust.js';
 import { type DownloadRun, download } from '../../host/provision/download.js';
 import { fileIdentity } from '../../host/provision/fileDigest.js';
 import { openModelFile } from '../../host/provision/modelFile.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
-import type { CatalogModelRow } from '../../store/catalog.js';
 import { writeFileDigest } from '../../store/fileDigests.js';
 import type { ModelFiles } from '../catalog/modelFiles.js';
 import { digestOfOpen, type VerifyDeps } from '../provisioning/verify.js';
@@ -15,6 +15,12 @@ export interface StageDeps extends VerifyDeps {
   readonly allowHosts: readonly string[];
   readonly maxBytes: number;
   readonly lookup?: DownloadRun['lookup'];
+}
+
+/** As much as has to be known of a model of the catalog. */
+export interface StageModel extends TrustFacts {
+  readonly id: string;
+  readonly digest: string;
 }
 
 export interface StageRun {
@@ -55,7 +61,7 @@ export function fetchUrl(sourceUrl: string): { readonly url: string } | { readon
 }
 
 /** Rejects with a ProvisionError, or with the signal's reason; then nothing new is in the cache. */
-export async function stageModel(deps: StageDeps, model: CatalogModelRow, run: StageRun): Promise<Staged> {
+export async function stageModel(deps: StageDeps, model: StageModel, run: StageRun): Promise<Staged> {
   const { files } = deps;
   const source = files.sourcePath(model);
   if (source !== null) return inPlace(deps, model, source, run);
@@ -64,7 +70,7 @@ export async function stageModel(deps: StageDeps, model: CatalogModelRow, run: S
   return fetched(deps, model, cached, run);
 }
 
-async function inPlace(deps: StageDeps, model: CatalogModelRow, path: string, run: StageRun): Promise<Staged> {
+async function inPlace(deps: StageDeps, model: StageModel, path: string, run: StageRun): Promise<Staged> {
   const open = await openModelFile(path, deps.files.readable);
   try {
     const found = `sha256:${await digestOfOpen(deps, open, run)}`;
@@ -77,7 +83,7 @@ async function inPlace(deps: StageDeps, model: CatalogModelRow, path: string, ru
 }
 
 /** What is there under a digest and is not that is worth nothing. */
-async function fromCache(deps: StageDeps, model: CatalogModelRow, cached: string, run: StageRun): Promise<Staged> {
+async function fromCache(deps: StageDeps, model: StageModel, cached: string, run: StageRun): Promise<Staged> {
   try {
     return { ...(await inPlace(deps, model, cached, run)), detail: 'was in the cache already' };
   } catch (error) {
@@ -88,7 +94,7 @@ async function fromCache(deps: StageDeps, model: CatalogModelRow, cached: string
   }
 }
 
-async function fetched(deps: StageDeps, model: CatalogModelRow, to: string, run: StageRun): Promise<Staged> {
+async function fetched(deps: StageDeps, model: StageModel, to: string, run: StageRun): Promise<Staged> {
   const { db, nodeId, onForgotten, allowHosts, maxBytes, lookup } = deps;
   const from = fetchUrl(model.sourceUrl ?? '');
   if ('refused' in from) {

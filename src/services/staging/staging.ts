@@ -1,26 +1,26 @@
 /** Stagings of catalog models into this node's cache: begun, followed, cancelled, and each in a row that tells of it. */
 import { randomUUID } from 'node:crypto';
 import { egressRefusal } from '../../core/egress.js';
-import { invalid, notFound, type Refusal, RefusalError } from '../../core/errors.js';
+import { invalid, notFound, type Refusal, RefusalError, unavailable } from '../../core/errors.js';
 import { isUuid } from '../../core/ids.js';
 import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import { delay } from '../../runtime/wait.js';
-import type { CatalogModelRow } from '../../store/catalog.js';
 import {
   beginStaging,
   closeInterrupted,
   endStaging,
   requestCancel,
   type StagingProgress,
+  stagingUnderWay,
   writeProgress,
 } from '../../store/stagings.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { CatalogView } from '../catalog/view.js';
 import { Locks } from '../provisioning/locks.js';
-import { fetchUrl, type StageDeps, type Staged, stageModel } from './stage.js';
+import { fetchUrl, type StageDeps, type Staged, type StageModel, stageModel } from './stage.js';
 
 const PROGRESS_EVERY_MS = 500;
 const SWEEP_EVERY_MS = 10_000;
@@ -33,6 +33,11 @@ const INTERRUPTED: Reason = {
   message: 'The control plane stopped while this was running.',
   fix: 'Stage it again: what was downloaded is gone on with.',
 };
+const TOO_MANY: Refusal = unavailable(
+  'POOL_UNAVAILABLE',
+  `${MAX_AT_ONCE} models are being staged; try again when one is done`,
+  10_000,
+);
 /** Why a run ends that nobody wants any more. */
 const CANCELED = new DOMException('the staging was cancelled', 'AbortError');
 
@@ -57,7 +62,7 @@ export class Staging {
     this.#sweep = new Reconciler({
       name: 'stagings',
       intervalMs: SWEEP_EVERY_MS,
-      run: () => closeInterrupted(deps.db, deps.nodeId, [...this.#runs.keys()], INTERRUPTED),
+      run: () => closeInterrupted(deps.db, deps.nodeId, (id) => this.#runs.has(id), INTERRUPTED),
       onError: (name, error) => deps.telemetry.backgroundFailure(name, error),
     });
   }
@@ -78,10 +83,15 @@ export class Staging {
    * Begins to bring a model here; one that is under way already is not begun twice.
    * @returns the id of the staging, which goes on by itself. @throws RefusalError for what no waiting can mend.
    */
-  async stage(model: CatalogModelRow): Promise<string> {
+  async stage(model: StageModel): Promise<string> {
     const refusal = this.#refusal(model);
     if (refusal !== null) throw new RefusalError(refusal);
     const { db, nodeId } = this.#deps;
+    if (this.#runs.size >= MAX_AT_ONCE) {
+      const running = await stagingUnderWay(db, model.id, nodeId);
+      if (running !== null) return running;
+      throw new RefusalError(TOO_MANY);
+    }
     const fresh = randomUUID();
     // Known before its row is there: the sweep ends rows that are nobody's.
     const abort = new AbortController();
@@ -104,7 +114,7 @@ export class Staging {
     await delay(CANCEL_PATIENCE_MS, ended.signal);
   }
 
-  #refusal(model: CatalogModelRow): Refusal | null {
+  #refusal(model: StageModel): Refusal | null {
     const { view, files, allowHosts } = this.#deps;
     const { untrusted: reason } = judge(model, view.policy);
     if (reason !== null) return untrusted('id', `model ${model.id} is not trusted: ${reason.message}`);
@@ -115,13 +125,11 @@ export class Staging {
       const policy = egressRefusal(new URL(from.url), allowHosts);
       if (policy !== null) return invalid('source_url', `${policy.message}; ${policy.fix}`);
     }
-    if (this.#runs.size < MAX_AT_ONCE) return null;
-    const message = `${MAX_AT_ONCE} models are being staged; try again when one is done`;
-    return { family: 'unavailable', code: 'POOL_UNAVAILABLE', message, retriable: true, retryAfterMs: 10_000 };
+    return null;
   }
 
   /** Resolves when its row says how it ended, or cannot be told. */
-  async #run(id: string, model: CatalogModelRow, abort: AbortController): Promise<void> {
+  async #run(id: string, model: StageModel, abort: AbortController): Promise<void> {
     const { signal } = abort;
     const progress: Writable<StagingProgress> = { receivedBytes: 0, totalBytes: null, detail: 'waits for its turn' };
     const over = new AbortController();
@@ -155,7 +163,7 @@ export class Staging {
     }
   }
 
-  async #end(id: string, model: CatalogModelRow, end: Staged | Failure): Promise<void> {
+  async #end(id: string, model: StageModel, end: Staged | Failure): Promise<void> {
     const { db, telemetry, view } = this.#deps;
     const row =
       'path' in end

@@ -181,13 +181,17 @@ export class StreamHub {
     const waiting = [...this.#followed].filter(([id, entry]) => entry.wake.size > 0 && this.live(id) === undefined);
     if (waiting.length === 0) return;
     const ids = waiting.map(([id]) => id);
+    const gone = new Set(ids);
     for (const row of await logHeads(this.#db, ids)) {
+      gone.delete(row.id);
       const entry = this.#followed.get(row.id);
       const head = `${row.chunks}${isTerminal(row.status) ? ' ended' : ''}`;
       if (entry === undefined || entry.head === head) continue;
       entry.head = head;
       this.changed(row.id);
     }
+    // Retention took them: nothing comes any more.
+    for (const reader of [...this.#readers]) if (gone.has(reader.taskId)) reader.close();
   }
 }
 
@@ -195,7 +199,7 @@ export class StreamHub {
 export class TaskReader {
   readonly #hub: StreamHub;
   readonly #db: Database;
-  readonly #taskId: string;
+  readonly taskId: string;
   readonly #followed: Followed;
   readonly #cursor: Cursor;
   #afterOrd = -1;
@@ -206,7 +210,7 @@ export class TaskReader {
   constructor(hub: StreamHub, db: Database, taskId: string, after: number) {
     this.#hub = hub;
     this.#db = db;
-    this.#taskId = taskId;
+    this.taskId = taskId;
     this.#cursor = { seq: after, seamAttempt: 0, marksPassed: null };
     this.#followed = hub.follow(taskId);
   }
@@ -215,7 +219,7 @@ export class TaskReader {
   async next(): Promise<readonly StreamEvent[] | null> {
     while (this.#state === 'reading') {
       const version = this.#followed.version;
-      this.#log ??= this.#hub.live(this.#taskId) ?? null;
+      this.#log ??= this.#hub.live(this.taskId) ?? null;
       const events = this.#log === null ? await this.#readStored() : this.#readLive(this.#log);
       if (events.length > 0) {
         const last = events[events.length - 1];
@@ -241,7 +245,7 @@ export class TaskReader {
 
   #finish(state: 'ended' | 'closed'): void {
     this.#state = state;
-    this.#hub.unfollow(this, this.#taskId, this.#followed);
+    this.#hub.unfollow(this, this.taskId, this.#followed);
   }
 
   #readLive(log: StreamLog): StreamEvent[] {
@@ -249,9 +253,9 @@ export class TaskReader {
   }
 
   async #readStored(): Promise<StreamEvent[]> {
-    if (this.#hub.isFresh(this.#taskId)) return [];
+    if (this.#hub.isFresh(this.taskId)) return [];
     const page = { afterOrd: this.#afterOrd, afterSeq: this.#cursor.seq, limit: PAGE_CHUNKS };
-    const chunks = await readLog(this.#db, this.#taskId, page);
+    const chunks = await readLog(this.#db, this.taskId, page);
     const last = chunks[chunks.length - 1];
     if (last === undefined) return [];
     this.#afterOrd = last.ord;
