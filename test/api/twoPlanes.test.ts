@@ -5,7 +5,6 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pollUntil } from '../../src/runtime/wait.js';
 import { gql } from '../support/graphql.js';
-import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
 
@@ -117,21 +116,6 @@ describe('a pool of the other node alone', () => {
     for (let n = 0; n < 6; n += 1) await readStream(a.url, await submit(a, 'far', { max_tokens: 2 }));
     await expect.poll(async () => (await quoteAt(a, 'far'))?.quote?.sampleCount).toBe(6);
     expect((await quoteAt(b, 'far'))?.quote?.sampleCount).toBe(6);
-  });
-
-  it.runIf(LONG)('tells whom it refuses a time that falls again when it serves', async () => {
-    const busy = await running(a, 'far');
-    const waiting: string[] = [];
-    for (let n = 0; n < 4; n += 1) waiting.push(await submit(a, 'far', { max_tokens: 2 }));
-    const waits: number[] = [];
-    for (let n = 0; n < 40; n += 1) waits.push(Number((await send(a, 'far')).headers.get('x-backoff-ms')));
-    await cancel([busy]);
-    for (const id of waiting) await readStream(a.url, id);
-    const last = await running(a, 'far');
-    for (let n = 0; n < 4; n += 1) waiting.push(await submit(a, 'far', { max_tokens: 2 }));
-    const later = async () => Number((await send(a, 'far')).headers.get('x-backoff-ms'));
-    await expect.poll(later, { interval: 2_000 }).toBeLessThan(waits.at(-1) ?? 0);
-    await cancel([...waiting, last]);
   });
 });
 
