@@ -4,6 +4,7 @@ import { isLive, notReadyBecause } from '../core/pool.js';
 import { leastCapability, type RegistryReplica, registryEntry } from '../core/registry.js';
 import { offered, WORKLOADS, type Workload } from '../core/workload.js';
 import type { Clock } from '../runtime/clock.js';
+import { delay } from '../runtime/wait.js';
 import type { Database } from '../store/database.js';
 import type { OperationRecord } from '../store/operations.js';
 import { listPools, type PoolRow } from '../store/pools.js';
@@ -31,6 +32,8 @@ import type { Supervisor } from './supervision/supervisor.js';
 export const DEFAULT_DRAIN_DEADLINE_MS = 30_000;
 const MAX_DRAIN_DEADLINE_MS = 24 * 3600 * 1000;
 const MAX_MODEL_REF_CHARS = 1024;
+/** The answer to a drain is not held back longer than this. */
+const REFUSES_WITHIN_MS = 2_000;
 
 export interface PoolsDeps {
   readonly db: Database;
@@ -163,9 +166,16 @@ export class Pools {
   async drain(poolId: string, deadlineMs: number): Promise<string> {
     checkDeadline('deadline_ms', deadlineMs);
     const pool = await this.#managed(poolId);
-    const work = async (run: OperationRun) =>
-      recallElsewhere(this.#deps, run, await drain(this.#deps, run, { pool, deadlineMs }));
-    return this.#operations.begin(poolId, 'DRAIN', { deadlineMs }, work);
+    const refusing = new AbortController();
+    const onRefusing = () => refusing.abort();
+    const work = (run: OperationRun) =>
+      drain(this.#deps, run, { pool, deadlineMs, onRefusing })
+        .then((outcome) => recallElsewhere(this.#deps, run, outcome))
+        .finally(onRefusing);
+    const id = await this.#operations.begin(poolId, 'DRAIN', { deadlineMs }, work);
+    // Whoever was told that it drains may count on it: from then on it takes nothing.
+    await delay(REFUSES_WITHIN_MS, refusing.signal);
+    return id;
   }
 
   /** Takes work again. */

@@ -31,11 +31,12 @@ export interface PoolName {
 export async function drain(
   deps: PoolWorkDeps,
   run: OperationRun,
-  order: { readonly pool: PoolName; readonly deadlineMs: number },
+  order: { readonly pool: PoolName; readonly deadlineMs: number; readonly onRefusing: () => void },
 ): Promise<Outcome> {
-  const { pool, deadlineMs } = order;
+  const { pool, deadlineMs, onRefusing } = order;
   const startedMs = deps.clock.monotonicMs();
   await run.step('refuse_new_leases', () => changeDraining(deps, pool.id, true));
+  onRefusing();
   const { finished, left } = await run.step('wait_for_running_tasks', async (say) => {
     const waited = await waitForTasks(deps, run, workOf(deps, pool.id), deadlineMs);
     say(waited.detail);
