@@ -63,6 +63,10 @@ async function traffic(): Promise<void> {
   expect((await readStream(world.url, ids.failed ?? '')).at(-1)?.event).toBe('error');
   expect((await post(world.url, '/v1/pools/zpoolquick/drain', { deadline_ms: 5000 })).status).toBe(202);
   await seen(async () => /drain_duration_ms_count\{[^}]*zpoolquick[^}]*\} 1/.test(await scrapeText()));
+  // A quote is graded once it is written down.
+  const graded = (samples: readonly Sample[] = []) =>
+    samples.reduce((sum, { labels, value }) => (labels.pool_id === 'zpoolquick' ? sum + value : sum), 0);
+  await seen(async () => graded(parseMetrics(await scrapeText()).get('start_quotes_total')) === 2);
 }
 
 async function seen(look: () => Promise<boolean>): Promise<void> {
