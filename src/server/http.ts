@@ -31,6 +31,8 @@ import { VERSION } from './version.js';
 
 const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 10_000;
+/** Connections the kernel may hold before we accept them: a whole herd of readers may come back at once. Its own limit is lower or equal (net.core.somaxconn). */
+const BACKLOG = 4096;
 const CORRELATION_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** What the server hands requests to, once everything behind it is up. */
@@ -83,7 +85,7 @@ export class HttpServer {
   listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(port, host, () => {
+      this.#server.listen({ host, port, backlog: BACKLOG }, () => {
         this.#server.off('error', reject);
         const address = this.#server.address();
         resolve(typeof address === 'object' && address !== null ? address.port : port);

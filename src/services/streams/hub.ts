@@ -6,23 +6,26 @@ import { notFound, RefusalError } from '../../core/errors.js';
 import { isTerminalEvent, type StreamEvent } from '../../core/frame.js';
 import { isTerminal } from '../../core/task.js';
 import { Reconciler } from '../../runtime/reconciler.js';
+import { Turns } from '../../runtime/turns.js';
 import type { Database } from '../../store/database.js';
 import { getTask, logHeads, readLog } from '../../store/tasks.js';
 import type { ReaderPresence } from '../readers/presence.js';
-import type { Cursor, StreamLog } from './log.js';
+import { type Cursor, type StreamLog, type Wake, wakeAll } from './log.js';
 import { eventsPast } from './stored.js';
 
 /** How often tasks that run elsewhere are looked at, all in one query. */
 const TAIL_EVERY_MS = 250;
 const PAGE_CHUNKS = 128;
 const MAX_FRESH = 4096;
+/** Of those that read the same task; each costs some 20 µs, so a turn of the event loop stays near a millisecond. */
+const READERS_PER_TURN = 32;
 
 interface Followed {
   readers: number;
   /** Rises when there may be something new; a reader that saw an older one does not wait. */
   version: number;
   head: string;
-  readonly wake: Set<() => void>;
+  readonly wake: Set<Wake>;
 }
 
 export interface StreamHubDeps {
@@ -46,6 +49,8 @@ export class StreamHub {
   readonly #onChange: () => void;
   readonly #tail: Reconciler;
   readonly #readers = new Set<TaskReader>();
+  /** At most one call of each reader waits. */
+  readonly turns = new Turns(READERS_PER_TURN);
 
   constructor(deps: StreamHubDeps) {
     const { db, presence, onError, onChange } = deps;
@@ -114,7 +119,7 @@ export class StreamHub {
     const followed = this.#followed.get(taskId);
     if (followed === undefined) return;
     followed.version += 1;
-    for (const wake of followed.wake) wake();
+    wakeAll(followed.wake);
   }
 
   /**
@@ -205,7 +210,7 @@ export class TaskReader {
   #afterOrd = -1;
   #log: StreamLog | null = null;
   #state: 'reading' | 'ended' | 'closed' = 'reading';
-  #wake: (() => void) | null = null;
+  #wake: Wake | null = null;
 
   constructor(hub: StreamHub, db: Database, taskId: string, after: number) {
     this.#hub = hub;
@@ -240,7 +245,7 @@ export class TaskReader {
   /** Ends the reader and wakes a parked `next()`. Safe at any time, any number of times. */
   close(): void {
     if (this.#state === 'reading') this.#finish('closed');
-    this.#wake?.();
+    this.#wake?.(true);
   }
 
   #finish(state: 'ended' | 'closed'): void {
@@ -276,10 +281,11 @@ export class TaskReader {
     if (log === null && this.#followed.version !== version) return Promise.resolve();
     return new Promise((resolve) => {
       let forget = () => {};
-      const wake = () => {
+      const wake = (isFirst: boolean) => {
         this.#wake = null;
         forget();
-        resolve();
+        if (isFirst) resolve();
+        else this.#hub.turns.add(resolve);
       };
       this.#wake = wake;
       if (log !== null) {

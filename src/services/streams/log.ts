@@ -24,6 +24,9 @@ interface GrowingChunk extends LogChunk {
   lastSeq: number;
 }
 
+/** Told of a change, once; whether as the first of all that are told of it. */
+export type Wake = (isFirst: boolean) => void;
+
 type LogState = 'open' | 'sealed' | 'ended' | 'abandoned';
 
 export class StreamLog {
@@ -40,7 +43,7 @@ export class StreamLog {
   #unwritten: GrowingChunk[] = [];
   /** The texts of the last unwritten chunk when it is one of tokens, so that the next ones join it in place. */
   #growing: string[] | null = null;
-  #waiters = new Set<() => void>();
+  #waiters = new Set<Wake>();
 
   constructor(taskId: string, endsWithReaders = false) {
     this.taskId = taskId;
@@ -195,7 +198,7 @@ export class StreamLog {
   }
 
   /** Calls back once, at the next change; the returned function takes the call back. */
-  onChange(callback: () => void): () => void {
+  onChange(callback: Wake): () => void {
     this.#waiters.add(callback);
     return () => this.#waiters.delete(callback);
   }
@@ -204,7 +207,15 @@ export class StreamLog {
     if (this.#waiters.size === 0) return;
     const waiters = this.#waiters;
     this.#waiters = new Set();
-    for (const waiter of waiters) waiter();
+    wakeAll(waiters);
+  }
+}
+
+export function wakeAll(waiters: ReadonlySet<Wake>): void {
+  let isFirst = true;
+  for (const wake of waiters) {
+    wake(isFirst);
+    isFirst = false;
   }
 }
 
