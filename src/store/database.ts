@@ -44,6 +44,19 @@ const DATABASE_AWAY: Refusal = unavailable(
   2_000,
 );
 
+/**
+ * What a crash of the server loses, it forgets: the numbers of leases too, which their holders still know. So each
+ * connection that claims begins far beyond all that can be lost, which is less than a second of claims.
+ */
+const LEAP_LEASES = `
+BEGIN; SET LOCAL synchronous_commit = on;
+SELECT setval(seq, nextval(seq) + 4096) FROM to_regclass('leases_id_seq') seq WHERE seq IS NOT NULL;
+COMMIT`;
+
+async function leapLeases(client: pg.ClientBase): Promise<void> {
+  await client.query(LEAP_LEASES);
+}
+
 function deadline(ms: number) {
   return { statement_timeout: ms, query_timeout: ms + SILENCE_MS };
 }
@@ -80,6 +93,7 @@ export class Database implements AsyncDisposable {
       ...deadline(STATEMENT_TIMEOUT_MS),
       options: RELAXED_OPTIONS,
       application_name: 'llama-orch streams',
+      onConnect: leapLeases,
     });
     this.#lease = new pg.Pool({
       ...shared,
