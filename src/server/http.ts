@@ -15,6 +15,7 @@ import {
 } from '../rest/router.js';
 import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { answerUnread } from './answerUnread.js';
 import { answerCors } from './cors.js';
 import {
   bearerOf,
@@ -69,6 +70,8 @@ export class HttpServer {
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#server = createServer({
+      // Whatever flags Node was started with.
+      insecureHTTPParser: false,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: 10_000,
       requestTimeout: 30_000,
@@ -117,7 +120,7 @@ export class HttpServer {
     try {
       await this.#route(req, res, correlationId);
     } catch (error) {
-      this.#answerError(res, error, correlationId);
+      this.#answerError(req, res, error, correlationId);
     }
   }
 
@@ -189,7 +192,7 @@ export class HttpServer {
     return token === null ? null : checkToken(token, caller, rules);
   }
 
-  #answerError(res: ServerResponse, error: unknown, correlationId: string): void {
+  #answerError(req: IncomingMessage, res: ServerResponse, error: unknown, correlationId: string): void {
     if (!(error instanceof RefusalError)) {
       this.#options.telemetry.log.error({ correlation_id: correlationId, err: error }, 'request failed');
     }
@@ -198,10 +201,10 @@ export class HttpServer {
       const message = `internal error; quote correlation id ${correlationId}`;
       return sendJson(res, 500, { code: 'INTERNAL', message, retriable: true });
     }
-    const status =
-      error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
-    const headers = { ...retryHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
-    sendJson(res, status, envelopeOf(error.refusal), headers);
+    const envelope = envelopeOf(error.refusal);
+    if (error instanceof BodyTooLargeError) return answerUnread(req, res, 413, envelope);
+    const status = error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
+    sendJson(res, status, envelope, retryHeaders(error.refusal));
   }
 }
 
