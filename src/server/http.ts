@@ -34,6 +34,8 @@ const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 10_000;
 /** Connections the kernel may hold before we accept them: a whole herd of readers may come back at once. Its own limit is lower or equal (net.core.somaxconn). */
 const BACKLOG = 4096;
+/** Requests that wait on one connection; a client that sends more ahead does not want answers. */
+const MAX_SENT_AHEAD = 100;
 const CORRELATION_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** What the server hands requests to, once everything behind it is up. */
@@ -66,6 +68,8 @@ export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #server: Server;
   #doors: Doors | null = null;
+  /** Of each connection: its newest answer, and how many requests wait for the one before them. */
+  readonly #lines = new WeakMap<Socket, { last: ServerResponse | null; waiting: number }>();
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
@@ -79,7 +83,7 @@ export class HttpServer {
       keepAliveTimeout: 65_000,
     });
     this.#server.maxConnections = MAX_CONNECTIONS;
-    this.#server.on('request', (req, res) => void this.#onRequest(req, res));
+    this.#server.on('request', (req, res) => this.#inOrder(req, res));
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('connection', (socket: Socket) => socket.setNoDelay(true));
   }
@@ -111,6 +115,26 @@ export class HttpServer {
     const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
     await closed;
     clearTimeout(timer);
+  }
+
+  /**
+   * One request of a connection after the other, each in a turn of the event loop of its own: a thousand that were sent ahead
+   * come in a single read, and everybody else would wait for all of them.
+   */
+  #inOrder(req: IncomingMessage, res: ServerResponse): void {
+    const { socket } = req;
+    const line = this.#lines.get(socket) ?? { last: null, waiting: 0 };
+    this.#lines.set(socket, line);
+    const before = line.last;
+    line.last = res;
+    if (before === null || before.writableFinished) return void this.#onRequest(req, res);
+    line.waiting += 1;
+    if (line.waiting > MAX_SENT_AHEAD) return void socket.destroy();
+    const next = (): void => {
+      line.waiting -= 1;
+      if (!socket.destroyed) void this.#onRequest(req, res);
+    };
+    before.once('close', () => setImmediate(next));
   }
 
   async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
