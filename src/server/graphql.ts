@@ -12,6 +12,7 @@ import type { SubscribePayload } from 'graphql-ws';
 import { createYoga } from 'graphql-yoga';
 import type { GraphQLContext } from '../schema/context.js';
 import { answerUnread } from './answerUnread.js';
+import { answerBare } from './bareAnswer.js';
 import { DocumentCache, NO_CACHE } from './documentCache.js';
 import { ErrorShaper, type OnInternalError } from './graphqlErrors.js';
 import { DOCUMENT_LIMITS, type DocumentLimits } from './graphqlLimits.js';
@@ -23,7 +24,6 @@ import {
   type SocketLimits,
   type SocketPipeline,
 } from './graphqlSocket.js';
-import { refuseUpgrade } from './refuseUpgrade.js';
 
 export interface GraphQLLimits extends DocumentLimits, SocketLimits {
   readonly maxBodyBytes: number;
@@ -166,7 +166,12 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
       socket.on('error', () => {});
       if (!disposed && sockets.hasRoomFor(request)) return sockets.handleUpgrade(request, socket, head);
       const message = disposed ? 'the control plane is stopping' : 'there are too many sockets';
-      refuseUpgrade(socket, 503, { message }, options.correlationOf?.(request) ?? '');
+      answerBare(
+        socket,
+        503,
+        { code: 'POOL_UNAVAILABLE', message, retriable: true },
+        options.correlationOf?.(request) ?? '',
+      );
     },
     get connections() {
       return sockets.connections;
