@@ -15,6 +15,7 @@ import {
 } from '../rest/router.js';
 import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { answerUnread } from './answerUnread.js';
 import { answerBare } from './bareAnswer.js';
 import { answerCors } from './cors.js';
 import {
@@ -34,6 +35,8 @@ const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 10_000;
 /** Connections the kernel may hold before we accept them: a whole herd of readers may come back at once. Its own limit is lower or equal (net.core.somaxconn). */
 const BACKLOG = 4096;
+/** Requests that wait on one connection; a client that sends more ahead does not want answers. */
+const MAX_SENT_AHEAD = 100;
 const CORRELATION_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** What the server hands requests to, once everything behind it is up. */
@@ -77,10 +80,14 @@ export class HttpServer {
   /** The last answer on each. */
   readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #doors: Doors | null = null;
+  /** Of each connection: its newest answer, and how many requests wait for the one before them. */
+  readonly #lines = new WeakMap<Socket, { last: ServerResponse | null; waiting: number }>();
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#server = createServer({
+      // Whatever flags Node was started with.
+      insecureHTTPParser: false,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: 10_000,
       requestTimeout: 30_000,
@@ -88,7 +95,7 @@ export class HttpServer {
       keepAliveTimeout: 65_000,
     });
     this.#server.maxConnections = MAX_CONNECTIONS;
-    this.#server.on('request', (req, res) => void this.#onRequest(req, res));
+    this.#server.on('request', (req, res) => this.#inOrder(req, res));
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('checkExpectation', (req, res) => this.#onExpectation(req, res));
     this.#server.on('clientError', (error, socket) => this.#onUnreadable(error, socket));
@@ -131,12 +138,32 @@ export class HttpServer {
     clearTimeout(timer);
   }
 
+  /**
+   * One request of a connection after the other, each in a turn of the event loop of its own: a thousand that were sent ahead
+   * come in a single read, and everybody else would wait for all of them.
+   */
+  #inOrder(req: IncomingMessage, res: ServerResponse): void {
+    const { socket } = req;
+    const line = this.#lines.get(socket) ?? { last: null, waiting: 0 };
+    this.#lines.set(socket, line);
+    const before = line.last;
+    line.last = res;
+    if (before === null || before.writableFinished) return void this.#onRequest(req, res);
+    line.waiting += 1;
+    if (line.waiting > MAX_SENT_AHEAD) return void socket.destroy();
+    const next = (): void => {
+      line.waiting -= 1;
+      if (!socket.destroyed) void this.#onRequest(req, res);
+    };
+    before.once('close', () => setImmediate(next));
+  }
+
   async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const correlationId = this.#begin(req, res);
     try {
       await this.#route(req, res, correlationId);
     } catch (error) {
-      this.#answerError(res, error, correlationId);
+      this.#answerError(req, res, error, correlationId);
     }
   }
 
@@ -237,7 +264,7 @@ export class HttpServer {
     return token === null ? null : checkToken(token, caller, rules);
   }
 
-  #answerError(res: ServerResponse, error: unknown, correlationId: string): void {
+  #answerError(req: IncomingMessage, res: ServerResponse, error: unknown, correlationId: string): void {
     if (!(error instanceof RefusalError)) {
       this.#options.telemetry.log.error({ correlation_id: correlationId, err: error }, 'request failed');
     }
@@ -246,10 +273,10 @@ export class HttpServer {
       const message = `internal error; quote correlation id ${correlationId}`;
       return sendJson(res, 500, { code: 'INTERNAL', message, retriable: true });
     }
-    const status =
-      error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
-    const headers = { ...retryHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
-    sendJson(res, status, envelopeOf(error.refusal), headers);
+    const envelope = envelopeOf(error.refusal);
+    if (error instanceof BodyTooLargeError) return answerUnread(req, res, 413, envelope);
+    const status = error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
+    sendJson(res, status, envelope, retryHeaders(error.refusal));
   }
 }
 
