@@ -17,6 +17,7 @@ import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
 import { answerUnread } from './answerUnread.js';
 import { answerBare } from './bareAnswer.js';
+import { Connections } from './connections.js';
 import { answerCors } from './cors.js';
 import {
   bearerOf,
@@ -35,8 +36,6 @@ const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 10_000;
 /** Connections the kernel may hold before we accept them: a whole herd of readers may come back at once. Its own limit is lower or equal (net.core.somaxconn). */
 const BACKLOG = 4096;
-/** Requests that wait on one connection; a client that sends more ahead does not want answers. */
-const MAX_SENT_AHEAD = 100;
 const CORRELATION_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** What the server hands requests to, once everything behind it is up. */
@@ -75,13 +74,8 @@ const UNREADABLE: Readonly<Record<string, readonly [status: number, message: str
 export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #server: Server;
-  /** All that stand, those that were upgraded too, which Node's server lets go of. */
-  readonly #sockets = new Set<Socket>();
-  /** The last answer on each. */
-  readonly #answers = new WeakMap<Duplex, ServerResponse>();
+  readonly #connections = new Connections();
   #doors: Doors | null = null;
-  /** Of each connection: its newest answer, and how many requests wait for the one before them. */
-  readonly #lines = new WeakMap<Socket, { last: ServerResponse | null; waiting: number }>();
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
@@ -95,15 +89,15 @@ export class HttpServer {
       keepAliveTimeout: 65_000,
     });
     this.#server.maxConnections = MAX_CONNECTIONS;
-    this.#server.on('request', (req, res) => this.#inOrder(req, res));
+    this.#server.on('request', (req, res) => {
+      this.#connections.inOrder(req, res, () => void this.#onRequest(req, res));
+    });
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('checkExpectation', (req, res) => this.#onExpectation(req, res));
     this.#server.on('clientError', (error, socket) => this.#onUnreadable(error, socket));
     this.#server.on('connection', (socket: Socket) => {
       socket.setNoDelay(true);
-      if (this.#sockets.has(socket)) return;
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      this.#connections.add(socket);
     });
   }
 
@@ -131,35 +125,13 @@ export class HttpServer {
   async close(graceMs: number): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    const timer = setTimeout(() => {
-      for (const socket of this.#sockets) socket.destroy();
-    }, graceMs);
+    const timer = setTimeout(() => this.#connections.destroy(), graceMs);
     await closed;
     clearTimeout(timer);
   }
 
-  /**
-   * One request of a connection after the other, each in a turn of the event loop of its own: a thousand that were sent ahead
-   * come in a single read, and everybody else would wait for all of them.
-   */
-  #inOrder(req: IncomingMessage, res: ServerResponse): void {
-    const { socket } = req;
-    const line = this.#lines.get(socket) ?? { last: null, waiting: 0 };
-    this.#lines.set(socket, line);
-    const before = line.last;
-    line.last = res;
-    if (before === null || before.writableFinished) return void this.#onRequest(req, res);
-    line.waiting += 1;
-    if (line.waiting > MAX_SENT_AHEAD) return void socket.destroy();
-    const next = (): void => {
-      line.waiting -= 1;
-      if (!socket.destroyed) void this.#onRequest(req, res);
-    };
-    before.once('close', () => setImmediate(next));
-  }
-
   async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const correlationId = this.#begin(req, res);
+    const correlationId = begin(req, res);
     try {
       await this.#route(req, res, correlationId);
     } catch (error) {
@@ -167,24 +139,15 @@ export class HttpServer {
     }
   }
 
-  #begin(req: IncomingMessage, res: ServerResponse): string {
-    this.#answers.set(req.socket, res);
-    const correlationId = correlationOf(req);
-    res.setHeader('x-correlation-id', correlationId);
-    res.setHeader('x-content-type-options', 'nosniff');
-    return correlationId;
-  }
-
   /** Of `Expect` we know "100-continue", which does not come here. */
   #onExpectation(req: IncomingMessage, res: ServerResponse): void {
-    this.#begin(req, res);
+    begin(req, res);
     sendJson(res, 417, envelopeOf(invalid('expect', 'must be 100-continue')), { connection: 'close' });
   }
 
   #onUnreadable(error: NodeJS.ErrnoException, socket: Duplex): void {
-    const answer = this.#answers.get(socket);
-    const isAnswering = answer?.headersSent === true && !answer.writableFinished;
-    if (isAnswering || !socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const isLost = error.code === 'ECONNRESET' || !socket.writable;
+    if (isLost || this.#connections.isAnswering(socket)) return void socket.destroy();
     const [status, message] = UNREADABLE[error.code ?? ''] ?? [400, 'it is not valid HTTP/1.1'];
     const correlationId = randomUUID();
     this.#options.telemetry.denied('BAD_REQUEST', 40000, correlationId);
@@ -288,6 +251,14 @@ function sendHealth(res: ServerResponse): void {
 function answerMethod(res: ServerResponse, method: string, allow: string): void {
   if (method === 'OPTIONS') return void res.writeHead(204, { allow }).end();
   sendJson(res, 405, envelopeOf(invalid('method', `${method} is not served here; use ${allow}`)), { allow });
+}
+
+/** What every answer carries. @returns the correlation id. */
+function begin(req: IncomingMessage, res: ServerResponse): string {
+  const correlationId = correlationOf(req);
+  res.setHeader('x-correlation-id', correlationId);
+  res.setHeader('x-content-type-options', 'nosniff');
+  return correlationId;
 }
 
 function correlationOf(req: IncomingMessage): string {
