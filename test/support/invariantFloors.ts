@@ -7,8 +7,11 @@ import { type Sample, scrape } from './metrics.js';
 const MIB_KIB = 1024;
 const LISTENS = '0A';
 
+/** The most connections that the pools of a control plane open, of which a floor has some. */
+const POOLED = 16;
+
 /** A control plane of a test; its process and its address change with each start. */
-export interface Plane {
+export interface WatchedPlane {
   readonly what: string;
   readonly pid: () => number;
   readonly url: () => string;
@@ -20,8 +23,8 @@ export interface Plane {
 
 /** What a control plane may take beyond its floor, each for a reason. */
 export const PLANE_SLACK: Floor = {
-  // A pool of connections keeps what a load has opened for 10 s: up to 16 of them, and one to listen.
-  'database sockets': 17,
+  // A pool of connections keeps what a load has opened for 10 s.
+  'database sockets': POOLED,
   // Idle ones to engines stay for some seconds, one for each stream that a slot had.
   'engine sockets': 8,
   // One poll of each loop may be under way.
@@ -31,16 +34,17 @@ export const PLANE_SLACK: Floor = {
   threads: 4,
   'other files': 2,
   // V8 gives memory back late; a load of thousands of frames is in it until then.
-  'MiB resident': 96,
+  'MiB resident': 64,
 };
 
 export const ENGINE_SLACK: Floor = { sockets: 8, 'other files': 2 };
+export const DATABASE_SLACK: Floor = { connections: POOLED };
 
 /**
  * Of a process: files by kind, threads, memory, what its own page says; sockets that this process holds the other end of
  * are ours to close, and not counted.
  */
-export async function planeFloor(plane: Plane, enginePids: readonly number[]): Promise<Floor> {
+export async function planeFloor(plane: WatchedPlane, enginePids: readonly number[]): Promise<Floor> {
   const pid = plane.pid();
   const { pipes, sockets, others } = openFiles(pid);
   const connections = connectionsOf(pid, sockets);
@@ -55,15 +59,18 @@ export async function planeFloor(plane: Plane, enginePids: readonly number[]): P
     'other files': others,
     'listening sockets': connections.filter(({ listens }) => listens).length,
     'engine sockets': theirs.filter(({ peer }) => peer !== null && owners.has(peer)).length,
-    'database sockets': theirs.filter(({ peer }) => peer !== null && !owners.has(peer)).length,
     'half-closed sockets': theirs.filter(({ peer }) => peer === null).length,
     'taken connections': one('database_connections', ({ labels }) => labels.state === 'taken'),
     timers: one('nodejs_active_resources', ({ labels }) => labels.type === 'Timeout'),
     'stream readers': one('stream_readers'),
     leases: one('active_leases'),
     'listener warnings': plane.output().split('MaxListenersExceededWarning').length - 1,
-    // The process of the tests keeps what they have seen.
-    ...(pid !== process.pid && { threads: status(pid, 'Threads'), 'MiB resident': residentMib(pid) }),
+    // The process of the tests asks the database too, and keeps what they have seen.
+    ...(pid !== process.pid && {
+      'database sockets': theirs.filter(({ peer }) => peer !== null && !owners.has(peer)).length,
+      threads: status(pid, 'Threads'),
+      'MiB resident': residentMib(pid),
+    }),
   };
 }
 
@@ -76,6 +83,16 @@ export async function engineFloor(database: Asked): Promise<Floor> {
   return Object.fromEntries(
     ENGINE_NAMES.map((name) => [name, Math.max(0, ...floors.map((floor) => floor?.[name] ?? 0))]),
   );
+}
+
+/** What all control planes on it have open, and have left open: a transaction that nobody ends. */
+export async function databaseFloor(database: Asked): Promise<Floor> {
+  const [row] = await database.query<{ connections: number; left: number }>(
+    `SELECT count(*)::int AS connections,
+       count(*) FILTER (WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '1 s')::int AS left
+     FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'llama-orch%'`,
+  );
+  return { connections: row?.connections ?? 0, 'open transactions': row?.left ?? 0 };
 }
 
 const ENGINE_NAMES = ['busy slots', 'waiting calls', 'open completions', 'sockets', 'pipes', 'other files'] as const;

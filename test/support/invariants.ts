@@ -144,7 +144,9 @@ export async function expectInvariants(
   options: { readonly settleMs?: number } = {},
 ): Promise<Verdict[]> {
   const deadlineMs = options.settleMs ?? 15_000;
+  const askedMs = performance.now();
   const floors = await settledFloors(evidence.floors, deadlineMs);
+  const settledMs = Math.round(performance.now() - askedMs);
   const settled = { ...evidence, ...(floors !== undefined && { floors }) };
   let verdicts: Verdict[] = [];
   const isSound = async () => {
@@ -155,7 +157,7 @@ export async function expectInvariants(
     await pollUntil(isSound, { everyMs: 50, deadlineMs });
     expect(breachesIn(verdicts)).toEqual([]);
   } finally {
-    console.log(tableOf(title, verdicts));
+    console.log(tableOf(`${title}; resources were looked at for ${settledMs} ms`, verdicts));
   }
   return verdicts;
 }
