@@ -164,29 +164,20 @@ export function processesOf(home: string): number[] {
     .map(Number);
 }
 
-/** The engines of a data directory that live, helpers left out. */
-export function enginesOf(home: string): Engine[] {
-  const nodeId = readOrEmpty(join(home, 'run', 'node-id')).trim();
-  return enginesMarked([`${nodeId}/`]);
-}
-
-/** The same, of all data directories that a database knows. */
+/** The engines that live of all data directories that a database knows, helpers left out. */
 export async function enginesOfNodes(database: Pick<TestDatabase, 'query'>): Promise<Engine[]> {
   const nodes = await database.query<{ id: string }>('SELECT id FROM nodes');
-  return enginesMarked(nodes.map(({ id }) => `${id}/`));
-}
-
-interface Engine {
-  readonly pid: number;
-  readonly mark: string;
-}
-
-function enginesMarked(prefixes: readonly string[]): Engine[] {
+  const prefixes = nodes.map(({ id }) => `${id}/`);
   return listPids().flatMap((pid) => {
     const mark = readEnvironment(pid, 'LLAMA_ORCH_MARK') ?? '';
     const isOne = prefixes.some((prefix) => mark.startsWith(prefix));
     return !isOne || readStat(pid)?.groupId !== pid ? [] : [{ pid, mark }];
   });
+}
+
+interface Engine {
+  readonly pid: number;
+  readonly mark: string;
 }
 
 export function killProcessesOf(home: string): void {
