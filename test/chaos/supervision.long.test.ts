@@ -181,6 +181,11 @@ async function checkInvariants(run: Run, struck: readonly Struck[], touches: Rea
   return expectInvariants(`fault 28, seed ${run.seed}`, evidence);
 }
 
+/** As signs of life. */
+function cancelledByUs({ invariants }: Run): ReadonlySet<string> {
+  return new Set(invariants.proofs.cancels.map(({ taskId }) => taskId));
+}
+
 function killsDatabase(act: Act): boolean {
   return act.on === 'database' || (act.on === 'control plane' && act.how === 'killed unaware');
 }
@@ -199,7 +204,7 @@ describe('200 blows', () => {
       const facts = await readFacts(run.database);
       const touches = touchesOf(facts, struck);
       const breaches = [
-        ...breachesOf(facts, run.flow, touches),
+        ...breachesOf(facts, run.flow, touches, cancelledByUs(run)),
         ...[...run.watch.doubleStarts.values()].map((pair) => `two engines at once: ${pair}`),
       ];
       const { rssBytes: restRssBytes } = run.watch;
