@@ -1,8 +1,8 @@
-/** Requests with nothing added or mended: hosts, origins and bytes as a test wants them. */
-import { once } from 'node:events';
+/** Requests with nothing added or mended: hosts, origins and bytes as a test wants them. What is asked is held against the contract. */
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { WebSocket } from 'ws';
+import { checkResponse } from './contract.js';
 
 export interface RawAnswer {
   readonly status: number;
@@ -19,7 +19,15 @@ export interface RawRequest {
 
 const DEADLINE_MS = 15_000;
 
-export function ask(url: string, { method = 'GET', path = '/', headers = {}, body }: RawRequest): Promise<RawAnswer> {
+export async function ask(url: string, asked: RawRequest): Promise<RawAnswer> {
+  const { status, headers, text } = await exchanged(url, asked);
+  const { method = 'GET', path = '/' } = asked;
+  const flat = Object.entries(headers).map(([name, value]): [string, string] => [name, String(value)]);
+  await checkResponse(method, path, new Response(text === '' ? null : text, { status, headers: flat }));
+  return { status, headers, text };
+}
+
+function exchanged(url: string, { method = 'GET', path = '/', headers = {}, body }: RawRequest): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url);
     const signal = AbortSignal.timeout(DEADLINE_MS);
@@ -44,11 +52,16 @@ export async function exchange(url: string, bytes: string | Buffer): Promise<str
   socket.setEncoding('latin1').on('data', (chunk: string) => {
     answer += chunk;
   });
-  // What is refused is often reset while we still write.
+  // What is refused is often reset while we still write; `once` of node:events would reject with it.
   socket.on('error', () => {});
-  socket.setTimeout(DEADLINE_MS, () => socket.destroy(new Error('the server did not close')));
+  let late = false;
+  socket.setTimeout(DEADLINE_MS, () => {
+    late = true;
+    socket.destroy();
+  });
   socket.write(bytes);
-  await once(socket, 'close');
+  await new Promise((resolve) => socket.once('close', resolve));
+  if (late) throw new Error(`the server did not close: ${answer}`);
   return answer;
 }
 
