@@ -280,6 +280,7 @@ export class Dispatcher {
       if (engine === undefined) continue;
       this.#deps.telemetry.laneRead({ engine, poolId, priority }, depth);
     }
-    this.#deps.telemetry.nodeRead({ leases: this.#deps.leases.count, streamReaders: this.#deps.hub.readerCount });
+    const { telemetry, leases, hub, db } = this.#deps;
+    telemetry.nodeRead({ leases: leases.count, streamReaders: hub.readerCount, connections: db.connections });
   }
 }

@@ -67,6 +67,14 @@ export interface Statement {
   readonly text: string;
 }
 
+/** What a pool has open at this moment. */
+export interface OpenConnections {
+  readonly kind: 'main' | 'relaxed' | 'lease';
+  /** By queries, or on their way to one. */
+  readonly taken: number;
+  readonly idle: number;
+}
+
 export class Database implements AsyncDisposable {
   readonly #main: pg.Pool;
   readonly #relaxed: pg.Pool;
@@ -121,6 +129,15 @@ export class Database implements AsyncDisposable {
   /** The same on the connections that only leases use. */
   leaseQuery<Row extends pg.QueryResultRow>(statement: Statement, values: readonly unknown[]): Promise<Row[]> {
     return run<Row>(this.#lease, statement, values);
+  }
+
+  get connections(): readonly OpenConnections[] {
+    const pools = { main: this.#main, relaxed: this.#relaxed, lease: this.#lease };
+    const kinds = ['main', 'relaxed', 'lease'] as const;
+    return kinds.map((kind) => {
+      const { totalCount, idleCount } = pools[kind];
+      return { kind, taken: totalCount - idleCount, idle: idleCount };
+    });
   }
 
   /** Where connections made from now on go. */

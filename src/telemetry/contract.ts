@@ -38,6 +38,7 @@ const MOVED_BY = {
   streamsDroppedByReload: ['ended', 'endedInQueue'],
   streamReaders: ['nodeRead'],
   activeLeases: ['nodeRead'],
+  databaseConnections: ['nodeRead'],
   startQuoteError: ['quoteGraded'],
   startQuotes: ['quoteGraded', 'quoteWithheld'],
   replicaRestarts: ['restarted'],

@@ -45,6 +45,13 @@ export interface PoolFacts {
   readonly poolId: string;
 }
 
+interface NodeFacts {
+  readonly leases: number;
+  readonly streamReaders: number;
+  /** Of each pool of them. */
+  readonly connections: readonly { readonly kind: string; readonly taken: number; readonly idle: number }[];
+}
+
 export interface LaneFacts extends PoolFacts {
   readonly priority: Priority;
 }
@@ -151,9 +158,13 @@ export class Telemetry extends CatalogTelemetry {
   }
 
   /** What this node holds now. */
-  nodeRead(node: { readonly leases: number; readonly streamReaders: number }): void {
-    this.metrics.activeLeases.set(node.leases);
-    this.metrics.streamReaders.set(node.streamReaders);
+  nodeRead({ leases, streamReaders, connections }: NodeFacts): void {
+    this.metrics.activeLeases.set(leases);
+    this.metrics.streamReaders.set(streamReaders);
+    for (const { kind, taken, idle } of connections) {
+      this.metrics.databaseConnections.set({ kind, state: 'taken' }, taken);
+      this.metrics.databaseConnections.set({ kind, state: 'idle' }, idle);
+    }
   }
 
   placed(task: SubmittedFacts, placement: PlacementOverrides, explanation: PlacementExplanation): void {

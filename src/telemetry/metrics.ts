@@ -135,6 +135,12 @@ export function createMetrics() {
     ),
     streamReaders: new Gauge({ name: 'stream_readers', help: 'Readers of task streams.', registers }),
     activeLeases: new Gauge({ name: 'active_leases', help: 'Leases held by this node.', registers }),
+    databaseConnections: new Gauge({
+      name: 'database_connections',
+      help: 'Connections to the database, by pool (main, relaxed, lease) and state (taken, idle).',
+      labelNames: ['kind', 'state'] as const,
+      registers,
+    }),
   };
 }
 

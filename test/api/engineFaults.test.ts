@@ -1,9 +1,11 @@
 /** What an engine's misbehaviour becomes for the people in front of the doors, with the whole control plane between. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { gql } from '../support/graphql.js';
+import { type CallLog, logCalls } from '../support/invariantCalls.js';
+import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { LONG } from '../support/long.js';
-import { scrape } from '../support/metrics.js';
 import { indicesOf, post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -14,9 +16,14 @@ const FIRST_TOKEN_MS = 200;
 
 /** Of the group of tests that runs now. */
 let running: World | null = null;
+let calls: CallLog;
+
+beforeAll(async () => {
+  calls = await logCalls();
+});
 
 async function startWith(engine: string, flags: string[], expectNotReady: boolean): Promise<World> {
-  const config = simConfig({ engine, replicas: 1, slots: 1, flags, idleMs: IDLE_MS });
+  const config = simConfig({ engine, replicas: 1, slots: 1, flags, idleMs: IDLE_MS, env: calls.env });
   running = await startWorld({ config, expectNotReady });
   return running;
 }
@@ -97,20 +104,18 @@ describe.each(SOME)('%s, ill from its start', (engine) => {
 });
 
 describe.each(SOME)('%s', (engine) => {
+  let watch: SystemWatch;
   beforeAll(async () => {
-    await startWith(engine, ['--first-token-ms', String(FIRST_TOKEN_MS)], false);
+    // Each engine's world has tasks of its own, and a log of their calls.
+    calls = await logCalls();
+    const world = await startWith(engine, ['--first-token-ms', String(FIRST_TOKEN_MS)], false);
+    const { database } = world;
+    await callWitness(database);
+    watch = await SystemWatch.begin({ database, planes: [planeOfWorld(world)], calls, request: { engine } });
   });
   afterEach(() => setFault('none'));
   afterAll(async () => {
-    const { database, url } = theWorld();
-    const processes = await database.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
-    const doors = [url];
-    await expectInvariants(`faults of ${engine}`, {
-      database,
-      processes,
-      doors,
-      metrics: async () => [await scrape(url)],
-    });
+    await expectInvariants(`faults of ${engine}`, await watch.evidence({ patienceMs: 30_000 }));
     await endWorld();
   });
 

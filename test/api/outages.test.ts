@@ -2,7 +2,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type CutProxy, through } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
+import { logCalls } from '../support/invariantCalls.js';
+import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { LONG } from '../support/long.js';
 import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -18,6 +21,16 @@ afterEach(async () => {
   proxy = null;
 });
 
+/** One replica, and what the invariants need. */
+async function startWatched(databaseUrl?: (url: string) => Promise<string>): Promise<[World, SystemWatch]> {
+  const calls = await logCalls();
+  const config = simConfig({ replicas: 1, env: calls.env });
+  world = await startWorld({ config, ...(databaseUrl !== undefined && { databaseUrl }) });
+  const { database } = world;
+  await callWitness(database);
+  return [world, await SystemWatch.begin({ database, planes: [planeOfWorld(world)], calls })];
+}
+
 async function row(sql: string, ...values: unknown[]) {
   const [found] = (await world?.database.query(sql, values)) ?? [];
   if (found === undefined) throw new Error(`nothing found: ${sql}`);
@@ -29,7 +42,7 @@ describe('a database that was away', () => {
     const databaseUrl = through((made) => {
       proxy = made;
     });
-    world = await startWorld({ config: simConfig({ replicas: 1 }), databaseUrl });
+    const [, watch] = await startWatched(databaseUrl);
     const { pid } = await row("SELECT pid FROM replicas WHERE id = 'sim-0'");
     await proxy?.cut();
     process.kill(pid, 'SIGKILL');
@@ -53,12 +66,12 @@ describe('a database that was away', () => {
       if (at > 0) expect(detail.from).toBe(moves[at - 1]?.detail.to);
     }
     expect(moves.at(-1)?.detail.to).toBe('READY');
-    const processes = await world.database.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
-    await expectInvariants('a database that was away', { database: world.database, processes });
+    const evidence = await watch.evidence({ patienceMs: 30_000 });
+    await expectInvariants('a database that was away', evidence);
   });
 
   it.runIf(LONG)('leaves no reader waiting when it refuses the ending of a task', { timeout: 90_000 }, async () => {
-    world = await startWorld({ config: simConfig({ replicas: 1 }) });
+    const [world, watch] = await startWatched();
     await world.database.query(`CREATE SEQUENCE endings;
       CREATE FUNCTION refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN IF nextval('endings') = 1 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '22000'; END IF; RETURN NEW; END $$;
@@ -70,10 +83,11 @@ describe('a database that was away', () => {
     expect(frames.at(-1)?.event).toBe('end');
     expect(tokensOf(frames)).toHaveLength(5);
     expect(world.logLines().join('')).toContain('attempt ending');
-    await expectInvariants('an ending that was refused', {
-      ...{ database: world.database, doors: [world.url], readers: [{ taskId: request.task_id, frames }] },
-      acknowledged: new Map([[request.task_id, null]]),
+    const evidence = await watch.evidence({
+      ...{ acknowledged: new Map([[request.task_id, null]]), readers: [{ taskId: request.task_id, frames }] },
+      patienceMs: 30_000,
     });
+    await expectInvariants('an ending that was refused', evidence);
   });
 });
 

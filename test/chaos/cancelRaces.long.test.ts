@@ -4,9 +4,10 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { delay } from '../../src/runtime/wait.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { type Confirmed, expectInvariants } from '../support/invariants.js';
-import { scrape } from '../support/metrics.js';
+import { planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { between, random } from '../support/random.js';
 import { post, readStream, type SseFrame, taskRequest } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -16,6 +17,7 @@ const TOKENS = 12;
 const CAPACITY = 3;
 
 let world: World;
+let watch: SystemWatch;
 const cancels: Confirmed[] = [];
 const readers: { taskId: string; frames: SseFrame[] }[] = [];
 const acknowledged = new Map<string, null>();
@@ -23,9 +25,12 @@ const acknowledged = new Map<string, null>();
 const outcomes = new Map<string, Map<string, number>>();
 
 beforeAll(async () => {
-  const config = simConfig({ replicas: 1, slots: 2, tokensPerSecond: 300, capacity: CAPACITY, fullPolicy: 'drop-lru' });
-  world = await startWorld({ config });
-  await callWitness(world.database);
+  const calls = await logCalls();
+  const slots = { replicas: 1, slots: 2, tokensPerSecond: 300, env: calls.env };
+  world = await startWorld({ config: simConfig({ ...slots, capacity: CAPACITY, fullPolicy: 'drop-lru' }) });
+  const { database } = world;
+  await callWitness(database);
+  watch = await SystemWatch.begin({ database, planes: [planeOfWorld(world)], calls });
 });
 afterAll(async () => {
   const rows = [...outcomes].map(
@@ -172,9 +177,7 @@ describe('a cancel', () => {
   });
 
   it('has left nothing that is wrong', async () => {
-    await expectInvariants('fault 16, cancels', {
-      ...{ database: world.database, acknowledged, readers, cancels, doors: [world.url], patienceMs: 30_000 },
-      metrics: async () => [await scrape(world.url)],
-    });
+    const evidence = await watch.evidence({ acknowledged, readers, cancels, patienceMs: 30_000 });
+    await expectInvariants('fault 16, cancels', evidence);
   });
 });

@@ -4,8 +4,10 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { delay } from '../../src/runtime/wait.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { type OwnPostgres, startOwnPostgres } from '../support/ownPostgres.js';
 import { post, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader, submitUntilAcknowledged } from '../support/returningReader.js';
@@ -20,14 +22,17 @@ const ANSWERED_MS = 12_000;
 
 let postgres: OwnPostgres;
 let world: World;
+let watch: SystemWatch;
 let undisturbed = '';
 const acknowledged = new Map<string, string | null>();
 const readers: (ReturningReader & { mayBeAhead?: boolean })[] = [];
 
 beforeAll(async () => {
   postgres = await startOwnPostgres();
-  world = await startWorld({ config: simConfig({ tokensPerSecond: 50 }), database: postgres });
+  const calls = await logCalls();
+  world = await startWorld({ config: simConfig({ tokensPerSecond: 50, env: calls.env }), database: postgres });
   await callWitness(postgres);
+  watch = await SystemWatch.begin({ database: postgres, planes: [planeOfWorld(world)], calls });
   const first = ask();
   await first.reading;
   undisturbed = tokensOf(first.reader.frames).join('');
@@ -146,11 +151,9 @@ describe('PostgreSQL', () => {
       (await postgres.query("SELECT id FROM tasks WHERE status IN ('QUEUED', 'LEASED', 'STREAMING')")).length;
     await expect.poll(left, { timeout: PATIENCE_MS }).toBe(0);
     const texts = new Map([...acknowledged.keys()].map((id) => [id, undisturbed]));
-    const doors = [world.url];
-    const processes = await postgres.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
-    await expectInvariants(`fault 7, ${fault.name}`, {
-      ...{ database: postgres, acknowledged: texts, readers, doors, processes, patienceMs: 120_000 },
-    });
+    if (fault.mode === 'immediate') watch.databaseCrashes += 1;
+    const evidence = await watch.evidence({ acknowledged: texts, readers, patienceMs: 120_000 });
+    await expectInvariants(`fault 7, ${fault.name}`, evidence);
     expect(world.logLines().join('')).not.toContain('unhandled');
   });
 });

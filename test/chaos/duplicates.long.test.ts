@@ -1,8 +1,11 @@
 /** Fault 15: a hundred equal submissions at once, over two nodes, and others under the same id: one task, one run. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { pollUntil } from '../../src/runtime/wait.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfServer, SystemWatch } from '../support/invariantWatch.js';
 import { poolsAt, TestNode } from '../support/nodes.js';
 import { random, shuffled } from '../support/random.js';
 import { post, readStream, taskRequest } from '../support/rest.js';
@@ -14,16 +17,21 @@ const OTHERS = 20;
 let database: TestDatabase;
 let a: TestNode;
 let b: TestNode;
+let watch: SystemWatch;
 const repeated = new Map<string, unknown[]>();
 const acknowledged = new Map<string, null>();
 
 beforeAll(async () => {
   database = await createDatabase();
   await callWitness(database);
-  const pools = [{ id: 'shared', slots: 4, tokensPerSecond: 200 }];
+  const calls = await logCalls();
+  const pools = [{ id: 'shared', slots: 4, tokensPerSecond: 200, env: calls.env }];
   a = await TestNode.make(database, pools);
   b = await TestNode.make(database, pools);
   await Promise.all([a.start(), b.start()]);
+  await bothReady();
+  const planes = [planeOfServer('node a', () => a.server), planeOfServer('node b', () => b.server)];
+  watch = await SystemWatch.begin({ database, planes, calls, request: { model_ref: 'shared-7b' } });
 });
 afterAll(async () => {
   await Promise.all([a?.remove(), b?.remove()]);
@@ -37,11 +45,11 @@ async function send(url: string, body: Record<string, unknown>): Promise<{ statu
 
 async function bothReady(): Promise<void> {
   const states = async () => (await poolsAt(a.url)).get('shared')?.replicas.map(({ state }) => state);
-  await expect.poll(states, { timeout: 25_000 }).toEqual(['READY', 'READY']);
+  const areReady = async () => (await states())?.join() === 'READY,READY';
+  expect(await pollUntil(areReady, { everyMs: 50, deadlineMs: 25_000 })).toBe(true);
 }
 
 it('are one task, whoever is first', async () => {
-  await bothReady();
   for (const seed of SEEDS) {
     const body = taskRequest({ model_ref: 'shared-7b', max_tokens: 40 });
     const other = { ...body, prompt: 'Something else.' };
@@ -69,8 +77,7 @@ it('are one task, whoever is first', async () => {
       expect((await send(url, loser)).status).toBe(409);
     }
   }
-  await expectInvariants('fault 15, equal submissions', {
-    ...{ database, acknowledged, repeated, doors: [a.url, b.url], patienceMs: 30_000 },
-  });
+  const evidence = await watch.evidence({ acknowledged, repeated, patienceMs: 30_000 });
+  await expectInvariants('fault 15, equal submissions', evidence);
   console.log(`fault 15: ${SEEDS.length} x ${EQUAL} equal submissions and ${OTHERS} others, over two nodes`);
 }, 120_000);

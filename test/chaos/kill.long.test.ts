@@ -5,13 +5,20 @@
  */
 import { randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { delay } from '../../src/runtime/wait.js';
+import { HomeDatabase } from '../support/chaosDatabase.js';
+import { logCalls } from '../support/invariantCalls.js';
+import { callWitness } from '../support/invariantFacts.js';
+import { expectInvariants } from '../support/invariants.js';
+import { planeOfServer, SystemWatch } from '../support/invariantWatch.js';
 import { random } from '../support/random.js';
 import { indicesOf, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader, submitUntilAcknowledged } from '../support/returningReader.js';
 import { makeHome, processesOf, type ServerProcess, startServer } from '../support/server.js';
+import { simConfig } from '../support/world.js';
 
 const SEEDS = [1, 2, 3, 4, 5, 6, 7, 8];
 const TASKS = 12;
@@ -49,10 +56,17 @@ describe('kill -9 at random', () => {
     const chance = random(seed);
     home = await makeHome();
     const dir = home.path;
-    let server: ServerProcess = await startServer(dir);
+    const calls = await logCalls();
+    const args = ['--config', join(dir, 'config.yaml')];
+    await writeFile(join(dir, 'config.yaml'), simConfig({ tokensPerSecond: 50, env: calls.env }));
+    let server: ServerProcess = await startServer(dir, { args });
     const url = () => server.url;
+    const database = await HomeDatabase.of(dir);
+    await callWitness(database);
+    const planes = [planeOfServer('the control plane', () => server)];
+    const watch = await SystemWatch.begin({ database, planes, calls });
     const bodies = Array.from({ length: TASKS }, (_, index) =>
-      taskRequest({ task_id: randomUUID(), model_ref: 'demo-7b', seed: index % PROMPT_SEEDS, max_tokens: MAX_TOKENS }),
+      taskRequest({ task_id: randomUUID(), seed: index % PROMPT_SEEDS, max_tokens: MAX_TOKENS }),
     );
     const readers = bodies.map((body) => new ReturningReader(body.task_id));
     const work = bodies.map(async (body, index) => {
@@ -67,10 +81,11 @@ describe('kill -9 at random', () => {
       if (choice < 0.5) {
         server.signal('SIGKILL');
         await server.exited;
-        server = await startServer(dir);
+        server = await startServer(dir, { args });
       } else {
         const [pid] = choice < 0.8 ? engines : postmaster;
         if (pid !== undefined) process.kill(pid, 'SIGKILL');
+        if (choice >= 0.8) watch.databaseCrashes += 1;
       }
     }
     await Promise.all(work);
@@ -85,6 +100,9 @@ describe('kill -9 at random', () => {
         .map((reader) => tokensOf(reader.frames).join(''));
       expect(new Set(texts).size).toBe(1);
     }
+    const acknowledged = new Map(readers.map(({ taskId }) => [taskId, null]));
+    const evidence = await watch.evidence({ acknowledged, readers, patienceMs: PATIENCE_MS });
+    await expectInvariants(`kill -9 at random, seed ${seed}`, evidence);
     server.signal('SIGTERM');
     expect((await server.exited).code).toBe(0);
     expect(processesOf(dir)).toEqual([]);

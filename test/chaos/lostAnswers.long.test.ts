@@ -5,9 +5,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type CutProxy, type Fate, through } from '../support/cutProxy.js';
 import { gql } from '../support/graphql.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { type Confirmed, expectInvariants } from '../support/invariants.js';
-import { scrape } from '../support/metrics.js';
+import { planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { endOf } from '../support/operations.js';
 import { post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
 import { submitUntilAcknowledged } from '../support/returningReader.js';
@@ -20,6 +21,7 @@ const SOON_MS = 8_000;
 const PATIENCE_MS = 25_000;
 
 let world: World;
+let watch: SystemWatch;
 let proxy: CutProxy | null = null;
 let undisturbed = '';
 let cuts = 0;
@@ -28,14 +30,17 @@ const readers: { taskId: string; frames: SseFrame[] }[] = [];
 const cancels: Confirmed[] = [];
 
 beforeAll(async () => {
-  const config = simConfig({ replicas: 1, slots: 2, tokensPerSecond: 150 });
+  const calls = await logCalls();
+  const config = simConfig({ replicas: 1, slots: 2, tokensPerSecond: 150, env: calls.env });
   world = await startWorld({
     config,
     databaseUrl: through((made) => {
       proxy = made;
     }),
   });
-  await callWitness(world.database);
+  const { database } = world;
+  await callWitness(database);
+  watch = await SystemWatch.begin({ database, planes: [planeOfWorld(world)], calls });
   const first = await submit();
   undisturbed = tokensOf(await read(first)).join('');
   acknowledged.set(first, undisturbed);
@@ -200,10 +205,6 @@ describe.each(FATES)('a connection cut, the statement %s', (fate) => {
 });
 
 it('all of it: I1 to I14', async () => {
-  const [engine] = await world.database.query<{ pid: number; mark: string }>('SELECT pid, mark FROM replicas');
-  await expectInvariants('answers lost', {
-    ...{ database: world.database, acknowledged, readers, cancels, doors: [world.url], patienceMs: PATIENCE_MS },
-    processes: engine === undefined ? [] : [engine],
-    metrics: async () => [await scrape(world.url)],
-  });
+  const evidence = await watch.evidence({ acknowledged, readers, cancels, patienceMs: PATIENCE_MS });
+  await expectInvariants('answers lost', evidence);
 });

@@ -14,14 +14,16 @@ import { delay, pollUntil } from '../../src/runtime/wait.js';
 import { Blows, type BlowsDeps, type Struck } from '../support/chaosBlows.js';
 import { HomeDatabase } from '../support/chaosDatabase.js';
 import { type ReplicaFacts, readFacts, replicasOf, touchesOf } from '../support/chaosFacts.js';
-import { Flow, modelOf } from '../support/chaosFlow.js';
-import { BLOWS, planBlows, REPLICAS } from '../support/chaosPlan.js';
+import { DEADLINE_MS, Flow, modelOf } from '../support/chaosFlow.js';
+import { type Act, BLOWS, planBlows, REPLICAS } from '../support/chaosPlan.js';
 import { Plane } from '../support/chaosPlane.js';
 import { scheduleOf, tally } from '../support/chaosTally.js';
 import { breachesOf, mayBeAhead } from '../support/chaosVerdict.js';
 import { ProcessWatch } from '../support/chaosWatch.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { SystemWatch } from '../support/invariantWatch.js';
 import { random } from '../support/random.js';
 import { makeHome, processesOf } from '../support/server.js';
 
@@ -39,7 +41,7 @@ function poolsOf(seed: number): Engine[] {
   return ENGINES.filter((_, index) => index !== (seed + 1) % ENGINES.length);
 }
 
-function configOf(pools: readonly Engine[], startFaults: string): string {
+function configOf(pools: readonly Engine[], env: Readonly<Record<string, string>>): string {
   const one = (engine: Engine) => `
   - id: ${engine}
     engine: ${engine}
@@ -52,7 +54,7 @@ function configOf(pools: readonly Engine[], startFaults: string): string {
     timeouts: { wall_ms: 120000, idle_ms: 2500 }
     provisioning:
       mode: simulated
-      env: { NODE_OPTIONS: '--import=${START_FAULTS}', CHAOS_START_FAULTS: '${startFaults}' }
+      env: ${JSON.stringify(env)}
       simulated: { tokens_per_second: 60, first_token_ms: 20, load_ms: 100, vram_bytes: 1073741824 }`;
   return `
 gpu:
@@ -85,6 +87,7 @@ interface Run extends BlowsDeps {
   readonly seed: number;
   readonly home: string;
   readonly flow: Flow;
+  readonly invariants: SystemWatch;
 }
 
 let home: { path: string; remove: () => Promise<void> } | null = null;
@@ -106,18 +109,24 @@ async function begin(seed: number): Promise<Run> {
   const startFaults = join(home.path, 'start-faults');
   const configFile = join(home.path, 'config.yaml');
   await mkdir(startFaults);
-  await writeFile(configFile, configOf(pools, startFaults));
+  const calls = await logCalls(START_FAULTS);
+  await writeFile(configFile, configOf(pools, { ...calls.env, CHAOS_START_FAULTS: startFaults }));
   const plane = await Plane.start(home.path, configFile);
   const database = await HomeDatabase.of(home.path);
   await callWitness(database);
   watch = new ProcessWatch(home.path, () => plane.pid);
   await becomeReady(database);
+  const [first = 'llamacpp'] = pools;
+  const invariants = await SystemWatch.begin({
+    ...{ database, calls, request: { engine: first, model_ref: modelOf(first) } },
+    planes: [plane.watched()],
+  });
   const tasks = new Flow(() => plane.url, pools, random(seed + 1_000));
   flow = tasks;
   await tasks.learn();
   tasks.start();
   return {
-    ...{ seed, home: home.path, plane, database, watch, pools, startFaults, flow: tasks },
+    ...{ seed, home: home.path, plane, database, watch, pools, startFaults, flow: tasks, invariants },
     someTask: () => tasks.someTask(),
   };
 }
@@ -161,15 +170,24 @@ async function comeToRest({ plane, database, ...run }: Run, blows: Blows): Promi
   return away;
 }
 
-/** Fault 28: I1 to I14, as far as they can be seen while the control plane runs. */
-function checkInvariants(run: Run, touches: ReadonlyMap<string, readonly Struck[]>): Promise<unknown> {
+/** Fault 28: I1 to I14. */
+async function checkInvariants(run: Run, struck: readonly Struck[], touches: ReadonlyMap<string, readonly Struck[]>) {
   const readers = run.flow.asked.map(({ reader: { taskId, frames } }) => {
     return { taskId, frames, mayBeAhead: mayBeAhead(touches.get(taskId) ?? []) };
   });
-  return expectInvariants(`fault 28, seed ${run.seed}`, {
-    ...{ database: run.database, readers, doors: [run.plane.url], processes: run.watch.engines() },
-    acknowledged: new Map(readers.map(({ taskId }) => [taskId, null])),
-  });
+  run.invariants.databaseCrashes = struck.filter(({ blow }) => killsDatabase(blow.kind.act)).length;
+  const acknowledged = new Map(readers.map(({ taskId }) => [taskId, null]));
+  const evidence = await run.invariants.evidence({ acknowledged, readers, patienceMs: DEADLINE_MS });
+  return expectInvariants(`fault 28, seed ${run.seed}`, evidence);
+}
+
+/** As signs of life. */
+function cancelledByUs({ invariants }: Run): ReadonlySet<string> {
+  return new Set(invariants.proofs.cancels.map(({ taskId }) => taskId));
+}
+
+function killsDatabase(act: Act): boolean {
+  return act.on === 'database' || (act.on === 'control plane' && act.how === 'killed unaware');
 }
 
 describe('200 blows', () => {
@@ -186,11 +204,11 @@ describe('200 blows', () => {
       const facts = await readFacts(run.database);
       const touches = touchesOf(facts, struck);
       const breaches = [
-        ...breachesOf(facts, run.flow, touches),
+        ...breachesOf(facts, run.flow, touches, cancelledByUs(run)),
         ...[...run.watch.doubleStarts.values()].map((pair) => `two engines at once: ${pair}`),
       ];
       const { rssBytes: restRssBytes } = run.watch;
-      const invariants = checkInvariants(run, touches);
+      const invariants = checkInvariants(run, struck, touches);
       await invariants.catch(() => {}); // told below, behind what it is about
       const exitCode = await run.plane.end();
       const warnings = warningsIn(run.home);

@@ -1,18 +1,18 @@
 /** A node that stands still for longer than its leases last: the other goes on, and the one that wakes writes nothing. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { logCalls } from '../support/invariantCalls.js';
 import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfServer, planeOfWorld, SystemWatch } from '../support/invariantWatch.js';
 import { nodeConfig, poolsAt, TestNode } from '../support/nodes.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader } from '../support/returningReader.js';
-import { enginesOf } from '../support/server.js';
 import { startWorld } from '../support/world.js';
 
 const LENGTH = 600;
 const STILL_MS = 20_000;
 const POOL = { id: 'shared', slots: 1, tokensPerSecond: 20 };
-const POOLS = [POOL];
 
 const nodes: TestNode[] = [];
 afterEach(async () => {
@@ -75,12 +75,15 @@ describe('a node that stood still', () => {
   it('SIGSTOP: the other runs its tasks to their ends, and nothing is written after it wakes', async () => {
     await using database = await createDatabase();
     await callWitness(database);
-    const pools = [{ ...POOL, slots: 2 }];
+    const calls = await logCalls();
+    const pools = [{ ...POOL, slots: 2, env: calls.env }];
     const a = await TestNode.make(database, pools);
     const b = await TestNode.make(database, pools);
     nodes.push(a, b);
     await Promise.all([a.start(), b.start()]);
     await bothReady(a.url);
+    const planes = [planeOfServer('node a', () => a.server), planeOfServer('node b', () => b.server)];
+    const watch = await SystemWatch.begin({ database, planes, calls, request: { model_ref: 'shared-7b' } });
     const strict = await taskOn(database, b, a, { determinism: 'strict', max_tokens: 200 });
     const loose = await taskOn(database, b, a, { determinism: 'best_effort', max_tokens: 200 });
     const readersOf = (id: string) => [a, b].map(({ url }) => ({ url, reader: new ReturningReader(id) }));
@@ -117,21 +120,25 @@ describe('a node that stood still', () => {
     const same = request({ max_tokens: 200 });
     expect((await post(a.url, '/v1/tasks', same)).status).toBe(202);
     expect(tokensOf(await readStream(a.url, same.task_id))).toEqual(tokensOf(strictHere ?? []));
-    await expectInvariants('faults 12 and 17, a node that was stopped', {
-      ...{ database, doors: [a.url, b.url], processes: [...enginesOf(a.home), ...enginesOf(b.home)] },
+    const evidence = await watch.evidence({
       ...{ acknowledged: new Map([strict, loose, after].map((id) => [id, null])), patienceMs: 60_000 },
       readers: readers.map(({ reader }) => reader),
     });
+    await expectInvariants('faults 12 and 17, a node that was stopped', evidence);
   }, 240_000);
 
   it('a stalled event loop: the same', async () => {
-    await using world = await startWorld({ config: nodeConfig(POOLS) });
+    const calls = await logCalls();
+    const pools = [{ ...POOL, env: calls.env }];
+    await using world = await startWorld({ config: nodeConfig(pools) });
     const { database } = world;
     await callWitness(database);
-    const b = await TestNode.make(database, POOLS);
+    const b = await TestNode.make(database, pools);
     nodes.push(b);
     await b.start();
     await bothReady(b.url);
+    const planes = [planeOfWorld(world), planeOfServer('the other node', () => b.server)];
+    const watch = await SystemWatch.begin({ database, planes, calls, request: { model_ref: 'shared-7b' } });
     const tasks = [request(), request()];
     for (const task of tasks) expect((await post(b.url, '/v1/tasks', task)).status).toBe(202);
     const ids = tasks.map(({ task_id }) => task_id);
@@ -148,10 +155,9 @@ describe('a node that stood still', () => {
     const kept = await keptOf(database, onWorld);
     expect(kept.leases.map(({ lease }) => lease.release_reason)).toEqual(['holder_lost', 'completed']);
     expect(world.logLines().join('')).not.toContain('unhandled');
-    await expectInvariants('fault 12, an event loop that stood still', {
-      ...{ database, doors: [world.url, b.url], readers, acknowledged: new Map(ids.map((id) => [id, null])) },
-      patienceMs: 60_000,
-    });
+    const acknowledged = new Map(ids.map((id) => [id, null]));
+    const evidence = await watch.evidence({ readers, acknowledged, patienceMs: 60_000 });
+    await expectInvariants('fault 12, an event loop that stood still', evidence);
     await b.end('SIGINT');
     await b.remove();
     nodes.pop();

@@ -1,14 +1,18 @@
 /** Two control planes on one database: any admits and serves any stream, and what one leaves behind the other takes up. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pollUntil } from '../../src/runtime/wait.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gql, wsClient } from '../support/graphql.js';
+import { logCalls } from '../support/invariantCalls.js';
+import { callWitness } from '../support/invariantFacts.js';
 import { expectInvariants } from '../support/invariants.js';
+import { planeOfServer, SystemWatch } from '../support/invariantWatch.js';
 import { type PoolView, poolsAt, TestNode } from '../support/nodes.js';
 import { askFor, beginOperation, endOf } from '../support/operations.js';
 import { RealEngine } from '../support/realEngine.js';
 import { indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { ReturningReader } from '../support/returningReader.js';
-import { enginesOf, makeHome, processesOf, runToEnd } from '../support/server.js';
+import { makeHome, processesOf, runToEnd } from '../support/server.js';
 
 /** The kinds of events that a subscription tells, to its end. */
 async function watch(url: string, taskId: string): Promise<string[]> {
@@ -31,15 +35,26 @@ const HEALED_MS = 17_000 + 5_000;
 let database: TestDatabase;
 let a: TestNode;
 let b: TestNode;
+let watched: SystemWatch;
 
 const shared = { id: 'shared' };
 
 beforeAll(async () => {
   database = await createDatabase({ empty: true });
-  a = await TestNode.make(database, [{ id: 'alpha' }, shared]);
-  b = await TestNode.make(database, [{ id: 'beta', slots: 1, flags: ['--slot-save-path', '/nonexistent'] }, shared]);
+  const calls = await logCalls();
+  const { env } = calls;
+  const beta = { id: 'beta', slots: 1, flags: ['--slot-save-path', '/nonexistent'], env };
+  a = await TestNode.make(database, [
+    { id: 'alpha', env },
+    { ...shared, env },
+  ]);
+  b = await TestNode.make(database, [beta, { ...shared, env }]);
   // At the same moment, on an empty database: one of them migrates it.
   await Promise.all([a.start(), b.start()]);
+  await callWitness(database);
+  await allReady();
+  const planes = [planeOfServer('node a', () => a.server), planeOfServer('node b', () => b.server)];
+  watched = await SystemWatch.begin({ database, planes, calls, request: { model_ref: 'shared-7b' } });
 });
 afterAll(async () => {
   await Promise.all([a.remove(), b.remove()]);
@@ -80,7 +95,8 @@ async function allReady(): Promise<void> {
     [...(await poolsAt(a.url)).values()].filter(
       ({ ready, replicas }) => !ready || replicas.some(({ state }) => state !== 'READY'),
     );
-  await expect.poll(notReady, { timeout: 25_000 }).toEqual([]);
+  const areReady = async () => (await notReady()).length === 0;
+  expect(await pollUntil(areReady, { everyMs: 50, deadlineMs: 25_000 })).toBe(true);
 }
 
 const numberOf = async (node: TestNode): Promise<number> => {
@@ -289,9 +305,8 @@ describe('two nodes', () => {
     expect(tokensOf(await readStream(b.url, first?.taskId ?? ''))).toEqual(tokensOf(first?.frames ?? []));
     await allReady();
     expect((await poolAt(a.url, 'beta')).replicas[0]).toMatchObject({ state: 'READY', restartCount: 0 });
-    await expectInvariants('two nodes, one of them killed', {
-      ...{ database, doors: [a.url, b.url], readers: all, processes: [...enginesOf(a.home), ...enginesOf(b.home)] },
-      acknowledged: new Map(all.map(({ taskId }) => [taskId, null])),
-    });
+    const acknowledged = new Map(all.map(({ taskId }) => [taskId, null]));
+    const evidence = await watched.evidence({ readers: all, acknowledged, patienceMs: 60_000 });
+    await expectInvariants('two nodes, one of them killed', evidence);
   }, 150_000);
 });

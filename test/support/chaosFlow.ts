@@ -8,7 +8,8 @@ import { ReturningReader, submitUntilAcknowledged } from './returningReader.js';
 
 const WORKERS = 12;
 const ACKNOWLEDGED_MS = 20_000;
-const DEADLINE_MS = 180_000;
+/** Of each task, ms. */
+export const DEADLINE_MS = 180_000;
 /** For a reader that is left when the blows are over. */
 const END_MS = 240_000;
 

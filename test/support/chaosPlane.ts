@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { delay } from '../../src/runtime/wait.js';
 import { gql } from './graphql.js';
+import type { WatchedPlane } from './invariantFloors.js';
 import { post } from './rest.js';
 import { type ServerProcess, startServer } from './server.js';
 
@@ -41,6 +42,16 @@ export class Plane {
 
   get output(): string {
     return this.#past + this.#server.output();
+  }
+
+  watched(): WatchedPlane {
+    return {
+      what: 'the control plane',
+      pid: () => this.pid,
+      url: () => this.url,
+      output: () => this.output,
+      sinceMs: () => this.#server.startedMs,
+    };
   }
 
   /** It was not us, and it does not run. */

@@ -11,7 +11,13 @@ import { tokensOf } from './rest.js';
 /** Its message when the control plane itself is to blame. */
 const OUR_FAULT = /inside the control plane/;
 
-export function breachesOf(facts: Facts, flow: Flow, touches: ReadonlyMap<string, readonly Struck[]>): string[] {
+/** @param ours tasks that were cancelled with no blow. */
+export function breachesOf(
+  facts: Facts,
+  flow: Flow,
+  touches: ReadonlyMap<string, readonly Struck[]>,
+  ours: ReadonlySet<string>,
+): string[] {
   const breaches: string[] = [];
   for (const asked of flow.asked) {
     const { taskId } = asked.reader;
@@ -20,8 +26,10 @@ export function breachesOf(facts: Facts, flow: Flow, touches: ReadonlyMap<string
     if (task === undefined) continue; // lost: I1
     for (const breach of ofText(asked, task, flow, met)) breaches.push(`${describe(task)}: ${breach}`);
   }
-  for (const task of facts.tasks.values())
+  for (const task of facts.tasks.values()) {
+    if (ours.has(task.id)) continue;
     for (const breach of ofTask(task, touches.get(task.id) ?? [])) breaches.push(`${describe(task)}: ${breach}`);
+  }
   return breaches;
 }
 

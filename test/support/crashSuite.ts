@@ -6,12 +6,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Scope } from '../../src/runtime/scope.js';
 import { CLAIM, type CrashPoint, CrashTrap, END, type Fate, FIRST_TOKEN, flushOf, INSERT } from './crashPoints.js';
 import { createDatabase, type TestDatabase } from './database.js';
+import { logCalls } from './invariantCalls.js';
 import { callWitness } from './invariantFacts.js';
 import { expectInvariants } from './invariants.js';
+import { planeOfServer, SystemWatch } from './invariantWatch.js';
 import { between, pick, random } from './random.js';
 import { indicesOf, taskRequest, tokensOf } from './rest.js';
 import { ReturningReader, submitUntilAcknowledged } from './returningReader.js';
-import { enginesOf, makeHome, processesOf, type ServerProcess, startServer } from './server.js';
+import { makeHome, processesOf, type ServerProcess, startServer } from './server.js';
 import { simConfig } from './world.js';
 
 const MAX_TOKENS = 40;
@@ -45,6 +47,7 @@ class Lives {
   readonly #home: string;
   readonly #texts = new Map<number, string>();
   #server: ServerProcess | null = null;
+  #watch: SystemWatch | null = null;
 
   constructor(home: string, database: TestDatabase, trap: CrashTrap) {
     this.#home = home;
@@ -55,8 +58,11 @@ class Lives {
   /** Starts the program, and asks each question once while nothing disturbs it. */
   async begin(): Promise<void> {
     await callWitness(this.database);
-    await writeFile(this.#configFile, simConfig({ replicas: 2, slots: 1, tokensPerSecond: 200 }));
+    const calls = await logCalls();
+    await writeFile(this.#configFile, simConfig({ replicas: 2, slots: 1, tokensPerSecond: 200, env: calls.env }));
     await this.resurrect();
+    const planes = [planeOfServer('the control plane', () => this.#running)];
+    this.#watch = await SystemWatch.begin({ database: this.database, planes, calls });
     for (const seed of SEEDS_ASKED) {
       const reader = await this.ask(seed, 'interactive');
       this.#texts.set(seed, tokensOf(reader.frames).join(''));
@@ -78,12 +84,11 @@ class Lives {
     return reader;
   }
 
-  /** That all of I1 to I14 that can be seen from here holds. */
-  check(title: string): Promise<unknown> {
-    const processes = enginesOf(this.#home);
-    const { database, acknowledged, readers } = this;
-    const doors = [this.#running.url];
-    return expectInvariants(title, { database, acknowledged, readers, doors, processes, patienceMs: PATIENCE_MS });
+  async check(title: string): Promise<void> {
+    if (this.#watch === null) throw new Error('nothing was begun');
+    const { acknowledged, readers } = this;
+    const evidence = await this.#watch.evidence({ acknowledged, readers, patienceMs: PATIENCE_MS });
+    await expectInvariants(title, evidence);
   }
 
   async kill(): Promise<void> {

@@ -18,6 +18,9 @@ export interface TaskFacts {
   readonly transcript: unknown;
   /** The transcript's id is the hash of its content. */
   readonly isGenuine: boolean | null;
+  readonly correlationId: string;
+  readonly createdMs: number;
+  readonly endedMs: number | null;
   /** From its admission to its first slot, or to its end without one; null while it waits. */
   readonly waitedMs: number | null;
 }
@@ -68,7 +71,9 @@ export interface Facts {
 
 const TASKS = `
 SELECT t.id, t.status::text, t.determinism = 'strict' AS strict, t.chunks, t.tokens_out AS "tokensOut", t.attempts,
-  t.lease_id::text AS "leaseId", t.error ->> 'code' AS code, a.content AS transcript,
+  t.lease_id::text AS "leaseId", t.correlation_id AS "correlationId",
+  (extract(epoch FROM t.created_at) * 1000)::float8 AS "createdMs",
+  (extract(epoch FROM t.ended_at) * 1000)::float8 AS "endedMs", t.error ->> 'code' AS code, a.content AS transcript,
   a.id = 'sha256:' || encode(sha256(convert_to(a.content::text, 'UTF8')), 'hex') AS "isGenuine",
   (extract(epoch FROM coalesce((SELECT min(l.acquired_at) FROM leases l WHERE l.task_id = t.id), t.ended_at)
     - t.created_at) * 1000)::float8 AS "waitedMs"

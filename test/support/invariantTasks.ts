@@ -24,20 +24,25 @@ const SAME_TIME_MS = 1_000;
 const READ_AGAIN = 12;
 
 export const TASK_CHECKS: readonly Check[] = [
-  { invariant: 'I1', name: 'what was acknowledged is there', look: acknowledgedAreThere },
+  { invariant: 'I1', name: 'what was acknowledged is there', needs: 'acknowledged', look: acknowledgedAreThere },
   { invariant: 'I2', name: 'one terminal state, and the log says the same', look: each(ofEnding) },
-  { invariant: 'I2', name: 'a terminal state is never left', look: overChanges(ofLeaving) },
+  { invariant: 'I2', name: 'a terminal state is never left', needs: 'witness', look: overChanges(ofLeaving) },
   { invariant: 'I3', name: 'one holder at a time, of a slot and of a task', look: oneHolder },
-  { invariant: 'I3', name: 'a generation never falls, and none writes after its end', look: overChanges(ofGeneration) },
+  {
+    invariant: 'I3',
+    name: 'a generation never falls, and none writes after its end',
+    needs: 'witness',
+    look: overChanges(ofGeneration),
+  },
   { invariant: 'I4', name: 'logs have no gap and end once', look: each(ofLog) },
   { invariant: 'I4', name: 'receipts are of the stored tokens', look: each(ofReceipt) },
-  { invariant: 'I4', name: 'readers saw the stored stream', look: ofReaders(ofReaderText) },
-  { invariant: 'I5', name: 'readers saw one end, as the task ended', look: ofReaders(ofReaderEnd) },
-  { invariant: 'I5', name: 'who comes back in the middle sees the rest and the end', look: rereads },
-  { invariant: 'I6', name: 'equal submissions are one task and one run', look: repeatedOnce },
+  { invariant: 'I4', name: 'readers saw the stored stream', needs: 'readers', look: ofReaders(ofReaderText) },
+  { invariant: 'I5', name: 'readers saw one end, as the task ended', needs: 'readers', look: ofReaders(ofReaderEnd) },
+  { invariant: 'I5', name: 'who comes back in the middle sees the rest and the end', needs: 'doors', look: rereads },
+  { invariant: 'I6', name: 'equal submissions are one task and one run', needs: 'repeated', look: repeatedOnce },
   { invariant: 'I7', name: 'cancel and end: one winner', look: each(ofCancel) },
-  { invariant: 'I7', name: 'nothing is stored after a confirmed cancel', look: afterCancel },
-  { invariant: 'I11', name: 'the text of an undisturbed run', look: undisturbed },
+  { invariant: 'I7', name: 'nothing is stored after a confirmed cancel', needs: 'cancels', look: afterCancel },
+  { invariant: 'I11', name: 'the text of an undisturbed run', needs: 'texts', look: undisturbed },
 ];
 
 function each(of: (task: TaskFacts, log: readonly Chunk[]) => Iterable<string>): Check['look'] {

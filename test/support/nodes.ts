@@ -12,11 +12,13 @@ export interface PoolOptions {
   readonly slots?: number;
   readonly tokensPerSecond?: number;
   readonly flags?: readonly string[];
+  /** Of its engine. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** A configuration of simulated pools with one replica each. */
 export function nodeConfig(pools: readonly PoolOptions[]): string {
-  const one = ({ id, model = `${id}-7b`, slots = 2, tokensPerSecond = 20, flags = [] }: PoolOptions) => `
+  const one = ({ id, model = `${id}-7b`, slots = 2, tokensPerSecond = 20, flags = [], env = {} }: PoolOptions) => `
   - id: ${id}
     engine: llamacpp
     model: ${model}
@@ -28,6 +30,7 @@ export function nodeConfig(pools: readonly PoolOptions[]): string {
     provisioning:
       mode: simulated
       flags: ${JSON.stringify(flags)}
+      env: ${JSON.stringify(env)}
       simulated: { tokens_per_second: ${tokensPerSecond}, first_token_ms: 0, load_ms: 0, vram_bytes: 1073741824 }`;
   return `gpu: { mode: simulated, devices: [{ name: Big, memory_bytes: 25769803776 }] }\npools:${pools.map(one).join('')}\n`;
 }

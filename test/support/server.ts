@@ -4,8 +4,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { readStat, sendSignal } from '../../src/host/procfs.js';
+import { listPids, readEnvironment, readStat, sendSignal } from '../../src/host/procfs.js';
 import { pollUntil } from '../../src/runtime/wait.js';
+import type { TestDatabase } from './database.js';
 import { endsWithFile, inTime } from './lifetimes.js';
 
 interface Exit {
@@ -16,6 +17,8 @@ interface Exit {
 export interface ServerProcess {
   readonly pid: number;
   readonly url: string;
+  /** By this machine's clock. */
+  readonly startedMs: number;
   readonly output: () => string;
   /** Rejects with the output when it has not ended 25 s after the question: each look starts that time anew. */
   readonly exited: Promise<Exit>;
@@ -116,6 +119,7 @@ export async function startServer(
   home: string,
   options: { args?: string[]; env?: Record<string, string> } = {},
 ): Promise<ServerProcess> {
+  const startedMs = Date.now();
   const { child, output, onOutput, exited, end } = runProgram(['up', ...(options.args ?? [])], {
     LLAMA_ORCH_HOME: home,
     ORCHD_ADDR: '127.0.0.1:0',
@@ -132,7 +136,7 @@ export async function startServer(
   try {
     const url = await inTime(up, START_DEADLINE_MS, () => `not up in time:\n${output()}`);
     return {
-      ...{ pid: child.pid ?? 0, url, output, signal: (name) => void child.kill(name) },
+      ...{ pid: child.pid ?? 0, url, startedMs, output, signal: (name) => void child.kill(name) },
       get exited() {
         return exited();
       },
@@ -160,16 +164,20 @@ export function processesOf(home: string): number[] {
     .map(Number);
 }
 
-/** The engines of a data directory that live, helpers left out. */
-export function enginesOf(home: string): { readonly pid: number; readonly mark: string }[] {
-  const nodeId = readOrEmpty(join(home, 'run', 'node-id')).trim();
-  return processesOf(home).flatMap((pid) => {
-    const entries = readOrEmpty(`/proc/${pid}/environ`).split('\0');
-    const mark = entries
-      .find((entry) => entry.startsWith(`LLAMA_ORCH_MARK=${nodeId}/`))
-      ?.slice('LLAMA_ORCH_MARK='.length);
-    return mark === undefined || readStat(pid)?.groupId !== pid ? [] : [{ pid, mark }];
+/** The engines that live of all data directories that a database knows, helpers left out. */
+export async function enginesOfNodes(database: Pick<TestDatabase, 'query'>): Promise<Engine[]> {
+  const nodes = await database.query<{ id: string }>('SELECT id FROM nodes');
+  const prefixes = nodes.map(({ id }) => `${id}/`);
+  return listPids().flatMap((pid) => {
+    const mark = readEnvironment(pid, 'LLAMA_ORCH_MARK') ?? '';
+    const isOne = prefixes.some((prefix) => mark.startsWith(prefix));
+    return !isOne || readStat(pid)?.groupId !== pid ? [] : [{ pid, mark }];
   });
+}
+
+interface Engine {
+  readonly pid: number;
+  readonly mark: string;
 }
 
 export function killProcessesOf(home: string): void {

@@ -43,11 +43,13 @@ export function simConfig(
     /** Of `admission.priorities`. */
     priorities?: readonly object[];
     flags?: string[];
+    /** Of engines. */
+    env?: Readonly<Record<string, string>>;
     idleMs?: number;
   } = {},
 ): string {
   const { engine = 'llamacpp', tokensPerSecond = 0, replicas = 2, slots = 2, capacity = 64 } = options;
-  const { flags = [], idleMs = 5000, fullPolicy = 'reject', priorities = [] } = options;
+  const { flags = [], idleMs = 5000, fullPolicy = 'reject', priorities = [], env = {} } = options;
   return `
 gpu:
   mode: simulated
@@ -66,6 +68,7 @@ pools:
     provisioning:
       mode: simulated
       flags: ${JSON.stringify(flags)}
+      env: ${JSON.stringify(env)}
       simulated: { tokens_per_second: ${tokensPerSecond}, first_token_ms: 0, load_ms: 0, vram_bytes: 1073741824 }
 `;
 }

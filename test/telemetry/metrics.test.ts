@@ -47,7 +47,7 @@ const EVENTS: Readonly<Record<string, (telemetry: Telemetry) => void>> = {
   },
   displaced: (t) => t.displaced(TASK, 'drop-lru'),
   laneRead: (t) => t.laneRead(TASK, 3),
-  nodeRead: (t) => t.nodeRead({ leases: 2, streamReaders: 1 }),
+  nodeRead: (t) => t.nodeRead({ leases: 2, streamReaders: 1, connections: [{ kind: 'main', taken: 1, idle: 2 }] }),
   placed: (t) => t.placed(TASK, PLACEMENT, EXPLANATION),
   started: (t) => t.started(RUN, START),
   quoteGraded: (t) => t.quoteGraded(TASK, QUOTE, 12),
