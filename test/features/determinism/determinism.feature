@@ -5,6 +5,8 @@ Feature: Determinism
     Given a control plane with the pools:
       | pool | slots | replicas | devices | speed |
       | chat | 1     | 2        | 0, 1    | 60    |
+    And the pool "chat" shows:
+      | slotsFree | 2 |
 
   @ORCH-3045 @ORCH-3050
   Scenario: The same seed says the same on both replicas, another seed something else

@@ -4,6 +4,8 @@ Feature: Sessions
     Given a control plane with the pools:
       | pool | slots | replicas | devices | speed |
       | chat | 1     | 2        | 0, 1    | 60    |
+    And the pool "chat" shows:
+      | slotsFree | 2 |
 
   @ORCH-3021 @ORCH-3022
   Scenario: A session is made by its first task, counts its turns, and has eight of them
