@@ -49,11 +49,3 @@ step(/^GET "([^"]+)" comes to hold:$/, async (scenario, path: string, table: Ste
   };
   await expect.poll(look).toEqual([]);
 });
-
-/** Where the last answer said to look. */
-step(/^its Location comes to hold:$/, async (scenario, table: StepData) => {
-  const location = answerOf(scenario).headers.location ?? '';
-  expect(location).toMatch(/^\/v1\//);
-  const look = async () => mismatches((await scenario.doors.rest('GET', location)).body, scenario.rows(table));
-  await expect.poll(look).toEqual([]);
-});
