@@ -152,7 +152,7 @@ Feature: Catalog of models
     And I submit "c" to "signed"
     Then "c" ends
 
-  @ORCH-3066 @own
+  @ORCH-3066 @own @long
   Scenario: The catalog outlives the control plane
     Given a control plane with the pools:
       | pool | slots |

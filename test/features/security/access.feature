@@ -106,9 +106,12 @@ Feature: Access
 
   @OC-CTRL-2070
   Scenario: Pages of other origins are refused
-    Given a control plane with the pools:
-      | pool | slots | replicas | speed |
-      | chat | 2     | 1        | 50    |
+    Given the environment:
+      | AUTH_TOKEN    | a-long-and-secret-token |
+      | AUTH_OPTIONAL | true                    |
+    And a control plane with the pools:
+      | pool | slots |
+      | chat | 2     |
     When I send POST "/v1/pools/chat/drain" with the headers:
       | Origin       | http://evil.example |
       | Content-Type | application/json    |

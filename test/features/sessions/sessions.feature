@@ -133,7 +133,7 @@ Feature: Sessions
       | data.deleteSession.__typename | SessionDeleted |
     And the session "talk" is gone
 
-  @ORCH-3021
+  @ORCH-3021 @long
   Scenario: A session lives for so long after its last task and no longer
     Given the section "sessions":
       """
