@@ -5,7 +5,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pollUntil } from '../../src/runtime/wait.js';
 import { gql } from '../support/graphql.js';
-import { post, readStream, taskRequest } from '../support/rest.js';
+import { ask, get, post, readStream, taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
 
 interface PoolOptions {
@@ -138,6 +138,17 @@ describe('a run whose lease was lost', () => {
 });
 
 describe('the nodes', () => {
+  it('have one catalog: a model that one was given is known to all, with its state, and refused by all', async () => {
+    const model = { id: 'far-7b', digest: `sha256:${'e'.repeat(64)}`, tags: ['kept'] };
+    expect((await post(a.url, '/v1/catalog/models', model)).status).toBe(201);
+    expect((await post(a.url, '/v1/catalog/models/far-7b/state', { state: 'Retired' })).status).toBe(202);
+    expect(await (await get(b.url, '/v1/catalog/models/far-7b')).json()).toMatchObject(model);
+    await expect.poll(async () => (await send(b, 'far', { max_tokens: 2 })).status).toBe(410);
+    expect((await ask(b.url, 'DELETE', '/v1/catalog/models/far-7b')).status).toBe(204);
+    expect((await get(a.url, '/v1/catalog/models/far-7b')).status).toBe(404);
+    await expect.poll(async () => (await send(a, 'far', { max_tokens: 2 })).status).toBe(202);
+  });
+
   const ears = () =>
     a.database.query<{ pid: number }>(`SELECT pid FROM pg_stat_activity WHERE application_name = 'llama-orch wakes'
       AND datname = current_database() AND query IN ('LISTEN llama_orch_wake', 'SELECT 1')`);

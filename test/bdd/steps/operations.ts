@@ -1,4 +1,4 @@
-/** Work on pools: begun through GraphQL, followed to its end. */
+/** Work on pools: begun through either door, followed to its end. */
 import { expect } from 'vitest';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
@@ -48,4 +48,28 @@ step(/^the operation took less than (\d+) s$/, async (scenario, seconds: number)
   const shown = await showOperation(scenario.doors, operationOf(scenario));
   const { startedAt, endedAt } = shown as { startedAt: string; endedAt: string };
   expect(Date.parse(endedAt) - Date.parse(startedAt)).toBeLessThan(seconds * 1000);
+});
+
+/** Where to follow the last work that REST accepted. */
+const locations = new WeakMap<Scenario, string>();
+
+async function beginOverRest(scenario: Scenario, path: string, body: object): Promise<void> {
+  scenario.answer = await scenario.doors.rest('POST', `/v1/pools/${path}`, JSON.stringify(body));
+  const { status, headers } = scenario.answer;
+  if (status === 202) locations.set(scenario, headers.location ?? 'no location was told');
+}
+
+step(/^I drain "([^"]+)" over REST within (-?\d+) ms$/, (scenario, pool: string, deadlineMs: number) =>
+  beginOverRest(scenario, `${pool}/drain`, { deadline_ms: deadlineMs }),
+);
+
+step(/^I reload "([^"]+)" over REST to "([^"]*)"$/, (scenario, pool: string, model: string) =>
+  beginOverRest(scenario, `${pool}/reload`, { new_model_ref: model }),
+);
+
+step(/^REST comes to tell of the operation:$/, async (scenario, table: StepData) => {
+  const location = locations.get(scenario) ?? 'nothing was accepted';
+  expect(location).toMatch(/^\/v1\/operations\/[0-9a-f-]{36}$/);
+  const look = async () => mismatches((await scenario.doors.rest('GET', location)).body, scenario.rows(table));
+  await expect.poll(look).toEqual([]);
 });

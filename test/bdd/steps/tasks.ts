@@ -2,8 +2,9 @@
 import { expect } from 'vitest';
 import { taskRequest } from '../../support/rest.js';
 import type { Answer } from '../doors.js';
+import { mismatches, valueAt } from '../matching.js';
 import type { Scenario } from '../scenario.js';
-import { showEnding, showServed } from '../shows.js';
+import { showEnding, showServed, showTask } from '../shows.js';
 import { type StepData, step } from '../step.js';
 
 /** Fields of a request that are no text. */
@@ -39,7 +40,7 @@ function requestOf(
   const placement: Record<string, unknown> = {};
   // Where texts are given one by one, a prompt is what is asked of them.
   if (rows.some(([field]) => field === 'inputs')) delete request.prompt;
-  for (const [field = '', cell = ''] of rows) {
+  for (const [field = '', cell = ''] of rows.filter(isMember)) {
     if (field === 'session') request.session_id = scenario.taskId(`session ${cell}`);
     else if (field === 'inputs') request.inputs = JSON.parse(cell);
     else if (field.startsWith('placement.')) placement[field.slice('placement.'.length)] = placed(cell);
@@ -47,6 +48,17 @@ function requestOf(
   }
   const isPlaced = Object.keys(placement).length > 0;
   return { ...request, placement: isPlaced ? placement : { mode: 'pin', pin_pool_id: pool } };
+}
+
+/** A row whose name has a capital is a header of the request. */
+function isMember([name = '']: readonly string[]): boolean {
+  return !/^[A-Z]/.test(name);
+}
+
+/** `none`: it is not sent. */
+function headersOf(rows: readonly (readonly string[])[]): Record<string, string> {
+  const headers = rows.filter((row) => !isMember(row) && row[1] !== 'none');
+  return Object.fromEntries(headers.map(([name = '', value = '']) => [name, value]));
 }
 
 function placed(cell: string): unknown {
@@ -62,7 +74,7 @@ async function served(scenario: Scenario, pool: string): Promise<Served> {
 
 async function submit(scenario: Scenario, name: string, pool: string, rows: string[][]): Promise<Answer> {
   const request = requestOf(scenario, name, pool, await served(scenario, pool), rows);
-  scenario.answer = await scenario.doors.rest('POST', '/v1/tasks', JSON.stringify(request));
+  scenario.answer = await scenario.doors.rest('POST', '/v1/tasks', JSON.stringify(request), headersOf(rows));
   return scenario.answer;
 }
 
@@ -151,3 +163,37 @@ step(new RegExp(`^${NAMES} started in this order$`), async (scenario, list: stri
   ).toBe(true);
   expect(starts).toEqual(starts.toSorted(([, one], [, other]) => one - other));
 });
+
+step(/^there is no task "(\w+)"$/, async (scenario, name: string) => {
+  expect(await showEnding(scenario.doors, scenario.taskId(name))).toBeNull();
+});
+
+step(
+  new RegExp(`^${NAMES} (agree|differ) in "([^"]+)"$`),
+  async (scenario, list: string, how: string, path: string) => {
+    const found: unknown[] = [];
+    for (const name of namesIn(list)) found.push(valueAt(await showTask(scenario.doors, scenario.taskId(name)), path));
+    expect(found).not.toContain(undefined);
+    expect(found).not.toContain(null);
+    expect(new Set(found).size, JSON.stringify(found)).toBe(how === 'agree' ? 1 : found.length);
+  },
+);
+
+/** The prompt of a task is a private matter. */
+step(
+  new RegExp(`^${NAMES} leaves? a transcript without "([^"]+)" and with:$`),
+  async (scenario, list: string, secret: string, table: StepData) => {
+    for (const name of namesIn(list)) {
+      const { transcript } = (await showTask(scenario.doors, scenario.taskId(name))) as { transcript: unknown };
+      expect(
+        mismatches(transcript, [
+          ['kind', 'TRACE'],
+          ['digest', '/^sha256:[0-9a-f]{64}$/'],
+        ]),
+        name,
+      ).toEqual([]);
+      expect(mismatches(valueAt(transcript, 'content'), scenario.rows(table)), name).toEqual([]);
+      expect(JSON.stringify(transcript)).not.toContain(secret);
+    }
+  },
+);

@@ -61,6 +61,14 @@ step(/^a log line tells:$/, async (scenario, table: StepData) => {
   await expect.poll(best).toEqual([]);
 });
 
+/** From its admission to its end. */
+step(/^every log line of "(\w+)" tells:$/, async (scenario, name: string, table: StepData) => {
+  const own = () => linesOf(scenario.logLines()).filter((line) => line.job_id === scenario.taskId(name));
+  await expect.poll(() => own().map(({ msg }) => msg)).toContain('stream ended');
+  expect(own().map(({ msg }) => msg)).toContain('task admitted');
+  for (const line of own()) expect(mismatches(line, scenario.rows(table)), String(line.msg)).toEqual([]);
+});
+
 /** In logs, events, transcripts and metrics. */
 step(/^nothing that was written holds "([^"]+)"$/, async (scenario, secret: string) => {
   const { database } = scenario.world;

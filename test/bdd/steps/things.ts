@@ -1,8 +1,8 @@
-/** Pools, replicas, tasks and sessions: what they come to show, and what is told of them. */
+/** Pools, replicas and tasks: what they come to show, and what is told of them. */
 import { expect } from 'vitest';
 import { matches, mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
-import { eventsOf, showPool, showReplica, showSession, showTask } from '../shows.js';
+import { eventsOf, showPool, showReplica, showTask } from '../shows.js';
 import { type StepData, step } from '../step.js';
 
 /** Waits until all rows hold: what is shown follows what happens by a moment. */
@@ -23,13 +23,12 @@ step(/^the task "(\w+)" shows:$/, (scenario, name: string, table: StepData) =>
   comesToShow(() => showTask(scenario.doors, scenario.taskId(name)), table, scenario),
 );
 
-step(/^the session "(\w+)" shows:$/, (scenario, name: string, table: StepData) =>
-  comesToShow(() => showSession(scenario.doors, scenario.taskId(`session ${name}`)), table, scenario),
-);
-
-step(/^the session "(\w+)" is gone$/, (scenario, name: string) =>
-  expect.poll(() => showSession(scenario.doors, scenario.taskId(`session ${name}`))).toBeNull(),
-);
+/** One look: for what must hold by then. */
+step(/^the (pool|task) "([^"]+)" shows at once:$/, async (scenario, kind: string, name: string, table: StepData) => {
+  const { doors } = scenario;
+  const seen = kind === 'pool' ? await showPool(doors, name) : await showTask(doors, scenario.taskId(name));
+  expect(mismatches(seen, scenario.rows(table))).toEqual([]);
+});
 
 /** In this order; others may stand between them. */
 step(/^the pool "([^"]+)" has told:$/, async (scenario, pool: string, table: StepData) => {

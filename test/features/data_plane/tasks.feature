@@ -35,16 +35,20 @@ Feature: Tasks
     Then the answer is 409
 
   @ORCH-3017 @ORCH-3026 @OC-CTRL-2012
-  Scenario: A cancel that is answered has stopped the engine and freed the slot
+  Scenario: When a cancel is answered the engine has stopped, the slot is free, and nothing more is said
     Given "one" is busy with "a"
     When I cancel "a"
-    Then the engine of "one-0" decodes nothing any more
-    And "a" is canceled
+    Then the engine of "one-0" decodes nothing
+    And the pool "one" shows at once:
+      | slotsFree    | 1 |
+      | activeLeases | 0 |
+    And the task "a" shows at once:
+      | status                  | CANCELED |
+      | cancellation.slotFreeAt | any      |
+    And "a" says nothing more
     And the stream of "a" has the events "started token end"
     And the stream of "a" has the "end" event with:
       | canceled | true |
-    And the task "a" shows:
-      | cancellation.slotFreeAt | any |
     When I submit "b" to "one"
     Then "b" ends
 
@@ -53,9 +57,17 @@ Feature: Tasks
     Given "one" is busy with "a"
     When I submit "b" to "one"
     And I cancel "b"
-    And I cancel "b"
-    Then "b" is canceled
+    Then the task "b" shows at once:
+      | status    | CANCELED |
+      | startedAt | none     |
+    And the pool "one" shows at once:
+      | queue.depth | 0 |
+    When I cancel "b"
+    Then the task "b" shows at once:
+      | status | CANCELED |
     And the stream of "b" has the events "end"
+    And the metrics have grown by:
+      | tasks_canceled_total | pool_id=one, reason=client | 1 |
 
   Scenario: A task from the command line
     When I run "run --pool chat --seed 3 --max-tokens 5 'hello there'"
@@ -63,10 +75,9 @@ Feature: Tasks
     And it says "5 tokens"
 
   Scenario: A task that nobody knows is not found
-    When I send POST "/v1/tasks/{id of nobody}/cancel" with:
-      """
-      {}
-      """
+    When I send POST "/v1/tasks/{id of nobody}/cancel"
+    Then the answer is 404
+    When I send GET "/v1/tasks/{id of nobody}/stream"
     Then the answer is 404
 
   @ORCH-3016 @OC-CORE-1022
