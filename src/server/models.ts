@@ -56,7 +56,7 @@ export function openModels(deps: ModelsDeps): Models {
   const enginesOf = ({ id }: { readonly id: string }) => servers(id).map(({ engine }) => engine);
   const verification = new ModelVerification({ ...shared, clock, enginesOf });
   const fetching = { allowHosts: config.network.allow_hosts, maxBytes: config.catalog.max_model_bytes };
-  const staging = new Staging({ ...shared, ...fetching });
+  const staging = new Staging({ ...shared, ...fetching, clock });
   const retirement = new Retirement({ clock, telemetry, view, pools: here, drain });
   const catalog = new Catalog({ db, telemetry, view, verification, wakeRetirement: () => retirement.wake() });
   return {

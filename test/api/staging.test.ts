@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,6 +19,8 @@ let world: World;
 let server: FileServer;
 let folder: string;
 let modelsDir: string;
+/** Of a download that nobody has gone on with for long. */
+const FORGOTTEN = '.sha256-0.0.part';
 /** Downloads of /slow get half of the file, and the rest when `finish` is called. */
 const slow: { finish: (() => void) | null } = { finish: null };
 
@@ -38,17 +40,22 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'llama-orch-staging-'));
   server = await startFileServer((request, response) => {
     if (request.url === '/slow') return halfOf(response, Number(/\d+/.exec(request.headers.range ?? '')?.[0] ?? 0));
+    if (request.url === '/huge') return serve(Buffer.alloc(3_000_001))(request, response);
     if (request.url === '/moved') return void response.writeHead(302, { location: '/model.gguf' }).end();
     if (request.url === '/inside')
       return void response.writeHead(302, { location: 'https://169.254.169.254/latest' }).end();
     serve(MODEL)(request, response);
   });
+  modelsDir = join(folder, 'home', 'models');
+  await mkdir(modelsDir, { recursive: true });
+  await writeFile(join(modelsDir, FORGOTTEN), 'x');
+  const weekAgoS = Date.now() / 1000 - 8 * 86_400;
+  await utimes(join(modelsDir, FORGOTTEN), weekAgoS, weekAgoS);
   const config = `${simConfig({ replicas: 1 })}
 network: { allow_hosts: ["${server.host}"] }
 catalog: { model_roots: ["${folder}"], max_model_bytes: 3000000 }
 `;
-  world = await startWorld({ config });
-  modelsDir = join(world.plane.dataDir, 'models');
+  world = await startWorld({ config, env: { LLAMA_ORCH_HOME: join(folder, 'home') } });
 });
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]();
@@ -241,11 +248,15 @@ describe('staging', () => {
     expect(await staged(await model(`${server.url}/model.gguf`, other))).toMatchObject({
       error: { code: 'CHECKSUM_MISMATCH' },
     });
+    expect(await staged(await model(`${server.url}/huge`, other))).toMatchObject({
+      error: { code: 'DOWNLOAD_TOO_LARGE', message: expect.stringContaining('/huge is larger than 2.9 MiB') },
+    });
     expect(await staged(await model(`${server.url}/inside`, other))).toMatchObject({
       error: { code: 'POLICY_REFUSED' },
     });
     expect((await readdir(modelsDir)).filter((name) => !before.includes(name) && !name.endsWith('.part'))).toEqual([]);
     expect(await stage('nobody')).toMatchObject({ __typename: 'NotFound' });
+    expect(before).not.toContain(FORGOTTEN);
   });
 
   it('is begun by a reload that needs it, which is served when it is there', async () => {

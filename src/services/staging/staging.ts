@@ -5,7 +5,9 @@ import { invalid, notFound, type Refusal, RefusalError, unavailable } from '../.
 import { isUuid } from '../../core/ids.js';
 import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
+import { sweepPartFiles } from '../../host/provision/partFiles.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
+import type { Clock } from '../../runtime/clock.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import { delay } from '../../runtime/wait.js';
 import {
@@ -24,6 +26,7 @@ import { fetchUrl, type StageDeps, type Staged, type StageModel, stageModel } fr
 
 const PROGRESS_EVERY_MS = 500;
 const SWEEP_EVERY_MS = 10_000;
+const PARTS_SWEPT_EVERY_MS = 3_600_000;
 const MAX_AT_ONCE = 4;
 /** How long a cancel waits for the end of what it cancels. */
 const CANCEL_PATIENCE_MS = 10_000;
@@ -42,6 +45,7 @@ const TOO_MANY: Refusal = unavailable(
 const CANCELED = new DOMException('the staging was cancelled', 'AbortError');
 
 export interface StagingDeps extends StageDeps {
+  readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly view: CatalogView;
 }
@@ -56,25 +60,35 @@ export class Staging {
   readonly #runs = new Map<string, Run>();
   readonly #locks = new Locks();
   readonly #sweep: Reconciler;
+  readonly #partSweep: Reconciler;
 
   constructor(deps: StagingDeps) {
     this.#deps = deps;
+    const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#sweep = new Reconciler({
       name: 'stagings',
       intervalMs: SWEEP_EVERY_MS,
       run: () => closeInterrupted(deps.db, deps.nodeId, (id) => this.#runs.has(id), INTERRUPTED),
-      onError: (name, error) => deps.telemetry.backgroundFailure(name, error),
+      onError,
+    });
+    this.#partSweep = new Reconciler({
+      name: 'unfinished downloads',
+      intervalMs: PARTS_SWEPT_EVERY_MS,
+      run: () => sweepPartFiles(deps.files.folder, deps.clock.nowMs()),
+      onError,
     });
   }
 
-  /** Ends the rows of what an earlier life of this node was doing. */
+  /** Ends the rows of what an earlier life of this node was doing, and removes what nobody goes on with. */
   start(): void {
     this.#sweep.start();
+    this.#partSweep.start();
   }
 
   /** What is under way ends as interrupted; what it has downloaded stays. */
   async stop(): Promise<void> {
     await this.#sweep.stop();
+    await this.#partSweep.stop();
     for (const { abort } of this.#runs.values()) abort.abort(new DOMException('llama-orch stops', 'AbortError'));
     await Promise.all([...this.#runs.values()].map(({ ended }) => ended));
   }
