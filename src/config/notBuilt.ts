@@ -23,6 +23,17 @@ function ofPool(pool: PoolConfig): string[] {
 /** One plain sentence each, with the path of the setting. */
 export function notBuiltYet(config: Config): string[] {
   const notes = config.pools.flatMap(ofPool);
+  const { trust_policy: trust } = config.catalog;
+  if (trust.require_signature) {
+    notes.push(
+      trust.mode === 'strict'
+        ? 'catalog.trust_policy.require_signature: refuses every model, since llama-orch does not verify signatures yet'
+        : 'catalog.trust_policy.require_signature: has no effect but under mode strict',
+    );
+  }
+  if (trust.ca_roots.length > 0) {
+    notes.push('catalog.trust_policy.ca_roots: are recorded; no signature is verified against them yet');
+  }
   const { cost, price_per_1k_tokens: price } = config.budgets;
   const isFree = price === undefined && config.pools.every((pool) => pool.price_per_1k_tokens === undefined);
   if (cost !== undefined && isFree) {

@@ -6,8 +6,14 @@ import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readEnvironment } from '../../src/config/environment.js';
 import { ERROR_CODES } from '../../src/core/errors.js';
 import { pollUntil } from '../../src/runtime/wait.js';
+import { HttpServer } from '../../src/server/http.js';
+import { identityRules } from '../../src/server/identity.js';
+import { Telemetry } from '../../src/telemetry/events.js';
+import { createLogger } from '../../src/telemetry/log.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
 import { OPERATIONS, operation } from '../support/contract.js';
 import { type CallOptions, ContractClient } from '../support/contractClient.js';
 import { type CutProxy, startCutProxy } from '../support/cutProxy.js';
@@ -70,7 +76,6 @@ const IN_MEMORY = ['getCapabilities', 'getReadiness', 'getMetrics', 'registerWor
 const NOT_PROVOKED: Readonly<Record<string, string>> = {
   ...Object.fromEntries(NO_INPUT.map((id) => [`${id} 400`, 'nothing in it can be wrong, but for HTTP itself'])),
   ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 500`, 'answered from memory'])),
-  ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 503`, 'only while the control plane starts or stops'])),
 };
 const CODES_NOT_PROVOKED: Readonly<Record<string, string>> = {
   REPLICA_EXHAUSTED: 'no rule gives it: tasks wait for a slot, and a full queue is ADMISSION_REJECT',
@@ -315,6 +320,23 @@ describe('what fails on our side is told', () => {
     await rename('', '_away');
     await askAll(500);
     await rename('_away', '');
+  });
+
+  it('with 503 while the control plane starts or stops', async () => {
+    const environment = readEnvironment({});
+    const telemetry = new Telemetry(createLogger({ write: () => {} }), createMetrics());
+    const rules = identityRules(environment, environment.addr, { allowed_hosts: [], allowed_origins: [] });
+    const server = new HttpServer({ rules, telemetry });
+    try {
+      const starting = client.of(`http://127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
+      for (const { operationId } of OPERATIONS) {
+        if (operationId === 'getHealth') continue;
+        const { status, body: told, headers } = await starting.call(operationId);
+        expect([status, told.code, headers.get('retry-after')], operationId).toEqual([503, 'POOL_UNAVAILABLE', '1']);
+      }
+    } finally {
+      await server.close(0);
+    }
   });
 
   it('with 503 where there is no database', async () => {
