@@ -38,7 +38,7 @@ export interface Models {
   readonly staging: Staging;
   /** To be started when there are operations. */
   readonly retirement: Retirement;
-  readonly forReload: (pool: PoolModel, ref: string) => Promise<string>;
+  readonly forReload: (pool: PoolModel, ref: string, correlationId?: string) => Promise<string>;
   /** Reads the catalog, then lets work on it begin. */
   start(scope: Scope): Promise<void>;
 }
@@ -64,7 +64,7 @@ export function openModels(deps: ModelsDeps): Models {
     view,
     staging,
     retirement,
-    forReload: (pool, ref) => modelForReload({ view, files, staging }, pool, ref),
+    forReload: (pool, ref, correlationId) => modelForReload({ view, files, staging }, pool, ref, correlationId),
     start: async (scope) => {
       await view.start();
       scope.defer('catalog', () => view.stop());

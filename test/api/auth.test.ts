@@ -235,6 +235,8 @@ describe('the log', () => {
     expect(admitted(world)).toMatchObject({ correlation_id: id, identity: expect.stringMatching(/^token:/) });
     expect(admitted(free)).toMatchObject({ correlation_id: id, identity: 'localhost' });
     expect((await submit(world.url, { 'x-api-key': 'nope' })).headers['x-correlation-id']).toBe(id);
+    const counted = (await ask(world.url, { path: '/metrics', headers: BEARER })).text;
+    expect(counted).toMatch(/^requests_denied_total\{reason="BAD_TOKEN"\} [1-9]/m);
     const denied = world.logLines().filter((line) => line.includes('"request denied"') && line.includes(id));
     expect(denied.map((line) => JSON.parse(line) as object)).toMatchObject([{ reason: 'BAD_TOKEN', code: 40102 }]);
     expect(world.logLines().join('')).not.toContain(TOKEN);

@@ -9,6 +9,7 @@ import { digestOf, register, send, verificationOf } from '../support/catalog.js'
 import { openDatabase } from '../support/database.js';
 import { type FileServer, serve, startFileServer } from '../support/fileServer.js';
 import { gql } from '../support/graphql.js';
+import { scrape } from '../support/metrics.js';
 import { followOperation } from '../support/operations.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
@@ -256,6 +257,12 @@ describe('staging', () => {
     });
     expect((await readdir(modelsDir)).filter((name) => !before.includes(name) && !name.endsWith('.part'))).toEqual([]);
     expect(await stage('nobody')).toMatchObject({ __typename: 'NotFound' });
+    const counted = (await scrape(world.url)).get('model_stagings_total') ?? [];
+    expect(counted.map(({ labels }) => labels.result).sort()).toEqual(['CANCELED', 'FAILED', 'SUCCEEDED']);
+    const lines = world.logLines().map((line) => JSON.parse(line) as Record<string, unknown>);
+    const told = lines.filter(({ msg }) => msg === 'model staged');
+    expect(told.length).toBeGreaterThan(5);
+    for (const line of told) expect(line.correlation_id, JSON.stringify(line)).toMatch(/^[0-9a-f-]{36}$/);
     expect(before).not.toContain(FORGOTTEN);
   });
 

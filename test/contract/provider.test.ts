@@ -64,17 +64,11 @@ const CONFIG = JSON.stringify({
   ],
 });
 
-const NO_INPUT = [
-  ...['getOperation', 'getPoolHealth', 'getPoolStatus', 'getCapabilities', 'getHealth', 'getReadiness', 'getMetrics'],
-  ...['getCatalogModel', 'deleteCatalogModel', 'getArtifact'],
-];
-
 /** They ask nobody. */
 const IN_MEMORY = ['getCapabilities', 'getReadiness', 'getMetrics', 'registerWorker'];
 
 /** By operation and status. */
 const NOT_PROVOKED: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(NO_INPUT.map((id) => [`${id} 400`, 'nothing in it can be wrong, but for HTTP itself'])),
   ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 500`, 'answered from memory'])),
 };
 const CODES_NOT_PROVOKED: Readonly<Record<string, string>> = {
@@ -268,6 +262,7 @@ describe('what nobody may ask, or asks wrongly, is refused by every operation', 
     const inPath = parameters.some((one) => one.in === 'path');
     if ('401' in responses) await expectStatus(401, id, { headers: { 'x-api-key': 'wrong' } });
     expect(await client.callAs('evil.example', id)).toBe(403);
+    expect(await client.callMalformed(id)).toBe(400);
     if (uuid) await expectStatus(400, id, { parameters: { id: 'one' } }, 'INVALID_PARAMS');
     if (inPath) await expectStatus(404, id, { parameters: { id: randomUUID() } }, 'INVALID_PARAMS');
     if (requestBody === undefined) return;

@@ -87,6 +87,25 @@ export class ContractClient {
     return status;
   }
 
+  /** With a header twice that may come once: what is malformed as HTTP. @returns the status. */
+  async callMalformed(operationId: string): Promise<number> {
+    const spec = operation(operationId);
+    const { headers, ...body } = initOf(spec, {});
+    const once = Object.entries(headers).flat();
+    const twice = [
+      'host',
+      '127.0.0.1',
+      'host',
+      '127.0.0.1',
+      'content-length',
+      String(Buffer.byteLength(body.body ?? '')),
+    ];
+    const sent = { method: spec.method, path: pathOf(spec, {}), headers: [...once, ...twice], ...body };
+    const { status, text } = await askRaw(this.#url, sent);
+    this.#note(`${operationId} ${status}`, JSON.parse(text) as Record<string, unknown>);
+    return status;
+  }
+
   /** The same client of another server; what either has seen is kept together. */
   of(url: string): ContractClient {
     return new ContractClient(url, this.#headers, this.seen);

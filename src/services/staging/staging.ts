@@ -50,6 +50,12 @@ export interface StagingDeps extends StageDeps {
   readonly view: CatalogView;
 }
 
+/** What is staged, and the request that asked for it first. */
+interface StageOrder {
+  readonly model: StageModel;
+  readonly correlationId: string | undefined;
+}
+
 interface Run {
   readonly abort: AbortController;
   readonly ended: Promise<void>;
@@ -97,7 +103,7 @@ export class Staging {
    * Begins to bring a model here; one that is under way already is not begun twice.
    * @returns the id of the staging, which goes on by itself. @throws RefusalError for what no waiting can mend.
    */
-  async stage(model: StageModel): Promise<string> {
+  async stage(model: StageModel, correlationId?: string): Promise<string> {
     const refusal = this.#refusal(model);
     if (refusal !== null) throw new RefusalError(refusal);
     const { db, nodeId } = this.#deps;
@@ -110,7 +116,7 @@ export class Staging {
     // Known before its row is there: the sweep ends rows that are nobody's.
     const abort = new AbortController();
     const begin = beginStaging(db, fresh, model.id, nodeId);
-    const ended = begin.then((id) => (id === fresh ? this.#run(id, model, abort) : undefined));
+    const ended = begin.then((id) => (id === fresh ? this.#run(id, { model, correlationId }, abort) : undefined));
     const settled = ended.catch(() => {}).finally(() => this.#runs.delete(fresh));
     this.#runs.set(fresh, { abort, ended: settled });
     return begin;
@@ -143,8 +149,9 @@ export class Staging {
   }
 
   /** Resolves when its row says how it ended, or cannot be told. */
-  async #run(id: string, model: StageModel, abort: AbortController): Promise<void> {
+  async #run(id: string, order: StageOrder, abort: AbortController): Promise<void> {
     const { signal } = abort;
+    const { model } = order;
     const progress: Writable<StagingProgress> = { receivedBytes: 0, totalBytes: null, detail: 'waits for its turn' };
     const over = new AbortController();
     const telling = this.#tell(id, progress, over.signal, abort);
@@ -156,9 +163,9 @@ export class Staging {
     };
     try {
       const staged = await this.#locks.run(model.digest, signal, () => stageModel(this.#deps, model, run));
-      await this.#end(id, model, staged);
+      await this.#end(id, order, staged);
     } catch (error) {
-      await this.#end(id, model, signal.aborted ? stoppedBy(signal) : failureOf(error));
+      await this.#end(id, order, signal.aborted ? stoppedBy(signal) : failureOf(error));
     } finally {
       over.abort();
       await telling;
@@ -177,13 +184,13 @@ export class Staging {
     }
   }
 
-  async #end(id: string, model: StageModel, end: Staged | Failure): Promise<void> {
+  async #end(id: string, { model, correlationId }: StageOrder, end: Staged | Failure): Promise<void> {
     const { db, telemetry, view } = this.#deps;
     const row =
       'path' in end
         ? { state: 'SUCCEEDED' as const, path: end.path, error: null, detail: end.detail, sizeBytes: end.sizeBytes }
         : { state: end.state, path: null, error: end.reason, detail: end.reason.message, sizeBytes: null };
-    telemetry.staged(model.id, row.state, row.detail);
+    telemetry.staged({ modelId: model.id, correlationId }, row.state, row.detail);
     // A row that cannot be ended now is ended by the sweep, as interrupted.
     await endStaging(db, id, row).catch((error: unknown) => telemetry.backgroundFailure('staging end', error));
     await view.refresh();
