@@ -55,7 +55,8 @@ export function openModels(deps: ModelsDeps): Models {
   const servers = (id: string) => fleet.candidates().filter((pool) => view.idsServedBy(pool).includes(id));
   const enginesOf = ({ id }: { readonly id: string }) => servers(id).map(({ engine }) => engine);
   const verification = new ModelVerification({ ...shared, clock, enginesOf });
-  const fetching = { allowHosts: config.network.allow_hosts, maxBytes: config.catalog.max_model_bytes };
+  const { max_model_bytes: maxBytes, allow_any_format: allowAnyFormat } = config.catalog;
+  const fetching = { allowHosts: config.network.allow_hosts, maxBytes, allowAnyFormat };
   const staging = new Staging({ ...shared, ...fetching, clock });
   const retirement = new Retirement({ clock, telemetry, view, pools: here, drain });
   const catalog = new Catalog({ db, telemetry, view, verification, wakeRetirement: () => retirement.wake() });

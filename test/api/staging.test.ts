@@ -14,7 +14,10 @@ import { followOperation } from '../support/operations.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const SOON = { timeout: 20_000, interval: 20 };
-const MODEL = randomBytes(2_000_000);
+const MODEL = Buffer.concat([Buffer.from('GGUF'), randomBytes(1_999_996)]);
+/** As PyTorch writes them: a zip archive, and a bare pickle. */
+const PICKLES = [Buffer.from('PK\x03\x04 archive/data.pkl'), Buffer.from('\x80\x02}q\x00.', 'latin1')];
+const SAFETENSORS = Buffer.concat([Buffer.from([2, 0, 0, 0, 0, 0, 0, 0]), Buffer.from('{}')]);
 const DIGEST = digestOf(MODEL);
 let world: World;
 let server: FileServer;
@@ -41,6 +44,9 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'llama-orch-staging-'));
   server = await startFileServer((request, response) => {
     if (request.url === '/slow') return halfOf(response, Number(/\d+/.exec(request.headers.range ?? '')?.[0] ?? 0));
+    const [, pickle] = /^\/pickle(\d)$/.exec(request.url ?? '') ?? [];
+    if (pickle !== undefined) return serve(PICKLES[Number(pickle)] ?? Buffer.alloc(0))(request, response);
+    if (request.url === '/safe') return serve(SAFETENSORS)(request, response);
     if (request.url === '/huge') return serve(Buffer.alloc(3_000_001))(request, response);
     if (request.url === '/moved') return void response.writeHead(302, { location: '/model.gguf' }).end();
     if (request.url === '/inside')
@@ -264,6 +270,21 @@ describe('staging', () => {
     expect(told.length).toBeGreaterThan(5);
     for (const line of told) expect(line.correlation_id, JSON.stringify(line)).toMatch(/^[0-9a-f-]{36}$/);
     expect(before).not.toContain(FORGOTTEN);
+  });
+
+  it('of a file that may run code is refused, wherever it is, and of one that is only data is not', async () => {
+    const unsafe = { state: 'FAILED', path: null, error: { code: 'UNSAFE_FORMAT', message: expect.anything() } };
+    for (const [index, bytes] of PICKLES.entries()) {
+      const answer = await staged(await model(`${server.url}/pickle${index}`, digestOf(bytes)));
+      expect(answer).toMatchObject(unsafe);
+      expect(answer.error?.message).toContain('like a pickle');
+      expect(await stat(cached(digestOf(bytes))).catch(() => null)).toBeNull();
+    }
+    const file = join(folder, 'model.bin');
+    await writeFile(file, 'anything');
+    expect(await staged(await model(`file:${file}`, digestOf(Buffer.from('anything'))))).toMatchObject(unsafe);
+    const safe = await model(`${server.url}/safe`, digestOf(SAFETENSORS));
+    expect(await staged(safe)).toMatchObject({ state: 'SUCCEEDED', path: cached(digestOf(SAFETENSORS)) });
   });
 
   it('is begun by a reload that needs it, which is served when it is there', async () => {
