@@ -74,6 +74,25 @@ export async function readStream(
   return frames;
 }
 
+/** It is there once it has been given. */
+export interface Reader {
+  leave(): Promise<unknown>;
+}
+
+/** Reads a body that does not end by itself, until it leaves. */
+export async function bodyReader(url: string, init: RequestInit = {}): Promise<Reader> {
+  const cut = new AbortController();
+  const response = await fetch(url, { ...init, signal: cut.signal });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);
+  const reading = response.text().catch(() => {});
+  return {
+    leave: () => {
+      cut.abort();
+      return reading;
+    },
+  };
+}
+
 export function tokensOf(frames: readonly SseFrame[]): string[] {
   return frames.filter((frame) => frame.event === 'token').map((frame) => String(frame.data.t));
 }
