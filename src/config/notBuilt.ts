@@ -8,7 +8,12 @@ function ofPool(pool: PoolConfig): string[] {
     if (priority.weight === undefined) continue;
     notes.push(`${path}.admission.priorities.${priority.name}.weight: is not built yet; interactive goes before batch`);
   }
-  const { mode, model } = pool.provisioning;
+  const { mode, model, ports } = pool.provisioning;
+  if (pool.quant !== undefined) notes.push(`${path}.quant: is a note to the reader; the file of the model decides`);
+  if (ports.length > 0) notes.push(`${path}.provisioning.ports: are not built yet; engines get free ports of loopback`);
+  if (model?.cache_dir !== undefined) {
+    notes.push(`${path}.provisioning.model.cache_dir: is not built yet; models are staged into the data directory`);
+  }
   if (mode === 'external' && model?.checksum !== undefined) {
     notes.push(
       `${path}.provisioning.model.checksum: has no effect in mode external; the engine's model is not ours to read`,
