@@ -25,6 +25,8 @@ export class SseError extends Error {
 }
 
 const NOTHING = Buffer.alloc(0);
+/** May begin a stream, and means nothing. */
+const BYTE_ORDER_MARK = Buffer.from('\uFEFF');
 
 export class SseReader {
   readonly #limits: SseLimits;
@@ -32,6 +34,8 @@ export class SseReader {
   #payloads: string[] = [];
   #totalBytes = 0;
   #failure: SseError | null = null;
+  #begun = false;
+  #endedInReturn = false;
   /** The beginning of a character that the last chunk cut. */
   #held: Buffer = NOTHING;
 
@@ -74,16 +78,33 @@ export class SseReader {
 
   // Token frames are nearly always ASCII, and Latin-1 decoding of ASCII is several times faster than UTF-8.
   #feed(chunk: Buffer): void {
-    if (this.#held.length === 0 && isAscii(chunk)) return this.#parser.feed(chunk.toString('latin1'));
+    if (this.#held.length === 0 && isAscii(chunk)) {
+      this.#begun ||= chunk.length > 0;
+      return this.#read(chunk.toString('latin1'));
+    }
     const bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
     const whole = bytes.subarray(0, bytes.length - cutCharacterLength(bytes));
     this.#held = Buffer.from(bytes.subarray(whole.length));
-    if (isUtf8(whole)) return this.#parser.feed(whole.toString('utf8'));
-    for (const line of linesOf(whole)) {
-      if (!isUtf8(line)) break;
-      this.#parser.feed(line.toString('utf8'));
+    if (whole.length > 0) this.#feedText(whole);
+  }
+
+  #feedText(bytes: Buffer): void {
+    const marked = !this.#begun && bytes.subarray(0, BYTE_ORDER_MARK.length).equals(BYTE_ORDER_MARK);
+    this.#begun = true;
+    const text = marked ? bytes.subarray(BYTE_ORDER_MARK.length) : bytes;
+    if (isUtf8(text)) return this.#read(text.toString('utf8'));
+    for (const line of linesOf(text)) {
+      if (!isUtf8(line) || this.#failure !== null) break;
+      this.#read(line.toString('utf8'));
     }
     this.#fail('bad_utf8', 'the stream is not valid UTF-8');
+  }
+
+  /** With line feeds alone: a carriage return at the end of a chunk may be half a line end, and the parser would wait. */
+  #read(text: string): void {
+    const rest = this.#endedInReturn && text.startsWith('\n') ? text.slice(1) : text;
+    if (text !== '') this.#endedInReturn = text.endsWith('\r');
+    this.#parser.feed(rest.includes('\r') ? rest.replace(/\r\n?/g, '\n') : rest);
   }
 
   #failTooLarge(): void {
@@ -96,12 +117,13 @@ export class SseReader {
 }
 
 function* linesOf(chunk: Buffer): Generator<Buffer> {
-  for (let start = 0; start < chunk.length; ) {
-    const newline = chunk.indexOf(0x0a, start);
-    const end = newline < 0 ? chunk.length : newline + 1;
-    yield chunk.subarray(start, end);
-    start = end;
+  let start = 0;
+  for (const [index, byte] of chunk.entries()) {
+    if (byte !== 0x0a && byte !== 0x0d) continue;
+    yield chunk.subarray(start, index + 1);
+    start = index + 1;
   }
+  yield chunk.subarray(start);
 }
 
 /** Bytes at the end that begin a character and do not finish it. */

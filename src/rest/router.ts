@@ -1,6 +1,7 @@
 /** A table of routes over node:http: match, read the body within bounds, answer. Knows no noun of ours. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { parse as parseJson, stringify as stringifyJson } from 'lossless-json';
+import { stringify as stringifyJson } from 'lossless-json';
+import { JsonError, parseJson, REQUEST_LIMITS } from '../core/boundedJson.js';
 import { invalid, RefusalError } from '../core/errors.js';
 
 export interface Call {
@@ -96,7 +97,8 @@ async function readBody(req: IncomingMessage): Promise<string> {
   if (Number(req.headers['content-length'] ?? 0) > MAX_BODY_BYTES) throw new BodyTooLargeError();
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
+  // Left standing when we have seen enough: the answer has to go out by its connection.
+  for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     sizeBytes += chunk.length;
     if (sizeBytes > MAX_BODY_BYTES) throw new BodyTooLargeError();
     chunks.push(chunk);
@@ -114,27 +116,16 @@ export function parseNumber(text: string): number | bigint {
   return keepsDigits ? value : BigInt(text);
 }
 
-/** Of objects and lists in each other; what follows them by recursion, here and in the database, has an end. */
-const MAX_DEPTH = 200;
-
-function checkDepth(body: unknown): void {
-  let level = [body];
-  for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > MAX_DEPTH) throw new RefusalError(invalid('body', `is nested more than ${MAX_DEPTH} deep`));
-    level = level.flatMap((value) => (typeof value === 'object' && value !== null ? Object.values(value) : []));
-  }
-}
-
 export async function readJson(req: IncomingMessage): Promise<unknown> {
   const type = req.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/json') throw new MediaTypeError();
   try {
-    const body = parseJson(await readBody(req), undefined, parseNumber);
-    checkDepth(body);
-    return body;
+    return parseJson(await readBody(req), REQUEST_LIMITS, parseNumber);
   } catch (error) {
     if (error instanceof RefusalError) throw error;
-    throw new RefusalError(invalid('body', 'is not valid JSON'), { cause: error });
+    // What else there is, is no UTF-8, or its sender has gone.
+    const problem = error instanceof JsonError ? error.message : 'is not valid JSON';
+    throw new RefusalError(invalid('body', problem), { cause: error });
   }
 }
 

@@ -11,7 +11,9 @@ import { type ExecutionArgs, GraphQLError, type GraphQLSchema, getOperationAST }
 import type { SubscribePayload } from 'graphql-ws';
 import { createYoga } from 'graphql-yoga';
 import type { GraphQLContext } from '../schema/context.js';
+import { answerUnread } from './answerUnread.js';
 import { answerBare } from './bareAnswer.js';
+import { DocumentCache, NO_CACHE } from './documentCache.js';
 import { ErrorShaper, type OnInternalError } from './graphqlErrors.js';
 import { DOCUMENT_LIMITS, type DocumentLimits } from './graphqlLimits.js';
 import { useDocumentLimits, useErrorShaping, useJsonOnly, useOperationTimeout } from './graphqlPlugins.js';
@@ -74,6 +76,7 @@ function makeYoga(options: GraphQLDoorOptions, limits: GraphQLLimits, shaper: Er
       useErrorShaping(shaper),
     ],
     maxRequestBodySize: limits.maxBodyBytes,
+    parserAndValidationCache: { documentCache: new DocumentCache(), errorCache: NO_CACHE },
     maskedErrors: { maskError: (error) => shaper.shape(error, null) },
     cors: false,
     graphiql: false,
@@ -83,6 +86,9 @@ function makeYoga(options: GraphQLDoorOptions, limits: GraphQLLimits, shaper: Er
     logging: false,
   });
 }
+
+/** As everything that refuses a request as a whole. */
+const TOO_LARGE = { errors: [{ message: 'The body is too large.', extensions: { code: 'INVALID_PARAMS' } }] };
 
 const NO_OPERATION = new GraphQLError('Name the operation: the document has several, or none of that name.');
 
@@ -142,6 +148,9 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
 
   return {
     async handle(request, response) {
+      // Of those that do not say their size, Yoga counts the bytes.
+      const { 'content-length': length = '0' } = request.headers;
+      if (Number(length) > limits.maxBodyBytes) return answerUnread(request, response, 413, TOO_LARGE);
       if (request.headers.accept?.includes('text/event-stream') === true) {
         streams.add(response);
         response.once('close', () => streams.delete(response));

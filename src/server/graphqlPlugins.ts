@@ -1,6 +1,15 @@
 /** The steps that this server adds to Yoga's pipeline. They run for HTTP, SSE and WebSocket alike. */
-import { type ExecutionArgs, type ExecutionResult, GraphQLError, parse, type Source } from 'graphql';
-import { isAsyncIterable, type Plugin } from 'graphql-yoga';
+import {
+  type DocumentNode,
+  type ExecutionArgs,
+  type ExecutionResult,
+  GraphQLError,
+  type ParseOptions,
+  parse,
+  type Source,
+} from 'graphql';
+import { type GraphQLParams, isAsyncIterable, type Plugin } from 'graphql-yoga';
+import { JsonError, parseJson, REQUEST_LIMITS } from '../core/boundedJson.js';
 import type { GraphQLContext } from '../schema/context.js';
 import type { ErrorShaper } from './graphqlErrors.js';
 import { checkDocument, type DocumentLimits } from './graphqlLimits.js';
@@ -13,20 +22,28 @@ function correlationOf(context: unknown): string | null {
   return correlationId ?? null;
 }
 
-/** Refuses documents that are too large, before validation looks at them. */
+/** Refuses documents that are too large, before validation looks at them; one that is kept parsed has passed. */
 export function useDocumentLimits(limits: DocumentLimits): YogaPlugin {
-  const checked = new WeakSet<object>();
   return {
     onParse({ setParseFn }) {
-      setParseFn((source: string | Source, options) => parse(source, { ...options, maxTokens: limits.maxTokens }));
-      return ({ result, replaceParseResult }) => {
-        if (result === null || result instanceof Error || checked.has(result)) return;
-        const tooLarge = checkDocument(result, limits);
-        if (tooLarge === null) checked.add(result);
-        else replaceParseResult(tooLarge);
-      };
+      setParseFn((source: string | Source, options) => {
+        const document = parseWithinStack(source, { ...options, ...limits });
+        const tooLarge = checkDocument(document, limits);
+        if (tooLarge !== null) throw tooLarge;
+        return document;
+      });
     },
   };
+}
+
+/** The parser follows a document by recursion: one that is nested too deeply for that is its sender's error. */
+function parseWithinStack(source: string | Source, options: ParseOptions): DocumentNode {
+  try {
+    return parse(source, options);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new GraphQLError('The document is nested too deeply.', { extensions: { code: 'INVALID_PARAMS' } });
+  }
 }
 
 /** A query or mutation answers in time, or its caller is told so; what it started may still go on. */
@@ -114,20 +131,44 @@ function withStatus(error: GraphQLError, http: HttpStatus): GraphQLError {
   return error;
 }
 
-/** A form or a text body is what a foreign page can send without asking first; only JSON is taken. */
+const JSON_TYPE = 'application/json';
+
+/**
+ * A form or a text body is what a foreign page can send without asking first; only JSON is taken, and that within the
+ * bounds that hold at the other doors too.
+ */
 export function useJsonOnly(): YogaPlugin {
   return {
-    onRequestParse({ request, endResponse, fetchAPI }) {
+    onRequestParse({ request, setRequestParser, endResponse, fetchAPI }) {
       if (request.method !== 'POST') return;
       const type = (request.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase();
-      if (type === 'application/json') return;
+      if (type === JSON_TYPE) return setRequestParser(readOperation);
       const error = { message: 'Send the operation as application/json.', extensions: { code: 'INVALID_PARAMS' } };
       endResponse(
         new fetchAPI.Response(JSON.stringify({ errors: [error] }), {
           status: 415,
-          headers: { 'content-type': 'application/json; charset=utf-8', accept: 'application/json' },
+          headers: { 'content-type': 'application/json; charset=utf-8', accept: JSON_TYPE },
         }),
       );
     },
   };
+}
+
+/** Yoga has bounded the size of the body, and looks at what the operation is made of. */
+async function readOperation(request: Request): Promise<GraphQLParams | GraphQLParams[]> {
+  const body = readBounded(await request.text());
+  if (typeof body !== 'object' || body === null) throw badBody('is not an object');
+  return body;
+}
+
+function readBounded(text: string): unknown {
+  try {
+    return parseJson(text, REQUEST_LIMITS);
+  } catch (error) {
+    throw error instanceof JsonError ? badBody(error.message) : error;
+  }
+}
+
+function badBody(problem: string): GraphQLError {
+  return new GraphQLError(`The body ${problem}.`, { extensions: { code: 'INVALID_PARAMS', http: { status: 400 } } });
 }

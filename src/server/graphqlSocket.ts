@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { type ExecutionArgs, GraphQLError } from 'graphql';
 import { handleProtocols, makeServer, type Server, type SubscribePayload } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { parseJson, REQUEST_LIMITS } from '../core/boundedJson.js';
 
 export interface SocketLimits {
   readonly maxPayloadBytes: number;
@@ -33,6 +34,7 @@ export const SOCKET_LIMITS: SocketLimits = {
 const GOING_AWAY = 1001;
 /** The server is overloaded by this client; clients of this protocol come back later. */
 const TRY_AGAIN_LATER = 1013;
+const BAD_REQUEST = 4400;
 const FORBIDDEN = 4403;
 /** A bug of ours met one message; the same message would meet it again. */
 const INTERNAL = 4500;
@@ -159,7 +161,10 @@ export class GraphQLSockets {
         onMessage: (callback) =>
           socket.on('message', (data) => {
             // What was sent before its sender knew that we close is not worth looking at.
-            if (socket.readyState === socket.OPEN) void callback(String(data)).catch(fail);
+            if (socket.readyState !== socket.OPEN) return;
+            const message = String(data);
+            if (isBounded(message)) void callback(message).catch(fail);
+            else socket.close(BAD_REQUEST, 'Invalid message received');
           }),
       },
       { socket, request },
@@ -190,6 +195,16 @@ export class GraphQLSockets {
       socket.ping();
     }, this.#limits.keepAliveMs);
     return () => clearInterval(timer);
+  }
+}
+
+/** graphql-ws takes any JSON. This asks the same as the other doors do, before it builds what it was sent. */
+function isBounded(message: string): boolean {
+  try {
+    parseJson(message, REQUEST_LIMITS);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -15,7 +15,9 @@ import {
 } from '../rest/router.js';
 import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { answerUnread } from './answerUnread.js';
 import { answerBare } from './bareAnswer.js';
+import { Connections } from './connections.js';
 import { answerCors } from './cors.js';
 import {
   bearerOf,
@@ -72,15 +74,14 @@ const UNREADABLE: Readonly<Record<string, readonly [status: number, message: str
 export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #server: Server;
-  /** All that stand, those that were upgraded too, which Node's server lets go of. */
-  readonly #sockets = new Set<Socket>();
-  /** The last answer on each. */
-  readonly #answers = new WeakMap<Duplex, ServerResponse>();
+  readonly #connections = new Connections();
   #doors: Doors | null = null;
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#server = createServer({
+      // Whatever flags Node was started with.
+      insecureHTTPParser: false,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: 10_000,
       requestTimeout: 30_000,
@@ -88,15 +89,15 @@ export class HttpServer {
       keepAliveTimeout: 65_000,
     });
     this.#server.maxConnections = MAX_CONNECTIONS;
-    this.#server.on('request', (req, res) => void this.#onRequest(req, res));
+    this.#server.on('request', (req, res) => {
+      this.#connections.inOrder(req, res, () => void this.#onRequest(req, res));
+    });
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('checkExpectation', (req, res) => this.#onExpectation(req, res));
     this.#server.on('clientError', (error, socket) => this.#onUnreadable(error, socket));
     this.#server.on('connection', (socket: Socket) => {
       socket.setNoDelay(true);
-      if (this.#sockets.has(socket)) return;
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      this.#connections.add(socket);
     });
   }
 
@@ -124,40 +125,29 @@ export class HttpServer {
   async close(graceMs: number): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    const timer = setTimeout(() => {
-      for (const socket of this.#sockets) socket.destroy();
-    }, graceMs);
+    const timer = setTimeout(() => this.#connections.destroy(), graceMs);
     await closed;
     clearTimeout(timer);
   }
 
   async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const correlationId = this.#begin(req, res);
+    const correlationId = begin(req, res);
     try {
       await this.#route(req, res, correlationId);
     } catch (error) {
-      this.#answerError(res, error, correlationId);
+      this.#answerError(req, res, error, correlationId);
     }
-  }
-
-  #begin(req: IncomingMessage, res: ServerResponse): string {
-    this.#answers.set(req.socket, res);
-    const correlationId = correlationOf(req);
-    res.setHeader('x-correlation-id', correlationId);
-    res.setHeader('x-content-type-options', 'nosniff');
-    return correlationId;
   }
 
   /** Of `Expect` we know "100-continue", which does not come here. */
   #onExpectation(req: IncomingMessage, res: ServerResponse): void {
-    this.#begin(req, res);
+    begin(req, res);
     sendJson(res, 417, envelopeOf(invalid('expect', 'must be 100-continue')), { connection: 'close' });
   }
 
   #onUnreadable(error: NodeJS.ErrnoException, socket: Duplex): void {
-    const answer = this.#answers.get(socket);
-    const isAnswering = answer?.headersSent === true && !answer.writableFinished;
-    if (isAnswering || !socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const isLost = error.code === 'ECONNRESET' || !socket.writable;
+    if (isLost || this.#connections.isAnswering(socket)) return void socket.destroy();
     const [status, message] = UNREADABLE[error.code ?? ''] ?? [400, 'it is not valid HTTP/1.1'];
     const correlationId = randomUUID();
     this.#options.telemetry.denied('BAD_REQUEST', 40000, correlationId);
@@ -237,7 +227,7 @@ export class HttpServer {
     return token === null ? null : checkToken(token, caller, rules);
   }
 
-  #answerError(res: ServerResponse, error: unknown, correlationId: string): void {
+  #answerError(req: IncomingMessage, res: ServerResponse, error: unknown, correlationId: string): void {
     if (!(error instanceof RefusalError)) {
       this.#options.telemetry.log.error({ correlation_id: correlationId, err: error }, 'request failed');
     }
@@ -246,10 +236,10 @@ export class HttpServer {
       const message = `internal error; quote correlation id ${correlationId}`;
       return sendJson(res, 500, { code: 'INTERNAL', message, retriable: true });
     }
-    const status =
-      error instanceof BodyTooLargeError ? 413 : error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
-    const headers = { ...retryHeaders(error.refusal), ...(status === 413 ? { connection: 'close' } : {}) };
-    sendJson(res, status, envelopeOf(error.refusal), headers);
+    const envelope = envelopeOf(error.refusal);
+    if (error instanceof BodyTooLargeError) return answerUnread(req, res, 413, envelope);
+    const status = error instanceof MediaTypeError ? 415 : statusOf(error.refusal);
+    sendJson(res, status, envelope, retryHeaders(error.refusal));
   }
 }
 
@@ -261,6 +251,14 @@ function sendHealth(res: ServerResponse): void {
 function answerMethod(res: ServerResponse, method: string, allow: string): void {
   if (method === 'OPTIONS') return void res.writeHead(204, { allow }).end();
   sendJson(res, 405, envelopeOf(invalid('method', `${method} is not served here; use ${allow}`)), { allow });
+}
+
+/** What every answer carries. @returns the correlation id. */
+function begin(req: IncomingMessage, res: ServerResponse): string {
+  const correlationId = correlationOf(req);
+  res.setHeader('x-correlation-id', correlationId);
+  res.setHeader('x-content-type-options', 'nosniff');
+  return correlationId;
 }
 
 function correlationOf(req: IncomingMessage): string {

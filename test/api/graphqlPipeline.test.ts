@@ -192,6 +192,16 @@ const ABUSES: Record<string, string> = {
   'thousand aliases': `{ ${Array.from({ length: 1000 }, (_, i) => `a${i}: __typename`).join(' ')} }`,
   'a directive many times': `{ __typename ${'@include(if: true) '.repeat(500)} }`,
   introspection: `{ __schema { types { ${'fields { type { '.repeat(13)} name ${'} }'.repeat(13)} } } }`,
+  'deep nesting': `${'{a'.repeat(1600)}${'}'.repeat(1600)}`,
+  'nesting beyond the stack': `${'{a'.repeat(2400)}${'}'.repeat(2400)}`,
+  'values in values': `{ pools(first: ${'['.repeat(2400)}${']'.repeat(2400)}) { name } }`,
+  comments: `{ __typename ${'#\n'.repeat(1001)} }`,
+  'one field many times': `{ ${'capabilities { engines { engine } } '.repeat(31)} }`,
+  'one field in many fragments': `{ ${Array.from({ length: 31 }, (_, i) => `...f${i}`).join(' ')} } ${Array.from({ length: 31 }, (_, i) => `fragment f${i} on Query { capabilities { engines { engine } } }`).join(' ')}`,
+  'inline fragments': `{ ${'... { __typename } '.repeat(151)} }`,
+  'a circle wider at each turn': '{ ...a } fragment a on Query { x { ...a } y { ...a } z { ...a } }',
+  'an unused fragment': `{ __typename } fragment f on Query { ${'capabilities { engines { engine } } '.repeat(300)} }`,
+  'a long name': `{ ${'a'.repeat(129)} }`,
   operations: 'query A { __typename } query B { __typename }',
   'another kind': 'mutation { __typename } subscription { __typename }',
   unknown: '{ nothing }',
@@ -214,6 +224,52 @@ describe('limits', () => {
       expect(open.masked).toEqual([]);
     },
   );
+
+  it.each([
+    ['a name twice', '"variables":{"a":1,"a":2}'],
+    ['lists in lists', `"variables":{"a":${'['.repeat(300)}${']'.repeat(300)}}`],
+  ])('refuses a body with %s the same way', async (_name, members) => {
+    capabilities = () => expect.unreachable('a resolver ran');
+    const operation = `{"query":"{ capabilities { engines { engine } } }",${members}}`;
+    for (const accept of ['application/json', 'text/event-stream']) {
+      const headers = { 'content-type': 'application/json', accept };
+      const answer = await fetch(open.url, { method: 'POST', headers, body: operation });
+      expect(answer.status).toBe(400);
+      expect(await answer.text()).toContain('INVALID_PARAMS');
+    }
+    const { socket, closed } = await rawSocket();
+    socket.send(JSON.stringify({ type: 'connection_init' }));
+    await once(socket, 'message');
+    socket.send(`{"id":"1","type":"subscribe","payload":${operation}}`);
+    expect(await closed).toBe(4400);
+  });
+
+  it('takes a prototype in variables for a name like any other, on all three', async () => {
+    const variables = JSON.parse(
+      '{"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}}',
+    ) as Record<string, unknown>;
+    const query = '{ capabilities { engines { engine } } }';
+    const answers = [
+      await post(query, variables),
+      await post(query, variables, { accept: 'text/event-stream, application/json;q=0.9' }),
+      { answer: await overSocket(query, variables) },
+    ];
+    for (const { answer } of answers) expect(answer.errors).toBeUndefined();
+    expect(({} as { polluted?: boolean }).polluted).toBeUndefined();
+  });
+
+  it('refuses a batch on all three', async () => {
+    const batch = '[{"query":"{__typename}"},{"query":"{__typename}"}]';
+    for (const accept of ['application/json', 'text/event-stream']) {
+      const headers = { 'content-type': 'application/json', accept };
+      expect((await fetch(open.url, { method: 'POST', headers, body: batch })).status).toBe(400);
+    }
+    const { socket, closed } = await rawSocket();
+    socket.send(JSON.stringify({ type: 'connection_init' }));
+    await once(socket, 'message');
+    socket.send(`{"id":"1","type":"subscribe","payload":${batch}}`);
+    expect(await closed).toBe(4400);
+  });
 
   it('takes JSON alone, with no CORS, no batch, and a bounded body', async () => {
     const form = await fetch(open.url, {

@@ -1,5 +1,4 @@
 /** Requests with nothing added or mended: hosts, origins and bytes as a test wants them. What is asked is held against the contract. */
-import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { WebSocket } from 'ws';
@@ -54,11 +53,16 @@ export async function exchange(url: string, bytes: string | Buffer): Promise<str
   socket.setEncoding('latin1').on('data', (chunk: string) => {
     answer += chunk;
   });
-  // What is refused is often reset while we still write.
+  // What is refused is often reset while we still write; `once` of node:events would reject with it.
   socket.on('error', () => {});
-  socket.setTimeout(DEADLINE_MS, () => socket.destroy(new Error('the server did not close')));
+  let late = false;
+  socket.setTimeout(DEADLINE_MS, () => {
+    late = true;
+    socket.destroy();
+  });
   socket.write(bytes);
-  await once(socket, 'close');
+  await new Promise((resolve) => socket.once('close', resolve));
+  if (late) throw new Error(`the server did not close: ${answer}`);
   return answer;
 }
 
