@@ -26,6 +26,8 @@ export const CatalogSchema = z.strictObject({
     .default([]),
   /** Of one model that is fetched. */
   max_model_bytes: positiveInt.default(TIB_BYTES),
+  /** true: also files that are neither GGUF nor safetensors are staged. A pickle runs code when it is loaded. */
+  allow_any_format: z.boolean().default(false),
 });
 
 /** 0: without this bound. */

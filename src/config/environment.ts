@@ -93,10 +93,15 @@ export function isLoopback(host: string): boolean {
   return LOOPBACK.check(bare, family === 4 ? 'ipv4' : 'ipv6');
 }
 
-/** Throws ConfigError `NON_LOOPBACK_WITHOUT_TOKEN` when others could call us without a token. */
+/** Of a token that others may try to guess. */
+const MIN_PUBLIC_TOKEN_CHARS = 16;
+
+/** Throws ConfigError `NON_LOOPBACK_WITHOUT_TOKEN` when others could call us without a token, or with one they can guess. */
 export function checkExposure(addr: ListenAddress, authToken: Secret | null): void {
-  if (authToken !== null || isLoopback(addr.host)) return;
+  if (isLoopback(addr.host) || (authToken?.reveal().length ?? 0) >= MIN_PUBLIC_TOKEN_CHARS) return;
   const host = isIPv6(addr.host) ? `[${addr.host}]` : addr.host;
+  const lack =
+    authToken === null ? 'no token protects it' : `its token has fewer than ${MIN_PUBLIC_TOKEN_CHARS} characters`;
   throw new ConfigError([
     {
       source: 'environment',
@@ -104,7 +109,7 @@ export function checkExposure(addr: ListenAddress, authToken: Secret | null): vo
       path: 'AUTH_TOKEN',
       code: 'NON_LOOPBACK_WITHOUT_TOKEN',
       message:
-        `NON_LOOPBACK_WITHOUT_TOKEN (40301): ${host}:${addr.port} can be reached from other machines and no token protects it — ` +
+        `NON_LOOPBACK_WITHOUT_TOKEN (40301): ${host}:${addr.port} can be reached from other machines and ${lack} — ` +
         'set AUTH_TOKEN, e.g. AUTH_TOKEN=$(openssl rand -hex 32), or listen on 127.0.0.1',
     },
   ]);

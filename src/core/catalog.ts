@@ -13,7 +13,7 @@ import { isNamed, isServedAs, type NamedModel, type ServedModel } from './modelR
 import { judge, type TrustFacts, type TrustPolicy, untrusted } from './trust.js';
 
 /** Entries of a catalog. */
-export const MAX_MODELS = 1024;
+export const MAX_MODELS = 1023;
 
 export const MODEL_STATES = ['Active', 'Retired'] as const;
 export type ModelState = (typeof MODEL_STATES)[number];

@@ -28,7 +28,12 @@ export function leastStartMs(position: number, basis: StartBasis): number {
   return Math.round(rounds * basis.serviceMs);
 }
 
-export type FullPolicy = 'reject' | 'drop-lru' | 'shed-low-priority';
+export const FULL_POLICIES = ['reject', 'drop-lru', 'shed-low-priority'] as const;
+export type FullPolicy = (typeof FULL_POLICIES)[number];
+
+export function isFullPolicy(label: string): label is FullPolicy {
+  return FULL_POLICIES.some((policy) => policy === label);
+}
 
 /** A newcomer that met a full queue and may displace nobody. @param retryAfterMs when a place is expected to be free. */
 export function refusedByFullQueue(poolId: string, policy: FullPolicy, retryAfterMs: number): Refusal {

@@ -9,6 +9,7 @@ export interface TrustPolicy {
   readonly mode: 'strict' | 'permissive';
   /** Hosts, `*.domain` or `host/path`; empty: any. Files of this machine come from none. */
   readonly allowedRegistries: readonly string[];
+  /** strict: a signature that was verified, rather than one that is only there. */
   readonly requireSignature: boolean;
   readonly requireSbom: boolean;
   readonly caRoots: readonly string[];
@@ -119,7 +120,9 @@ export interface Judgement {
 export function judge(model: TrustFacts, configured: TrustPolicy): Judgement {
   const policy = policyFor(configured, model.trustPolicy);
   const findings = findingsOf(model, configured, policy);
-  const untrusted = policy.mode === 'strict' ? (findings.find(({ code }) => UNTRUSTED.has(code)) ?? null) : null;
+  const keepsOut = ({ code }: Reason) =>
+    UNTRUSTED.has(code) || (code === 'SIGNATURE_UNVERIFIED' && policy.requireSignature);
+  const untrusted = policy.mode === 'strict' ? (findings.find(keepsOut) ?? null) : null;
   return { findings, untrusted };
 }
 

@@ -19,6 +19,8 @@ export interface EngineLaunch {
   /** Shares of the GPUs, one per GPU. */
   readonly tensorSplit?: readonly number[];
   readonly apiKey?: string;
+  /** Policy lets it fetch what it does not have from the model hub; else it is told to stay away from there. */
+  readonly mayReachHub?: boolean;
   readonly extraArgs?: readonly string[];
   readonly extraEnv?: Readonly<Record<string, string>>;
 }
@@ -82,6 +84,20 @@ export function gpuEnvironment(gpus: readonly (string | number)[]): Readonly<Rec
     CUDA_VISIBLE_DEVICES: gpus.length === 0 ? '-1' : gpus.join(','),
   };
 }
+
+/** By these the libraries that fetch from huggingface.co are kept to what is on this machine. */
+export function hubEnvironment({
+  mayReachHub = false,
+}: Pick<EngineLaunch, 'mayReachHub'>): Readonly<Record<string, string>> {
+  return mayReachHub ? {} : { HF_HUB_OFFLINE: '1', TRANSFORMERS_OFFLINE: '1' };
+}
+
+/** What such a library says of a model that it would have to fetch. */
+export const HUB_NOT_ALLOWED: LogPattern = {
+  fault: 'MODEL_UNREADABLE',
+  pattern: /outgoing traffic has been disabled|offline mode is enabled|OfflineModeIsEnabled|LocalEntryNotFoundError/,
+  fix: 'Stage the model, or list huggingface.co in network.allow_hosts if engines may fetch from it.',
+};
 
 /**
  * Whether the same request gives the same bytes again. Claimed only where the engine can keep it in the way it was

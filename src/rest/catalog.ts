@@ -101,7 +101,7 @@ export function catalogRoutes({ catalog }: Services): Route[] {
       path: '/v1/catalog/models/{id}/verify',
       handler: async (call) => {
         const id = call.params.id ?? '';
-        const verified = await catalog.verify(id);
+        const verified = await catalog.verify(id, call.correlationId);
         if (verified === null) return sendJson(call.res, 202, { id, status: 'started' });
         const { result, reasons, digest } = verified;
         sendJson(call.res, 202, { id, status: result.toLowerCase(), ...present({ digest }), warnings: reasons });
@@ -112,7 +112,7 @@ export function catalogRoutes({ catalog }: Services): Route[] {
       path: '/v1/catalog/models/{id}/state',
       handler: async (call) => {
         const { state, deadline_ms } = (await call.body()) as Schemas['CatalogModelState'];
-        const model = await catalog.setState(call.params.id ?? '', state, numberOf(deadline_ms));
+        const model = await catalog.setState(call.params.id ?? '', state, numberOf(deadline_ms), call.correlationId);
         const drainAt = model.drainAtMs === null ? null : new Date(model.drainAtMs).toISOString();
         sendJson(call.res, 202, { id: model.id, state: model.state, ...present({ drain_at: drainAt }) });
       },

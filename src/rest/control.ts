@@ -17,7 +17,7 @@ export function controlRoutes(services: Services): Route[] {
       path: '/v1/pools/{id}/drain',
       handler: async (call) => {
         const { deadline_ms } = (await call.body()) as Schemas['DrainRequest'];
-        sendAccepted(call, await pools.drain(call.params.id ?? '', Number(deadline_ms)));
+        sendAccepted(call, await pools.drain(call.params.id ?? '', Number(deadline_ms), call.correlationId));
       },
     },
     {
@@ -25,7 +25,9 @@ export function controlRoutes(services: Services): Route[] {
       path: '/v1/pools/{id}/reload',
       handler: async (call) => {
         const { new_model_ref } = (await call.body()) as Schemas['ReloadRequest'];
-        sendAccepted(call, await pools.reload(call.params.id ?? '', new_model_ref, DEFAULT_DRAIN_DEADLINE_MS));
+        const { id = '' } = call.params;
+        const begun = pools.reload(id, new_model_ref, DEFAULT_DRAIN_DEADLINE_MS, call.correlationId);
+        sendAccepted(call, await begun);
       },
     },
     {

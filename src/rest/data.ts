@@ -1,7 +1,7 @@
 /** The data plane of the original contract: tasks and sessions. */
 import { budgetLeft } from '../core/budget.js';
 import { checkDisconnectGrace, disconnectGrace } from '../core/disconnect.js';
-import { RefusalError } from '../core/errors.js';
+import { invalid, RefusalError } from '../core/errors.js';
 import type { Services } from '../services/services.js';
 import { budgetHeaders, budgetMembers } from './budget.js';
 import type { components } from './generated/data.js';
@@ -19,12 +19,21 @@ function resumeIndex(call: Call): number {
   return given === null || given === '' ? -1 : Number(given);
 }
 
+/** Such a request may only read: who follows a link has not decided what it does. */
+function isLinkFromElsewhere({ req: { headers } }: Call): boolean {
+  const site = headers['sec-fetch-site'];
+  return headers.origin === undefined && (site === 'cross-site' || site === 'same-site');
+}
+
 /** `?cancel_on_disconnect=true` or `=<ms>`: the task is to end when its last reader has gone. */
 function disconnectGraceOf(call: Call): number | null {
   const given = call.query.get('cancel_on_disconnect') ?? 'false';
   const graceMs = disconnectGrace(/^(true|false)$/.test(given) ? given === 'true' : Number(given || Number.NaN));
   const broken = checkDisconnectGrace(graceMs === 'invalid' ? Number.NaN : graceMs);
   if (broken !== null) throw new RefusalError(broken);
+  if (graceMs !== null && isLinkFromElsewhere(call)) {
+    throw new RefusalError(invalid('cancel_on_disconnect', 'is not taken from a link on another page'));
+  }
   return graceMs === 'invalid' ? null : graceMs;
 }
 

@@ -52,6 +52,8 @@ function endFrame(event: EndEvent, result: unknown): string {
 
 export interface SseOptions {
   readonly microbatch: boolean;
+  /** How often a reader hears that it is still served, ms. */
+  readonly keepAliveMs?: number;
   /** Of the response, besides our own. */
   readonly headers: Readonly<Record<string, string>>;
   /** What an embedding or rerank task gave, by the id in its end. */
@@ -112,7 +114,7 @@ export async function pipeEvents(
     ...options.headers,
   });
   res.flushHeaders();
-  const keepAlive = setInterval(() => res.write(': ka\n\n'), KEEP_ALIVE_MS);
+  const keepAlive = setInterval(() => res.write(': ka\n\n'), options.keepAliveMs ?? KEEP_ALIVE_MS);
   try {
     for (let events = await reader.next(); events !== null && !res.destroyed; events = await reader.next()) {
       let text = '';

@@ -165,9 +165,9 @@ builder.mutationFields((t) => ({
     type: VerifyCatalogModelResult,
     description: 'Judges a model by the trust policy, and holds its file against its digest.',
     args: { input: t.arg({ type: CatalogModelInput, required: true, description: 'Which model.' }) },
-    resolve: async (_root, { input }, { services }) => ({
+    resolve: async (_root, { input }, { services, correlationId }) => ({
       id: input.modelId,
-      verification: await asData(services.catalog.verify(input.modelId)),
+      verification: await asData(services.catalog.verify(input.modelId, correlationId)),
     }),
   }),
   setCatalogModelState: t.field({
@@ -175,9 +175,9 @@ builder.mutationFields((t) => ({
     description:
       'Retires a model, or makes it active again. A pool that was drained for it stays so until it is resumed.',
     args: { input: t.arg({ type: SetCatalogModelStateInput, required: true, description: 'What it shall be.' }) },
-    resolve: async (_root, { input }, { services }) => {
+    resolve: async (_root, { input }, { services, correlationId }) => {
       const { modelId, state, deadlineMs } = input;
-      return { id: (await asData(services.catalog.setState(modelId, state, deadlineMs ?? null))).id };
+      return { id: (await asData(services.catalog.setState(modelId, state, deadlineMs ?? null, correlationId))).id };
     },
   }),
   deleteCatalogModel: t.field({

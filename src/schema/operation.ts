@@ -187,7 +187,8 @@ builder.mutationFields((t) => ({
     type: OperationResult,
     description: 'Stops giving a pool work; it stays drained until it is resumed or reloaded.',
     args: { input: t.arg({ type: DrainPoolInput, required: true, description: 'Which pool, and how patiently.' }) },
-    resolve: (_root, { input }, { services }) => begun(services.pools.drain(input.pool, input.deadlineMs)),
+    resolve: (_root, { input }, { services, correlationId }) =>
+      begun(services.pools.drain(input.pool, input.deadlineMs, correlationId)),
   }),
   resumePool: t.field({
     type: OperationResult,
@@ -206,7 +207,7 @@ builder.mutationFields((t) => ({
     description:
       'Gives a pool another model: beside the engines that serve where there is room, else in their place. Whatever fails, the old model serves on.',
     args: { input: t.arg({ type: ReloadPoolInput, required: true, description: 'Which pool, and which model.' }) },
-    resolve: (_root, { input }, { services }) =>
-      begun(services.pools.reload(input.pool, input.newModelRef, input.drainDeadlineMs)),
+    resolve: (_root, { input }, { services, correlationId }) =>
+      begun(services.pools.reload(input.pool, input.newModelRef, input.drainDeadlineMs, correlationId)),
   }),
 }));

@@ -106,9 +106,9 @@ builder.mutationFields((t) => ({
     description:
       'Brings the file of a model to the node that is asked, under its digest; the one under way when there is one.',
     args: { input: t.arg({ type: StageCatalogModelInput, required: true, description: 'Which model.' }) },
-    resolve: async (_root, { input }, { services }) => {
+    resolve: async (_root, { input }, { services, correlationId }) => {
       const model = await asData(services.catalog.get(input.modelId));
-      return { stagingId: await asData(services.staging.stage(model)) };
+      return { stagingId: await asData(services.staging.stage(model, correlationId)) };
     },
   }),
   cancelStaging: t.field({

@@ -60,6 +60,7 @@ import { Stranded } from '../services/stranded.js';
 import { StreamHub } from '../services/streams/hub.js';
 import { StreamRecorder } from '../services/streams/recorder.js';
 import { Crashes } from '../services/supervision/crashes.js';
+import { FirstTasks } from '../services/supervision/firstTasks.js';
 import { Supervisor } from '../services/supervision/supervisor.js';
 import { VramLedger } from '../services/supervision/vram.js';
 import { Tasks } from '../services/tasks.js';
@@ -138,7 +139,8 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
 
   onStep('waiting for the pools');
   const health = () => config.pools.map(({ id }) => ({ id, ...house.supervisor.health(id) }));
-  await pollUntil(async () => health().every((pool) => pool.ready), {
+  const preloaded = new Set(config.pools.flatMap(({ id, preload }) => (preload ? [id] : [])));
+  await pollUntil(async () => health().every((pool) => pool.ready || !preloaded.has(pool.id)), {
     everyMs: READY_LOOK_MS,
     deadlineMs: options.poolsReadyDeadlineMs ?? POOLS_READY_DEADLINE_MS,
   });
@@ -349,6 +351,9 @@ async function furnish(
   stranded.start();
   scope.defer('stranded tasks', () => stranded.stop());
   scope.defer('operations', () => pools.stop());
+  const firstTasks = new FirstTasks({ db, pools: () => supervisor.pools(), onError });
+  firstTasks.start();
+  scope.defer('first tasks', () => firstTasks.stop());
   models.retirement.start();
   scope.defer('retirement of models', () => models.retirement.stop());
   scope.defer('stream readers', () => hub.stop());

@@ -28,7 +28,8 @@ export interface DoorsOptions {
 
 /** The token a socket brought: in `connection_init` (browsers cannot set headers), else with its upgrade. */
 function socketToken(params: Readonly<Record<string, unknown>>, request: IncomingMessage): string | null {
-  const given = params.token ?? params.authorization ?? params.Authorization;
+  const given =
+    params.token ?? params.authorization ?? params.Authorization ?? params['X-API-Key'] ?? params['x-api-key'];
   if (typeof given !== 'string') return bearerOf(request.headers);
   return given.replace(/^Bearer /i, '');
 }
@@ -71,7 +72,7 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
       ...workerRoutes({ telemetry, requireToken: ({ headers }) => requireToken(headers, rules) }),
       ...catalogRoutes(services),
       ...artifactRoutes(services),
-      ...operationalRoutes(supervisor, telemetry),
+      ...operationalRoutes(supervisor, telemetry, rules),
     ],
     graphql: (req, res, correlationId) => {
       correlation.set(req, correlationId);
@@ -86,7 +87,12 @@ export function createDoors(options: DoorsOptions): Doors & { close(): Promise<v
   };
 }
 
-function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[] {
+/** Readiness is told to everybody; why a pool is not ready may name files of this machine. */
+function isStranger({ headers, socket }: IncomingMessage, rules: IdentityRules): boolean {
+  return checkToken(bearerOf(headers), { headers, remoteAddress: socket.remoteAddress ?? '' }, rules) !== null;
+}
+
+function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry, rules: IdentityRules): Route[] {
   return [
     {
       method: 'GET',
@@ -94,9 +100,10 @@ function operationalRoutes(supervisor: Supervisor, telemetry: Telemetry): Route[
       handler: async (call) => {
         const pools = supervisor.poolIds().map((id) => ({ id, ...supervisor.health(id) }));
         const ready = pools.some((pool) => pool.ready);
+        const shown = isStranger(call.req, rules) ? [] : pools;
         sendJson(call.res, ready ? 200 : 503, {
           status: ready ? 'ready' : 'not ready',
-          pools: pools.map(({ id, ready: poolReady, reasons }) => ({ id, ready: poolReady, reasons })),
+          pools: shown.map(({ id, ready: poolReady, reasons }) => ({ id, ready: poolReady, reasons })),
         });
       },
     },

@@ -74,13 +74,24 @@ const BAD_ORIGIN: Denial = {
 };
 
 /**
+ * A picture or a script of another page comes by GET and without `Origin`, but browsers say where it comes from. A link that
+ * somebody follows to us is let in: its page does not read what it leads to.
+ */
+function isForeignFetch(headers: IncomingHttpHeaders): boolean {
+  const site = headers['sec-fetch-site'];
+  const followed = headers['sec-fetch-mode'] === 'navigate' && headers['sec-fetch-dest'] === 'document';
+  return (site === 'cross-site' || site === 'same-site') && !followed;
+}
+
+/**
  * A page of another site must not talk to a local server through a browser: neither under a name that was rebound to
  * this address, nor from a foreign origin. CORS does not cover sockets, and forms need no leave, so both are asked here.
  */
 export function checkBrowser({ headers }: Caller, rules: IdentityRules): Denial | null {
   const { host, origin } = headers;
   if ((rules.loopbackOnly || rules.hosts.length > 0) && !isOwnName(host, rules)) return BAD_HOST;
-  if (origin === undefined || rules.origins.includes(origin)) return null;
+  if (origin === undefined) return isForeignFetch(headers) ? BAD_ORIGIN : null;
+  if (rules.origins.includes(origin)) return null;
   return URL.canParse(origin) && new URL(origin).host === host?.toLowerCase() ? null : BAD_ORIGIN;
 }
 

@@ -38,7 +38,7 @@ export interface Models {
   readonly staging: Staging;
   /** To be started when there are operations. */
   readonly retirement: Retirement;
-  readonly forReload: (pool: PoolModel, ref: string) => Promise<string>;
+  readonly forReload: (pool: PoolModel, ref: string, correlationId?: string) => Promise<string>;
   /** Reads the catalog, then lets work on it begin. */
   start(scope: Scope): Promise<void>;
 }
@@ -55,8 +55,9 @@ export function openModels(deps: ModelsDeps): Models {
   const servers = (id: string) => fleet.candidates().filter((pool) => view.idsServedBy(pool).includes(id));
   const enginesOf = ({ id }: { readonly id: string }) => servers(id).map(({ engine }) => engine);
   const verification = new ModelVerification({ ...shared, clock, enginesOf });
-  const fetching = { allowHosts: config.network.allow_hosts, maxBytes: config.catalog.max_model_bytes };
-  const staging = new Staging({ ...shared, ...fetching });
+  const { max_model_bytes: maxBytes, allow_any_format: allowAnyFormat } = config.catalog;
+  const fetching = { allowHosts: config.network.allow_hosts, maxBytes, allowAnyFormat };
+  const staging = new Staging({ ...shared, ...fetching, clock });
   const retirement = new Retirement({ clock, telemetry, view, pools: here, drain });
   const catalog = new Catalog({ db, telemetry, view, verification, wakeRetirement: () => retirement.wake() });
   return {
@@ -64,7 +65,7 @@ export function openModels(deps: ModelsDeps): Models {
     view,
     staging,
     retirement,
-    forReload: (pool, ref) => modelForReload({ view, files, staging }, pool, ref),
+    forReload: (pool, ref, correlationId) => modelForReload({ view, files, staging }, pool, ref, correlationId),
     start: async (scope) => {
       await view.start();
       scope.defer('catalog', () => view.stop());

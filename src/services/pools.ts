@@ -51,7 +51,11 @@ export interface PoolsDeps {
   readonly events: PoolEvents;
   readonly telemetry: Telemetry;
   /** The reference by which a pool's engine finds the model that a caller names. @throws RefusalError */
-  readonly modelFor: (pool: { readonly id: string; readonly modelRef: string }, ref: string) => Promise<string>;
+  readonly modelFor: (
+    pool: { readonly id: string; readonly modelRef: string },
+    ref: string,
+    correlationId?: string,
+  ) => Promise<string>;
 }
 
 export type Lane = LaneDepth;
@@ -163,13 +167,13 @@ export class Pools {
    * Refuses new leases at once; running tasks finish, or are stopped at the deadline and run again where that is honest.
    * The pool stays drained until it is resumed or reloaded. @returns the id of the operation, which goes on by itself.
    */
-  async drain(poolId: string, deadlineMs: number): Promise<string> {
+  async drain(poolId: string, deadlineMs: number, correlationId?: string): Promise<string> {
     checkDeadline('deadline_ms', deadlineMs);
     const pool = await this.#managed(poolId);
     const refusing = new AbortController();
     const onRefusing = () => refusing.abort();
     const work = (run: OperationRun) =>
-      drain(this.#deps, run, { pool, deadlineMs, onRefusing })
+      drain(this.#deps, run, { pool, deadlineMs, onRefusing, correlationId })
         .then((outcome) => recallElsewhere(this.#deps, run, outcome))
         .finally(onRefusing);
     const id = await this.#operations.begin(poolId, 'DRAIN', { deadlineMs }, work);
@@ -188,18 +192,18 @@ export class Pools {
    * Gives a pool another model: beside the engines that serve where there is room, else in their place. Whatever fails, and
    * also when tasks still run at the deadline, the old model serves on.
    */
-  async reload(poolId: string, newModelRef: string, drainDeadlineMs: number): Promise<string> {
+  async reload(poolId: string, newModelRef: string, drainDeadlineMs: number, correlationId?: string): Promise<string> {
     checkDeadline('drain_deadline_ms', drainDeadlineMs);
     checkModelRef(newModelRef);
     const { membership } = this.#deps;
     const serving = await this.#managed(poolId);
     await membership.checkAlone(poolId, 'a reload');
-    const modelRef = await this.#deps.modelFor(serving, newModelRef);
+    const modelRef = await this.#deps.modelFor(serving, newModelRef, correlationId);
     return this.#operations.begin(poolId, 'RELOAD', { newModelRef, drainDeadlineMs }, async (run) => {
       // Read only now: another reload may have ended, or a node come in, between the question and this one's beginning.
       await membership.checkAlone(poolId, 'a reload');
       const pool = await this.#get(poolId);
-      return reload(this.#deps, run, { pool, modelRef, drainDeadlineMs });
+      return reload(this.#deps, run, { pool, modelRef, drainDeadlineMs, correlationId });
     });
   }
 

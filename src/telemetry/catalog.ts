@@ -17,6 +17,12 @@ const KNOWN_REASONS: ReadonlySet<string> = new Set([
   'POLICY_REFUSED',
 ]);
 
+/** What was done with a model, and by which request. */
+export interface ModelWork {
+  readonly modelId: string;
+  readonly correlationId?: string | undefined;
+}
+
 export class CatalogTelemetry extends DoorTelemetry {
   /** All models of the catalog, as they are now. */
   modelStates(models: readonly { readonly id: string; readonly state: ModelState }[]): void {
@@ -25,14 +31,15 @@ export class CatalogTelemetry extends DoorTelemetry {
   }
 
   /** @param deadlineMs after which its pools are drained; null: they are not. */
-  modelStateChanged(modelId: string, state: ModelState, deadlineMs: number | null): void {
+  modelStateChanged({ modelId, correlationId }: ModelWork, state: ModelState, deadlineMs: number | null): void {
     const human = state === 'Retired' ? 'A model was retired and takes no new tasks.' : 'A model takes tasks again.';
-    this.log.info({ model_id: modelId, state, deadline_ms: deadlineMs, human }, 'model state changed');
+    const line = { model_id: modelId, correlation_id: correlationId, state, deadline_ms: deadlineMs, human };
+    this.log.info(line, 'model state changed');
   }
 
   /** @param engines of the pools that serve it. */
   modelVerified(
-    modelId: string,
+    { modelId, correlationId }: ModelWork,
     { result, reasons }: { readonly result: VerificationResult; readonly reasons: readonly Reason[] },
     engines: readonly string[],
   ): void {
@@ -42,14 +49,16 @@ export class CatalogTelemetry extends DoorTelemetry {
       this.metrics.catalogVerifications.inc({ result, reason, engine });
     }
     const codes = reasons.map((one) => one.code);
-    const line = { model_id: modelId, result, reasons: codes, human: `A model was verified: ${result}.` };
+    const human = `A model was verified: ${result}.`;
+    const line = { model_id: modelId, correlation_id: correlationId, result, reasons: codes, human };
     if (result === 'FAILED') this.log.warn(line, 'model verified');
     else this.log.info(line, 'model verified');
   }
 
-  staged(modelId: string, result: 'SUCCEEDED' | 'FAILED' | 'CANCELED', detail: string): void {
+  staged({ modelId, correlationId }: ModelWork, result: 'SUCCEEDED' | 'FAILED' | 'CANCELED', detail: string): void {
     this.metrics.modelStagings.inc({ result });
-    const line = { model_id: modelId, result, detail, human: `The staging of a model ended as ${result}.` };
+    const human = `The staging of a model ended as ${result}.`;
+    const line = { model_id: modelId, correlation_id: correlationId, result, detail, human };
     if (result === 'FAILED') this.log.warn(line, 'model staged');
     else this.log.info(line, 'model staged');
   }

@@ -2,7 +2,7 @@
 import type { Engine, Refusal, TaskFailure } from '../core/errors.js';
 import type { PlacementExplanation, PlacementOverrides } from '../core/placement.js';
 import { gradeQuote, type StartQuote } from '../core/prediction.js';
-import type { FullPolicy } from '../core/queue.js';
+import { type FullPolicy, isFullPolicy } from '../core/queue.js';
 import { RATE_LIMIT_LABEL } from '../core/rateLimit.js';
 import { cancelOfFinish, type Priority } from '../core/task.js';
 import { CatalogTelemetry } from './catalog.js';
@@ -50,6 +50,11 @@ interface NodeFacts {
   readonly streamReaders: number;
   /** Of each pool of them. */
   readonly connections: readonly { readonly kind: string; readonly taken: number; readonly idle: number }[];
+}
+
+/** What somebody had done to a pool; nobody asked for it where the id is missing. */
+export interface PoolWorkFacts extends PoolFacts {
+  readonly correlationId?: string | undefined;
 }
 
 export interface LaneFacts extends PoolFacts {
@@ -138,11 +143,11 @@ export class Telemetry extends CatalogTelemetry {
     );
   }
 
-  /** The policies of full queues are a closed set of labels; a rate limit is counted by itself. */
+  /** The policies of full queues are a closed set of labels; a rate limit is counted by itself, a budget as a refusal alone. */
   #pushedBack({ engine, priority }: { engine: Engine; priority: Priority }, refusal: Refusal): void {
     if (refusal.family !== 'backpressure' || refusal.policyLabel === undefined) return;
     if (refusal.policyLabel === RATE_LIMIT_LABEL) this.metrics.rateLimited.inc({ engine, priority });
-    else this.metrics.backpressure.inc({ engine, policy: refusal.policyLabel });
+    else if (isFullPolicy(refusal.policyLabel)) this.metrics.backpressure.inc({ engine, policy: refusal.policyLabel });
   }
 
   /** A waiting task ended to make room for a newer one. */
@@ -315,14 +320,13 @@ export class Telemetry extends CatalogTelemetry {
   }
 
   /** Its pool does not serve its model any more. */
-  movedToPool(task: { id: string; poolId: string; modelRef: string }, poolId: string): void {
-    const { id, modelRef } = task;
-    const human = `A waiting task goes to pool ${poolId}, which serves the model it names.`;
-    this.log.info({ job_id: id, model_id: modelRef, from: task.poolId, pool_id: poolId, human }, 'task moved');
+  movedToPool(task: Omit<TaskFacts, 'taskId'> & { readonly id: string }, poolId: string): void {
+    const human = 'A waiting task goes to another pool, which serves the model it names.';
+    this.log.info({ ...fields({ ...task, taskId: task.id, poolId }), from: task.poolId, human }, 'task moved');
   }
 
   drained(
-    pool: PoolFacts,
+    pool: PoolWorkFacts,
     durationMs: number,
     report: { readonly finished: number; readonly forceStopped: number },
   ): void {
@@ -332,6 +336,7 @@ export class Telemetry extends CatalogTelemetry {
       {
         pool_id: pool.poolId,
         engine: pool.engine,
+        correlation_id: pool.correlationId,
         duration_ms: Math.round(durationMs),
         finished,
         force_stopped: forceStopped,
@@ -342,7 +347,7 @@ export class Telemetry extends CatalogTelemetry {
   }
 
   /** @param reason code of what stood in the way; null: the new model serves. */
-  reloaded(pool: PoolFacts, durationMs: number, reason: string | null): void {
+  reloaded(pool: PoolWorkFacts, durationMs: number, reason: string | null): void {
     this.metrics.reloadDuration.observe(poolLabels(pool), durationMs);
     if (reason === null) this.metrics.reloadSuccess.inc(poolLabels(pool));
     else this.metrics.reloadFailure.inc({ ...poolLabels(pool), reason });
@@ -350,6 +355,7 @@ export class Telemetry extends CatalogTelemetry {
       {
         pool_id: pool.poolId,
         engine: pool.engine,
+        correlation_id: pool.correlationId,
         duration_ms: Math.round(durationMs),
         reason,
         human: reason === null ? 'A pool serves another model now.' : `A reload failed: ${reason}.`,

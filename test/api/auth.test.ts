@@ -68,6 +68,7 @@ const CASES: [string, Record<string, string>, string | null][] = [
   ['a listed name', { ...BEARER, host: 'gpu-box.local' }, null],
   ['a foreign page', { ...BEARER, origin: 'https://evil.example' }, 'BAD_ORIGIN'],
   ['a page without origin', { ...BEARER, origin: 'null' }, 'BAD_ORIGIN'],
+  ['a picture on a foreign page', { ...BEARER, 'sec-fetch-site': 'cross-site' }, 'BAD_ORIGIN'],
   ['a listed page', { ...BEARER, origin: DASHBOARD }, null],
 ];
 const STATUS: Readonly<Record<string, number>> = { MISSING_TOKEN: 401, BAD_TOKEN: 401, BAD_HOST: 403, BAD_ORIGIN: 403 };
@@ -100,7 +101,10 @@ describe('connection_init', () => {
     ['token', { token: TOKEN }, null],
     ['authorization', { authorization: `Bearer ${TOKEN}` }, null],
     ['Authorization', { Authorization: `Bearer ${TOKEN}` }, null],
+    ['X-API-Key', { 'X-API-Key': TOKEN }, null],
+    ['x-api-key', { 'x-api-key': TOKEN }, null],
     ['a wrong token', { token: 'wrong' }, 'BAD_TOKEN'],
+    ['a wrong key', { 'X-API-Key': 'wrong' }, 'BAD_TOKEN'],
     ['no text', { token: [TOKEN] }, 'MISSING_TOKEN'],
     ['a prototype', JSON.parse(`{"__proto__":{"token":"${TOKEN}"}}`) as Record<string, unknown>, 'MISSING_TOKEN'],
   ])('%s', async (_name, params, expected) => {
@@ -133,10 +137,31 @@ describe('what needs no token', () => {
       expect((await ask(world.url, { path })).status).toBe(200);
       expect((await ask(world.url, { path, headers: { host: 'evil.example' } })).status).toBe(403);
     }
+    const readiness = async (url: string, headers: Record<string, string>) =>
+      JSON.parse((await ask(url, { path: '/ready', headers })).text) as object;
+    const all = { status: 'ready', pools: [{ id: 'sim', ready: true, reasons: [] }] };
+    // Which pools there are, and what ails them, is not for everybody.
+    expect(await readiness(world.url, {})).toEqual({ status: 'ready', pools: [] });
+    expect(await readiness(world.url, { authorization: 'Bearer wrong' })).toEqual({ status: 'ready', pools: [] });
+    expect(await readiness(world.url, BEARER)).toEqual(all);
+    expect(await readiness(free.url, {})).toEqual(all);
     const page = await ask(world.url, { path: '/graphql', headers: { accept: 'text/html' } });
     expect(page.headers['content-type']).toContain('text/html');
     expect(page.headers['content-security-policy']).toContain("frame-ancestors 'none'");
   });
+});
+
+it('a link on another page may read a stream, and not end its task', async () => {
+  const link = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' };
+  const path = `/v1/tasks/${randomUUID()}/stream`;
+  const status = async (query: string, headers: Record<string, string>) =>
+    (await ask(free.url, { path: `${path}${query}`, headers })).status;
+  expect(await status('?cancel_on_disconnect=true', link)).toBe(400);
+  expect(await status('?cancel_on_disconnect=false', link)).toBe(404);
+  const listed = { 'sec-fetch-site': 'cross-site', origin: DASHBOARD };
+  expect([await status('?cancel_on_disconnect=true', listed), await status('?cancel_on_disconnect=true', {})]).toEqual([
+    404, 404,
+  ]);
 });
 
 describe('CORS', () => {
@@ -210,6 +235,8 @@ describe('the log', () => {
     expect(admitted(world)).toMatchObject({ correlation_id: id, identity: expect.stringMatching(/^token:/) });
     expect(admitted(free)).toMatchObject({ correlation_id: id, identity: 'localhost' });
     expect((await submit(world.url, { 'x-api-key': 'nope' })).headers['x-correlation-id']).toBe(id);
+    const counted = (await ask(world.url, { path: '/metrics', headers: BEARER })).text;
+    expect(counted).toMatch(/^requests_denied_total\{reason="BAD_TOKEN"\} [1-9]/m);
     const denied = world.logLines().filter((line) => line.includes('"request denied"') && line.includes(id));
     expect(denied.map((line) => JSON.parse(line) as object)).toMatchObject([{ reason: 'BAD_TOKEN', code: 40102 }]);
     expect(world.logLines().join('')).not.toContain(TOKEN);

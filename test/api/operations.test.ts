@@ -154,6 +154,7 @@ describe('reload', () => {
   it('swaps the model, in steps that REST shows at its Location', async () => {
     const taskId = await running({ max_tokens: 20 });
     const successes = await metric('reload_success_total');
+    const durations = await metric('reload_duration_ms_count');
     const accepted = await post(world.url, '/v1/pools/sim/reload', { new_model_ref: 'sim-8b' });
     expect(accepted.status).toBe(202);
     const { operation_id: operationId } = (await accepted.json()) as { operation_id: string };
@@ -189,6 +190,7 @@ describe('reload', () => {
     expect(body.steps[4]?.started_at).toMatch(/^\d{4}-.*Z$/);
     expect(tokensOf(await readStream(world.url, taskId))).toHaveLength(20);
     expect(await metric('reload_success_total')).toBe(successes + 1);
+    expect(await metric('reload_duration_ms_count')).toBe(durations + 1);
     expect((await gql(world.url, `{ pool(name: "sim") { modelRef ready draining } }`)).data.pool).toEqual({
       modelRef: 'sim-8b',
       ready: true,

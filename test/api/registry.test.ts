@@ -182,3 +182,29 @@ pools:
     expect(existsSync(started)).toBe(false);
   });
 });
+
+describe('a pool that is not preloaded', () => {
+  const preload = (yaml: string) => yaml.replace('ctx: 4096', 'ctx: 4096\n    preload: false');
+
+  it('starts its engines with its first task, or when an operator resumes it', async () => {
+    const config = preload(simConfig({ replicas: 1 }));
+    const [, pool = ''] = config.split('pools:\n');
+    const two = `${config}${pool.replace('id: sim', 'id: other').replace('sim-7b', 'other-7b')}`;
+    await using world = await startWorld({ config: two, expectNotReady: true });
+    const query = '{ pools { name ready lastError { code } replicas { state } } }';
+    const pools = async () => {
+      const { data } = await gql(world.url, query);
+      const found = data.pools as { name: string; ready: boolean; lastError: object; replicas: { state: string }[] }[];
+      return Object.fromEntries(found.map(({ name, ...rest }) => [name, rest]));
+    };
+    const resting = { ready: false, lastError: { code: 'NOT_PRELOADED' }, replicas: [{ state: 'ABSENT' }] };
+    const running = { ready: true, lastError: null, replicas: [{ state: 'READY' }] };
+    await expect.poll(pools).toEqual({ sim: resting, other: resting });
+    const task = taskRequest({ max_tokens: 3 });
+    expect((await post(world.url, '/v1/tasks', task)).status).toBe(202);
+    expect((await readStream(world.url, task.task_id)).at(-1)?.event).toBe('end');
+    await expect.poll(pools).toEqual({ sim: running, other: resting });
+    await gql(world.url, 'mutation { resumePool(input: { pool: "other" }) { __typename } }');
+    await expect.poll(pools, { timeout: 10_000 }).toEqual({ sim: running, other: running });
+  });
+});

@@ -43,7 +43,7 @@ async function follow(maxTokens: number): Promise<string> {
 /** For a model by its name. */
 async function ask(overrides: Record<string, unknown>): Promise<string> {
   const task = taskRequest({ max_tokens: 10, deadline_ms: 60_000, determinism: 'strict', ...overrides });
-  const answer = await post(world.url, '/v1/tasks', task);
+  const answer = await post(world.url, '/v1/tasks', task, { 'x-correlation-id': `corr-${task.task_id}` });
   expect(answer.status, await answer.text()).toBe(202);
   return task.task_id;
 }
@@ -62,6 +62,11 @@ async function ranOf(taskId: string) {
     [taskId],
   );
   return row;
+}
+
+function logged(msg: string): Record<string, unknown>[] {
+  const lines = world.logLines().map((line) => JSON.parse(line) as Record<string, unknown>);
+  return lines.filter((line) => line.msg === msg);
 }
 
 function expectWhole(frames: readonly SseFrame[], tokens: number): void {
@@ -105,7 +110,11 @@ async function reloadUnderLoad(from: string, to: string): Promise<void> {
   for (const id of movers) {
     expectWhole(await readStream(world.url, id), 10);
     expect(await ranOf(id)).toEqual({ pool: 'twin', model: from, told: from, status: 'SUCCEEDED' });
+    const moved = logged('task moved').find((line) => line.job_id === id);
+    expect(moved).toMatchObject({ correlation_id: `corr-${id}`, from: 'sim', pool_id: 'twin', model_id: from });
+    expect(moved?.human).not.toMatch(/sim|twin/);
   }
+  expect(logged('pool reloaded').at(-1)).toMatchObject({ pool_id: 'sim', correlation_id: expect.any(String) });
   expectStranded(await readStream(world.url, stuck), from, to);
   expect(await ranOf(stuck)).toMatchObject({ pool: 'sim', model: from, status: 'DROPPED' });
   expect(await depths()).toEqual([0, 0, 0, 0]);

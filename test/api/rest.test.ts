@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { EndEvent } from '../../src/core/frame.js';
 import { pipeEvents } from '../../src/rest/sse.js';
-import { ask, get, indicesOf, post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { ask, get, indicesOf, post, readStream, type SseFrame, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -256,6 +256,52 @@ describe('the HTTP door', () => {
     } finally {
       server.close();
     }
+  });
+
+  it('keeps a stream alive while there is nothing to tell', async () => {
+    let hasGone = () => {};
+    const gone = new Promise<null>((resolve) => {
+      hasGone = () => resolve(null);
+    });
+    // It waits for its first event, for ever.
+    const reader = { next: () => gone, close: hasGone };
+    let answered: Promise<void> | undefined;
+    const result = () => Promise.resolve(null);
+    const server = createServer((_req, res) => {
+      answered = pipeEvents(reader, res, { microbatch: false, keepAliveMs: 10, headers: {}, result });
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    try {
+      const { body } = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+      let text = '';
+      for await (const chunk of body as unknown as AsyncIterable<Uint8Array>) {
+        text += Buffer.from(chunk).toString();
+        if (text.length >= 18) break;
+      }
+      expect(text.slice(0, 18)).toBe(': ka\n\n'.repeat(3));
+      await answered;
+    } finally {
+      server.close();
+    }
+  });
+
+  it('puts tokens that wait together into one event, where that is asked for', async () => {
+    await using batched = await startWorld({ config: simConfig({ replicas: 1 }), env: { ORCHD_SSE_MICROBATCH: '1' } });
+    const task = taskRequest({ max_tokens: 12 });
+    expect((await post(batched.url, '/v1/tasks', task)).status).toBe(202);
+    await readStream(batched.url, task.task_id);
+    // A late reader finds all of them.
+    const tokens = (frames: SseFrame[]) =>
+      frames
+        .filter(({ event }) => event === 'token')
+        .map(({ id, data }) => ({ id, batch: data.batch as { t: string; i: number }[] }));
+    const [late, ...more] = tokens(await readStream(batched.url, task.task_id));
+    expect([more, late?.id, late?.batch.map(({ i }) => i)]).toEqual([[], '12', [...Array(12).keys()]]);
+    // From inside of it the rest comes, and what is alone comes alone.
+    const [rest] = tokens(await readStream(batched.url, task.task_id, { after: 5 }));
+    expect([rest?.id, rest?.batch]).toEqual(['12', late?.batch.slice(5)]);
+    const last = (await readStream(batched.url, task.task_id, { after: 11 })).filter(({ event }) => event === 'token');
+    expect(last).toEqual([{ event: 'token', id: '12', data: late?.batch[11] }]);
   });
 
   it('refuses foreign origins', async () => {

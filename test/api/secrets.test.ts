@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pollUntil } from '../../src/runtime/wait.js';
+import { type FileServer, startFileServer } from '../support/fileServer.js';
 import { ask, greet } from '../support/raw.js';
 import { taskRequest } from '../support/rest.js';
 import { startWorld, type World } from '../support/world.js';
@@ -14,6 +15,7 @@ const planted: Record<string, string> = {
   ...{ token: secret('tok'), wrongToken: secret('wrong'), pathToken: secret('path'), socketToken: secret('sock') },
   ...{ prompt: secret('prompt'), brokenBody: secret('body'), variable: secret('variable'), literal: secret('literal') },
   ...{ apiKeyFlag: secret('flag'), hfTokenFlag: secret('hfflag'), hfToken: secret('hfenv'), plainEnv: secret('mykey') },
+  ...{ wrongKey: secret('key'), cookie: secret('cookie'), correlation: secret('corr'), signedUrl: secret('signed') },
   ...{ userinfo: secret('user'), query: secret('query'), endpoint: secret('endpoint'), bearer: secret('bearer') },
 };
 
@@ -28,7 +30,8 @@ echo "error: cannot use $HF_TOKEN with $*" >&2
 exit 1
 `;
 
-const config = (folder: string) => `
+const config = (folder: string, host: string) => `
+network: { allow_hosts: ["${host}"] }
 gpu: { mode: simulated, devices: [{ name: Big, memory_bytes: 25769803776 }] }
 pools:
   - id: good
@@ -58,6 +61,7 @@ pools:
 
 let folder: string;
 let world: World;
+let files: FileServer;
 const answers: string[] = [];
 const BEARER = { authorization: `Bearer ${planted.token}` };
 const JSON_BODY = { 'content-type': 'application/json' };
@@ -100,6 +104,10 @@ async function traffic(): Promise<void> {
   await call('/v1/tasks', { ...task, prompt: `${planted.prompt} changed` });
   await call('/v1/tasks', `{"prompt": "${planted.brokenBody}`);
   await call('/v1/capabilities', undefined, { authorization: `Bearer ${planted.wrongToken}` });
+  await call('/v1/capabilities', undefined, { 'x-api-key': planted.wrongKey ?? '' });
+  await call('/v1/capabilities', undefined, { ...BEARER, cookie: `session=${planted.cookie}` });
+  // One that is no id is not taken for one.
+  await call('/v1/capabilities', undefined, { ...BEARER, 'x-correlation-id': `my id ${planted.correlation}` });
   await call(`/v1/nothing?token=${planted.pathToken}`);
   await throughGraphQL('mutation ($i: SubmitTaskInput!) { submitTask(input: $i) { __typename } }', {
     i: { pool: 'good', prompt: { text: planted.variable }, maxTokens: planted.variable },
@@ -120,22 +128,43 @@ async function traffic(): Promise<void> {
   answers.push(JSON.stringify(socket));
 }
 
+/** Fetches from a signed URL, which does not work out. */
+async function staging(): Promise<void> {
+  const model = { id: 'signed', digest: `sha256:${'0'.repeat(64)}` };
+  const source_url = `${files.url}/gone.gguf?X-Amz-Signature=${planted.signedUrl}`;
+  const headers = { ...BEARER, ...JSON_BODY };
+  // The entry has what it was given; its reader is the operator.
+  const body = JSON.stringify({ ...model, source_url });
+  expect((await ask(world.url, { method: 'POST', path: '/v1/catalog/models', headers, body })).status).toBe(201);
+  const shown = 'id state detail error { code message fix }';
+  const begun = await throughGraphQL(
+    `mutation { stageCatalogModel(input: { modelId: "signed" }) { ... on StagingAccepted { staging { ${shown} } } ... on Refusal { message } } }`,
+  );
+  const id = /"id":"([^"]+)"/.exec(begun)?.[1];
+  const query = `query ($id: ID!) { node(id: $id) { ... on ModelStaging { ${shown} } } }`;
+  const told = async () => (await throughGraphQL(query, { id })).includes('gone.gguf?… answers 404');
+  expect(await pollUntil(told, { everyMs: 50, deadlineMs: 15_000 })).toBe(true);
+}
+
 beforeAll(async () => {
+  files = await startFileServer((_request, response) => void response.writeHead(404).end());
   folder = await mkdtemp(join(tmpdir(), 'llama-orch-leaky-'));
   await writeFile(join(folder, 'leaky.sh'), LEAKY);
   await chmod(folder, 0o755);
   await chmod(join(folder, 'leaky.sh'), 0o755);
   const env = { AUTH_TOKEN: planted.token ?? '' };
-  world = await startWorld({ config: config(folder), env, expectNotReady: true });
+  world = await startWorld({ config: config(folder, files.host), env, expectNotReady: true });
   planted.database = new URL(world.database.url).password;
   const ready = async () => (await call('/ready', undefined, {})).includes('"status":"ready"');
   expect(await pollUntil(ready, { everyMs: 50, deadlineMs: 20_000 })).toBe(true);
   const crashed = async () => (await world.database.query('SELECT 1 FROM crash_records')).length > 0;
   expect(await pollUntil(crashed, { everyMs: 50, deadlineMs: 20_000 })).toBe(true);
   await traffic();
+  await staging();
 });
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]();
+  await files?.[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -144,6 +173,12 @@ function found(text: string, but: readonly string[] = []): string[] {
   const names = Object.keys(planted).filter((name) => (planted[name] ?? '') !== '' && !but.includes(name));
   return names.filter((name) => text.includes(planted[name] ?? ''));
 }
+
+/** What a table has to hold, or nothing could be done with it. */
+const KEPT: Readonly<Record<string, readonly string[]>> = {
+  tasks: ['prompt'],
+  ...{ replicas: ['endpoint'], pools: ['endpoint'], catalog_models: ['signedUrl'] },
+};
 
 describe('no secret comes out', () => {
   it('by the answers of any door, and they say what was wrong all the same', async () => {
@@ -172,7 +207,7 @@ describe('no secret comes out', () => {
     expect(found(await call('/metrics'))).toEqual([]);
   });
 
-  it('by the database, but for the prompts of tasks and the model that a pool was given', async () => {
+  it('by the database, but for the prompts of tasks, and where a pool or a model of the catalog is to be had', async () => {
     const tables = await world.database.query<{ name: string }>(
       `SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema()`,
     );
@@ -180,8 +215,7 @@ describe('no secret comes out', () => {
     for (const { name } of tables) {
       const rows = await world.database.query<{ text: string }>(`SELECT t::text AS text FROM ${name} t`);
       const text = rows.map((row) => row.text).join('\n');
-      const kept = name === 'tasks' ? ['prompt'] : name === 'replicas' || name === 'pools' ? ['endpoint'] : [];
-      expect(found(text, kept), name).toEqual([]);
+      expect(found(text, KEPT[name] ?? []), name).toEqual([]);
     }
   });
 

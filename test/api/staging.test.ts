@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,16 +9,22 @@ import { digestOf, register, send, verificationOf } from '../support/catalog.js'
 import { openDatabase } from '../support/database.js';
 import { type FileServer, serve, startFileServer } from '../support/fileServer.js';
 import { gql } from '../support/graphql.js';
+import { scrape } from '../support/metrics.js';
 import { followOperation } from '../support/operations.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 const SOON = { timeout: 20_000, interval: 20 };
-const MODEL = randomBytes(2_000_000);
+const MODEL = Buffer.concat([Buffer.from('GGUF'), randomBytes(1_999_996)]);
+/** As PyTorch writes them: a zip archive, and a bare pickle. */
+const PICKLES = [Buffer.from('PK\x03\x04 archive/data.pkl'), Buffer.from('\x80\x02}q\x00.', 'latin1')];
+const SAFETENSORS = Buffer.concat([Buffer.from([2, 0, 0, 0, 0, 0, 0, 0]), Buffer.from('{}')]);
 const DIGEST = digestOf(MODEL);
 let world: World;
 let server: FileServer;
 let folder: string;
 let modelsDir: string;
+/** Of a download that nobody has gone on with for long. */
+const FORGOTTEN = '.sha256-0.0.part';
 /** Downloads of /slow get half of the file, and the rest when `finish` is called. */
 const slow: { finish: (() => void) | null } = { finish: null };
 
@@ -38,17 +44,25 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'llama-orch-staging-'));
   server = await startFileServer((request, response) => {
     if (request.url === '/slow') return halfOf(response, Number(/\d+/.exec(request.headers.range ?? '')?.[0] ?? 0));
+    const [, pickle] = /^\/pickle(\d)$/.exec(request.url ?? '') ?? [];
+    if (pickle !== undefined) return serve(PICKLES[Number(pickle)] ?? Buffer.alloc(0))(request, response);
+    if (request.url === '/safe') return serve(SAFETENSORS)(request, response);
+    if (request.url === '/huge') return serve(Buffer.alloc(3_000_001))(request, response);
     if (request.url === '/moved') return void response.writeHead(302, { location: '/model.gguf' }).end();
     if (request.url === '/inside')
       return void response.writeHead(302, { location: 'https://169.254.169.254/latest' }).end();
     serve(MODEL)(request, response);
   });
+  modelsDir = join(folder, 'home', 'models');
+  await mkdir(modelsDir, { recursive: true });
+  await writeFile(join(modelsDir, FORGOTTEN), 'x');
+  const weekAgoS = Date.now() / 1000 - 8 * 86_400;
+  await utimes(join(modelsDir, FORGOTTEN), weekAgoS, weekAgoS);
   const config = `${simConfig({ replicas: 1 })}
 network: { allow_hosts: ["${server.host}"] }
 catalog: { model_roots: ["${folder}"], max_model_bytes: 3000000 }
 `;
-  world = await startWorld({ config });
-  modelsDir = join(world.plane.dataDir, 'models');
+  world = await startWorld({ config, env: { LLAMA_ORCH_HOME: join(folder, 'home') } });
 });
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]();
@@ -241,11 +255,36 @@ describe('staging', () => {
     expect(await staged(await model(`${server.url}/model.gguf`, other))).toMatchObject({
       error: { code: 'CHECKSUM_MISMATCH' },
     });
+    expect(await staged(await model(`${server.url}/huge`, other))).toMatchObject({
+      error: { code: 'DOWNLOAD_TOO_LARGE', message: expect.stringContaining('/huge is larger than 2.9 MiB') },
+    });
     expect(await staged(await model(`${server.url}/inside`, other))).toMatchObject({
       error: { code: 'POLICY_REFUSED' },
     });
     expect((await readdir(modelsDir)).filter((name) => !before.includes(name) && !name.endsWith('.part'))).toEqual([]);
     expect(await stage('nobody')).toMatchObject({ __typename: 'NotFound' });
+    const counted = (await scrape(world.url)).get('model_stagings_total') ?? [];
+    expect(counted.map(({ labels }) => labels.result).sort()).toEqual(['CANCELED', 'FAILED', 'SUCCEEDED']);
+    const lines = world.logLines().map((line) => JSON.parse(line) as Record<string, unknown>);
+    const told = lines.filter(({ msg }) => msg === 'model staged');
+    expect(told.length).toBeGreaterThan(5);
+    for (const line of told) expect(line.correlation_id, JSON.stringify(line)).toMatch(/^[0-9a-f-]{36}$/);
+    expect(before).not.toContain(FORGOTTEN);
+  });
+
+  it('of a file that may run code is refused, wherever it is, and of one that is only data is not', async () => {
+    const unsafe = { state: 'FAILED', path: null, error: { code: 'UNSAFE_FORMAT', message: expect.anything() } };
+    for (const [index, bytes] of PICKLES.entries()) {
+      const answer = await staged(await model(`${server.url}/pickle${index}`, digestOf(bytes)));
+      expect(answer).toMatchObject(unsafe);
+      expect(answer.error?.message).toContain('like a pickle');
+      expect(await stat(cached(digestOf(bytes))).catch(() => null)).toBeNull();
+    }
+    const file = join(folder, 'model.bin');
+    await writeFile(file, 'anything');
+    expect(await staged(await model(`file:${file}`, digestOf(Buffer.from('anything'))))).toMatchObject(unsafe);
+    const safe = await model(`${server.url}/safe`, digestOf(SAFETENSORS));
+    expect(await staged(safe)).toMatchObject({ state: 'SUCCEEDED', path: cached(digestOf(SAFETENSORS)) });
   });
 
   it('is begun by a reload that needs it, which is served when it is there', async () => {

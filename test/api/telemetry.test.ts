@@ -2,6 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ENGINES, ERROR_CODES } from '../../src/core/errors.js';
+import { FULL_POLICIES } from '../../src/core/queue.js';
+import { RETAINED } from '../../src/core/retention.js';
 import { pollUntil } from '../../src/runtime/wait.js';
 import type { MetricRow, metricsContract } from '../../src/telemetry/contract.js';
 import { gql } from '../support/graphql.js';
@@ -20,12 +23,28 @@ const POOL = (id: string, engine: string, model: string, tokensPerSecond: number
       simulated: { tokens_per_second: ${tokensPerSecond}, first_token_ms: 0, load_ms: 0, vram_bytes: 1073741824 }
 `;
 const CONFIG = `
+retention: { every_ms: 200 }
 gpu: { mode: simulated, devices: [{ name: Big, memory_bytes: 25769803776 }] }
 pools:${POOL('zpoolslow', 'llamacpp', 'm-slow', 50)}${POOL('zpoolquick', 'vllm', 'm-quick', 0)}`;
 const SLOW = { model_ref: 'm-slow', engine: 'llamacpp' };
 const QUICK = { model_ref: 'm-quick', engine: 'vllm' };
 const SESSION = randomUUID();
+const DRAINS = { 'x-correlation-id': 'corr-drain' };
 const NOT_LOGGED_TEXT = 'never-log-this-prompt';
+
+/** Labels whose every value stands in the contract, by name or by metric and name. */
+const CLOSED: Readonly<Record<string, readonly string[]>> = {
+  engine: ENGINES,
+  policy: FULL_POLICIES,
+  priority: ['interactive', 'batch'],
+  ...{ pinned: ['true', 'false'], fallback: ['true', 'false'] },
+  'retention_removed_total kind': RETAINED,
+  'placement_decisions_total outcome': ['assigned', 'no_capacity'],
+  'replica_preload_total outcome': ['passed', 'failed', 'refused'],
+  'model_state state': ['Active', 'Retired'],
+  'replica_readiness_transitions_total state': ['ready', 'unready'],
+  'tasks_rejected_total reason': ERROR_CODES,
+};
 
 type Line = Readonly<Record<string, unknown>>;
 let world: World;
@@ -51,6 +70,12 @@ async function traffic(): Promise<void> {
   expect(await submit('wrong', { ...QUICK, ctx: 1_000_000 })).toBe(400);
   expect(await submit('running', { ...SLOW, max_tokens: 2000 })).toBe(202);
   await firstToken('running');
+  const reading = new AbortController();
+  const stream = fetch(`${world.url}/v1/tasks/${ids.running}/stream`, { signal: reading.signal });
+  const read = (await stream).text().catch(() => {});
+  await seen(async () => gauge('stream_readers', await scrapeText()) === 1);
+  reading.abort();
+  await read;
   expect(await submit('waiting', SLOW)).toBe(202);
   expect(await submit('toomany', SLOW)).toBe(429);
   expect((await cancel('waiting')).status).toBe(204);
@@ -61,12 +86,21 @@ async function traffic(): Promise<void> {
   expect((await post(row?.endpoint ?? '', '/sim/control', { fault: ['crash-at-token:2'] })).ok).toBe(true);
   expect(await submit('failed', { ...SLOW, determinism: 'best_effort', max_tokens: 50 })).toBe(202);
   expect((await readStream(world.url, ids.failed ?? '')).at(-1)?.event).toBe('error');
-  expect((await post(world.url, '/v1/pools/zpoolquick/drain', { deadline_ms: 5000 })).status).toBe(202);
+  expect((await post(world.url, '/v1/pools/zpoolquick/drain', { deadline_ms: 5000 }, DRAINS)).status).toBe(202);
   await seen(async () => /drain_duration_ms_count\{[^}]*zpoolquick[^}]*\} 1/.test(await scrapeText()));
+  await world.database.query(
+    `UPDATE pool_events SET at = now() - interval '100 days' WHERE seq = (SELECT min(seq) FROM pool_events)`,
+  );
+  await seen(async () => (await scrapeText()).includes('retention_removed_total{kind="pool_events"} 1'));
   // A quote is graded once it is written down.
   const graded = (samples: readonly Sample[] = []) =>
     samples.reduce((sum, { labels, value }) => (labels.pool_id === 'zpoolquick' ? sum + value : sum), 0);
   await seen(async () => graded(parseMetrics(await scrapeText()).get('start_quotes_total')) === 2);
+}
+
+/** A metric without labels. */
+function gauge(name: string, exposed: string): number | undefined {
+  return parseMetrics(exposed).get(name)?.[0]?.value;
 }
 
 async function seen(look: () => Promise<boolean>): Promise<void> {
@@ -120,6 +154,9 @@ describe('the log', () => {
     const refused = { ...task('toomany', 'llamacpp', 'm-slow'), code: 'ADMISSION_REJECT', identity: 'localhost' };
     expect(of('task rejected', 'toomany')).toMatchObject(refused);
     expect(of('task rejected', 'wrong')).toMatchObject({ code: 'INVALID_PARAMS', field: 'ctx' });
+    expect(lines.find((line) => line.msg === 'pool drained')).toMatchObject({
+      ...{ pool_id: 'zpoolquick', correlation_id: 'corr-drain' },
+    });
     const states = lines.filter((line) => line.msg === 'replica state').map((line) => line.to);
     expect(states).toEqual(expect.arrayContaining(['READY', 'BACKING_OFF']));
   });
@@ -180,6 +217,9 @@ describe('the metrics', () => {
       }
     }
     for (const [key, seen] of values) {
+      const closed = CLOSED[key] ?? CLOSED[key.split(' ')[1] ?? ''];
+      if (closed !== undefined)
+        expect(closed, key).toEqual(expect.arrayContaining([...seen].filter((one) => one !== '')));
       const [name = '', label = ''] = key.split(' ');
       const most = byName.get(name)?.labels[label] ?? 0;
       expect([...seen].filter((value) => value !== '').length, key).toBeLessThanOrEqual(most);
@@ -211,6 +251,7 @@ describe('the metrics', () => {
     expect(sum('latency_decode_ms_count', slow)).toBe(2);
     expect(sum('drain_duration_ms_count', quick)).toBe(1);
     expect(sum('start_quotes_total', quick)).toBe(2);
+    expect(sum('placement_candidates_considered')).toBe(2);
   });
 });
 

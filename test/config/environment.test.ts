@@ -130,7 +130,14 @@ test.each([
 describe('checkExposure', () => {
   test('loopback, or a token, is enough', () => {
     expect(() => checkExposure({ host: '127.0.0.1', port: 8080 }, null)).not.toThrow();
-    expect(() => checkExposure({ host: '0.0.0.0', port: 8080 }, new Secret('t'))).not.toThrow();
+    expect(() => checkExposure({ host: '127.0.0.1', port: 8080 }, new Secret('t'))).not.toThrow();
+    expect(() => checkExposure({ host: '0.0.0.0', port: 8080 }, new Secret('sixteen-letters.'))).not.toThrow();
+  });
+
+  test('a token that can be guessed is not, and is not told', () => {
+    const expose = () => checkExposure({ host: '0.0.0.0', port: 8080 }, new Secret('fifteen-letters'));
+    expect(expose).toThrow('its token has fewer than 16 characters');
+    expect(expose).not.toThrow('fifteen-letters');
   });
 
   test('anything else is refused with the code and the fix', () => {

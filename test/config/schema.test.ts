@@ -37,6 +37,23 @@ test('settings without effect are named with their path', () => {
   expect(notBuiltYet({ ...config, pools: [weighed, ...others] })).toContainEqual(
     expect.stringMatching(/^pools\..+\.admission\.priorities\.batch\.weight: is not built yet/),
   );
+  const { trust_policy, ...catalog } = config.catalog;
+  const notes = notBuiltYet({
+    ...config,
+    catalog: { ...catalog, trust_policy: { ...trust_policy, require_signature: true, ca_roots: ['r'] } },
+    pools: [
+      { ...pool, quant: 'q4', provisioning: { ...pool.provisioning, ports: [9000], model: { cache_dir: '/c' } } },
+      ...others,
+    ],
+  });
+  expect(notes.map((note) => note.split(':')[0])).toEqual([
+    ...[
+      `pools.${pool.id}.quant`,
+      `pools.${pool.id}.provisioning.ports`,
+      `pools.${pool.id}.provisioning.model.cache_dir`,
+    ],
+    ...['catalog.trust_policy.require_signature', 'catalog.trust_policy.ca_roots'],
+  ]);
   expect(notBuiltYet(config)).toEqual([]);
   expect(notBuiltYet(demoConfig())).toEqual([]);
 });

@@ -6,8 +6,14 @@ import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readEnvironment } from '../../src/config/environment.js';
 import { ERROR_CODES } from '../../src/core/errors.js';
 import { pollUntil } from '../../src/runtime/wait.js';
+import { HttpServer } from '../../src/server/http.js';
+import { identityRules } from '../../src/server/identity.js';
+import { Telemetry } from '../../src/telemetry/events.js';
+import { createLogger } from '../../src/telemetry/log.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
 import { OPERATIONS, operation } from '../support/contract.js';
 import { type CallOptions, ContractClient } from '../support/contractClient.js';
 import { type CutProxy, startCutProxy } from '../support/cutProxy.js';
@@ -58,19 +64,12 @@ const CONFIG = JSON.stringify({
   ],
 });
 
-const NO_INPUT = [
-  ...['getOperation', 'getPoolHealth', 'getPoolStatus', 'getCapabilities', 'getHealth', 'getReadiness', 'getMetrics'],
-  ...['getCatalogModel', 'deleteCatalogModel', 'getArtifact'],
-];
-
 /** They ask nobody. */
 const IN_MEMORY = ['getCapabilities', 'getReadiness', 'getMetrics', 'registerWorker'];
 
 /** By operation and status. */
 const NOT_PROVOKED: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(NO_INPUT.map((id) => [`${id} 400`, 'nothing in it can be wrong, but for HTTP itself'])),
   ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 500`, 'answered from memory'])),
-  ...Object.fromEntries(IN_MEMORY.map((id) => [`${id} 503`, 'only while the control plane starts or stops'])),
 };
 const CODES_NOT_PROVOKED: Readonly<Record<string, string>> = {
   REPLICA_EXHAUSTED: 'no rule gives it: tasks wait for a slot, and a full queue is ADMISSION_REJECT',
@@ -263,6 +262,7 @@ describe('what nobody may ask, or asks wrongly, is refused by every operation', 
     const inPath = parameters.some((one) => one.in === 'path');
     if ('401' in responses) await expectStatus(401, id, { headers: { 'x-api-key': 'wrong' } });
     expect(await client.callAs('evil.example', id)).toBe(403);
+    expect(await client.callMalformed(id)).toBe(400);
     if (uuid) await expectStatus(400, id, { parameters: { id: 'one' } }, 'INVALID_PARAMS');
     if (inPath) await expectStatus(404, id, { parameters: { id: randomUUID() } }, 'INVALID_PARAMS');
     if (requestBody === undefined) return;
@@ -315,6 +315,23 @@ describe('what fails on our side is told', () => {
     await rename('', '_away');
     await askAll(500);
     await rename('_away', '');
+  });
+
+  it('with 503 while the control plane starts or stops', async () => {
+    const environment = readEnvironment({});
+    const telemetry = new Telemetry(createLogger({ write: () => {} }), createMetrics());
+    const rules = identityRules(environment, environment.addr, { allowed_hosts: [], allowed_origins: [] });
+    const server = new HttpServer({ rules, telemetry });
+    try {
+      const starting = client.of(`http://127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
+      for (const { operationId } of OPERATIONS) {
+        if (operationId === 'getHealth') continue;
+        const { status, body: told, headers } = await starting.call(operationId);
+        expect([status, told.code, headers.get('retry-after')], operationId).toEqual([503, 'POOL_UNAVAILABLE', '1']);
+      }
+    } finally {
+      await server.close(0);
+    }
   });
 
   it('with 503 where there is no database', async () => {

@@ -151,6 +151,17 @@ describe('a task for a model', () => {
     expect(codeOf('nobody-has-it', [pool()], [], STRICT)).toBeNull();
   });
 
+  it('needs a signature that was verified where that is asked for, under a strict policy', () => {
+    const code = (verified: boolean, configured: TrustPolicy, own: TrustPolicy | null = null) =>
+      judge(model({ signatures: [{ ...SIGNED, verified }], trustPolicy: own }), configured).untrusted?.code ?? null;
+    const required = { ...PERMISSIVE, requireSignature: true };
+    expect([code(false, { ...STRICT, requireSignature: true }), code(false, STRICT, required)]).toEqual([
+      ...['SIGNATURE_UNVERIFIED', 'SIGNATURE_UNVERIFIED'],
+    ]);
+    expect([code(true, { ...STRICT, requireSignature: true }), code(false, STRICT)]).toEqual([null, null]);
+    expect(code(false, required)).toBeNull();
+  });
+
   it('ends the service of pools whose models are all over', () => {
     const over = model({ state: 'Retired', drainAtMs: 1000 });
     expect(poolsToDrain([pool(), pool({ id: 'q', modelRef: 'z' })], [over], 1000).map(({ id }) => id)).toEqual(['p']);

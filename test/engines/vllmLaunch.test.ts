@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest';
+import { parseConfig } from '../../src/config/load.js';
 import { readFault } from '../../src/engines/launch.js';
 import { vllmDeterminism, vllmLaunch } from '../../src/engines/vllm/launch.js';
+import { recipeFor } from '../../src/services/supervision/recipe.js';
+
+const LAUNCH = { modelRef: 'org/model', ports: [1, 2, 3], apiKey: 'k', gpuUuids: [], gpuIndices: [] };
+const RECIPE_ENV = {
+  ...{ homeDir: '/h', configDir: '/c', simulatedGpus: true, searchPath: '', simEntry: '', nodeBinary: '' },
+  ...{ containerEnv: {}, fileExists: () => true, catalogDigests: () => [] },
+};
 
 const facts = {
   ...{
@@ -24,6 +32,7 @@ describe('launch', () => {
     expect(spec.env).toEqual({
       ...{ CUDA_DEVICE_ORDER: 'PCI_BUS_ID', CUDA_VISIBLE_DEVICES: '1,3' },
       ...{ VLLM_API_KEY: 'secret', VLLM_NO_USAGE_STATS: '1', DO_NOT_TRACK: '1' },
+      ...{ HF_HUB_OFFLINE: '1', TRANSFORMERS_OFFLINE: '1' },
     });
     expect(spec.ready.whileLoading).toBe('refuses');
   });
@@ -33,6 +42,25 @@ describe('launch', () => {
     expect(spec.args.slice(-4)).toEqual(['--no-enable-prefix-caching', '--enforce-eager', '--seed', '1']);
     expect(spec.env).toMatchObject({ CUDA_VISIBLE_DEVICES: '-1' });
     expect(spec.env).not.toHaveProperty('VLLM_API_KEY');
+  });
+
+  it('is kept from the model hub, unless policy or the environment of the pool says otherwise', () => {
+    expect(vllmLaunch({ ...facts, slots: 2, mayReachHub: true }).env).not.toHaveProperty('HF_HUB_OFFLINE');
+    const extraEnv = { HF_HUB_OFFLINE: '0' };
+    expect(vllmLaunch({ ...facts, slots: 2, extraEnv }).env).toMatchObject(extraEnv);
+  });
+
+  it.each(['vllm', 'tgi'])('of %s may reach the hub where network.allow_hosts has it', (engine) => {
+    const { pools } = parseConfig(
+      `pools: [{ id: p, engine: ${engine}, model: org/model, provisioning: { mode: binary, binary: { url: "file:///b/e" } } }]`,
+      'test.yaml',
+    );
+    const [pool] = pools;
+    if (pool === undefined) throw new Error('no pool');
+    const offline = (allowHosts: string[]) =>
+      recipeFor(pool, { ...RECIPE_ENV, allowHosts }).launch(LAUNCH).env.HF_HUB_OFFLINE;
+    expect([offline([]), offline(['*.huggingface.co', 'huggingface.co:8443'])]).toEqual(['1', '1']);
+    expect([offline(['huggingface.co']), offline(['huggingface.co:443'])]).toEqual([undefined, undefined]);
   });
 
   it('lets the environment of the pool have the last word', () => {

@@ -24,6 +24,11 @@ function rules(
 const open = rules({ ORCHD_ADDR: '0.0.0.0:8080', AUTH_TOKEN: TOKEN });
 
 describe('a browser', () => {
+  const PICTURE = { host: '127.0.0.1:8080', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' };
+  const LINK = {
+    ...{ host: '127.0.0.1:8080', 'sec-fetch-site': 'cross-site' },
+    ...{ 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' },
+  };
   const named = rules({}, { allowed_hosts: ['GPU-box.local'], allowed_origins: ['https://dash.example.org'] });
   const outside = rules({ ORCHD_ADDR: '0.0.0.0:8080', AUTH_TOKEN: TOKEN }, { ...NOBODY, allowed_hosts: ['a.b'] });
 
@@ -56,6 +61,18 @@ describe('a browser', () => {
     ['another site', rules(), { host: '127.0.0.1:8080', origin: 'https://evil.example' }, 'BAD_ORIGIN'],
     ['a sandbox', rules(), { host: '127.0.0.1:8080', origin: 'null' }, 'BAD_ORIGIN'],
     ['an origin that is none', rules(), { host: '127.0.0.1:8080', origin: '127.0.0.1:8080' }, 'BAD_ORIGIN'],
+    ['a page or program of this machine', rules(), { host: '127.0.0.1', 'sec-fetch-site': 'none' }, null],
+    ['our own page, reading', rules(), { host: '127.0.0.1', 'sec-fetch-site': 'same-origin' }, null],
+    ['a picture on another site', rules(), { ...PICTURE, 'sec-fetch-site': 'cross-site' }, 'BAD_ORIGIN'],
+    ['a picture on another port', rules(), { ...PICTURE, 'sec-fetch-site': 'same-site' }, 'BAD_ORIGIN'],
+    ['a frame on another site', rules(), { ...LINK, 'sec-fetch-dest': 'iframe' }, 'BAD_ORIGIN'],
+    ['a link on another site', rules(), LINK, null],
+    [
+      'a listed origin, reading',
+      named,
+      { host: '127.0.0.1', 'sec-fetch-site': 'cross-site', origin: 'https://dash.example.org' },
+      null,
+    ],
     ['a listed origin', named, { host: '127.0.0.1', origin: 'https://dash.example.org' }, null],
     ['a listed origin, other scheme', named, { host: '127.0.0.1', origin: 'http://dash.example.org' }, 'BAD_ORIGIN'],
   ])('%s', (_name, given, headers, expected) => {

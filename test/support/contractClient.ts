@@ -1,7 +1,7 @@
 /** A client made from contracts/openapi: it knows operations by their ids, and says what came of each. */
-import { request as httpRequest } from 'node:http';
 import type { Operation, Parameter } from '../../src/rest/openapi.js';
 import { examplesOf, operation } from './contract.js';
+import { ask as askRaw } from './raw.js';
 import { ask, readStream, type SseFrame } from './rest.js';
 
 /** What differs from the examples of the contract. */
@@ -55,14 +55,15 @@ function initOf(
 
 /** Keeps what each operation answered with: `createTask 429` with the codes of its envelopes. */
 export class ContractClient {
-  readonly seen = new Map<string, Set<string>>();
+  readonly seen: Map<string, Set<string>>;
   readonly #url: string;
   readonly #headers: Readonly<Record<string, string>>;
 
   /** @param headers of every request. */
-  constructor(url: string, headers: Readonly<Record<string, string>> = {}) {
+  constructor(url: string, headers: Readonly<Record<string, string>> = {}, seen = new Map<string, Set<string>>()) {
     this.#url = url;
     this.#headers = headers;
+    this.seen = seen;
   }
 
   async call(operationId: string, options: CallOptions = {}): Promise<Answer> {
@@ -77,22 +78,37 @@ export class ContractClient {
   }
 
   /** As if this server had another name, which `fetch` cannot say. @returns the status. */
-  callAs(host: string, operationId: string): Promise<number> {
+  async callAs(host: string, operationId: string): Promise<number> {
     const spec = operation(operationId);
-    return new Promise((resolve, reject) => {
-      const { body, headers } = initOf(spec, {});
-      const request = httpRequest(`${this.#url}${pathOf(spec, {})}`, {
-        method: spec.method,
-        headers: { ...headers, host },
-      });
-      request.once('error', reject).once('response', (response) => {
-        response.resume();
-        const { statusCode = 0 } = response;
-        this.#note(`${operationId} ${statusCode}`, {});
-        resolve(statusCode);
-      });
-      request.end(body);
-    });
+    const { headers, ...body } = initOf(spec, {});
+    const sent = { method: spec.method, path: pathOf(spec, {}), headers: { ...headers, host }, ...body };
+    const { status, text } = await askRaw(this.#url, sent);
+    this.#note(`${operationId} ${status}`, JSON.parse(text) as Record<string, unknown>);
+    return status;
+  }
+
+  /** With a header twice that may come once: what is malformed as HTTP. @returns the status. */
+  async callMalformed(operationId: string): Promise<number> {
+    const spec = operation(operationId);
+    const { headers, ...body } = initOf(spec, {});
+    const once = Object.entries(headers).flat();
+    const twice = [
+      'host',
+      '127.0.0.1',
+      'host',
+      '127.0.0.1',
+      'content-length',
+      String(Buffer.byteLength(body.body ?? '')),
+    ];
+    const sent = { method: spec.method, path: pathOf(spec, {}), headers: [...once, ...twice], ...body };
+    const { status, text } = await askRaw(this.#url, sent);
+    this.#note(`${operationId} ${status}`, JSON.parse(text) as Record<string, unknown>);
+    return status;
+  }
+
+  /** The same client of another server; what either has seen is kept together. */
+  of(url: string): ContractClient {
+    return new ContractClient(url, this.#headers, this.seen);
   }
 
   /** All events of a task, to its end. */

@@ -13,7 +13,8 @@ export interface RawAnswer {
 export interface RawRequest {
   readonly method?: string;
   readonly path?: string;
-  readonly headers?: Readonly<Record<string, string>>;
+  /** Names and values in turn, where one is to come twice. */
+  readonly headers?: Readonly<Record<string, string>> | readonly string[];
   readonly body?: string;
 }
 

@@ -1,6 +1,7 @@
 /** Each event moves the metrics that the contract says, and no other; and none of them grows for ever. */
 import pino from 'pino';
 import { describe, expect, it } from 'vitest';
+import { FULL_POLICIES } from '../../src/core/queue.js';
 import { OTHER, SeenLabels } from '../../src/telemetry/budget.js';
 import { metricsContract } from '../../src/telemetry/contract.js';
 import { Telemetry } from '../../src/telemetry/events.js';
@@ -44,6 +45,7 @@ const EVENTS: Readonly<Record<string, (telemetry: Telemetry) => void>> = {
   rejected: (t) => {
     t.rejected(TASK, 'localhost', full('reject'));
     t.rejected(TASK, 'localhost', full('rate-limit'));
+    t.rejected(TASK, 'localhost', full('session-budget'));
   },
   displaced: (t) => t.displaced(TASK, 'drop-lru'),
   laneRead: (t) => t.laneRead(TASK, 3),
@@ -75,9 +77,9 @@ const EVENTS: Readonly<Record<string, (telemetry: Telemetry) => void>> = {
   workerRegistered: (t) =>
     t.workerRegistered({ identity: 'localhost', correlationId: 'c', poolId: null, replicaId: null }),
   modelStates: (t) => t.modelStates([{ id: 'm', state: 'Retired' }]),
-  modelStateChanged: (t) => t.modelStateChanged('m', 'Retired', null),
-  modelVerified: (t) => t.modelVerified('m', { result: 'PASSED', reasons: [] }, ['vllm']),
-  staged: (t) => t.staged('m', 'SUCCEEDED', ''),
+  modelStateChanged: (t) => t.modelStateChanged({ modelId: 'm' }, 'Retired', null),
+  modelVerified: (t) => t.modelVerified({ modelId: 'm' }, { result: 'PASSED', reasons: [] }, ['vllm']),
+  staged: (t) => t.staged({ modelId: 'm' }, 'SUCCEEDED', ''),
   forgotten: (t) => t.forgotten('tasks', 3, 0),
   restarted: (t) => t.restarted(REPLICA),
   preloaded: (t) => t.preloaded(REPLICA, 'passed', 5),
@@ -166,7 +168,7 @@ describe('the contract', () => {
     ];
     const budgets: Readonly<Record<string, number>> = {
       ...{ engine: 4, engine_version: 64, pool_id: 256, replica_id: 1024, priority: 8, reason: 16, result: 4 },
-      ...{ state: 8, model_id: 1025, outcome: 4, pinned: 2, fallback: 2 },
+      ...{ state: 8, model_id: 1024, outcome: 4, pinned: 2, fallback: 2 },
     };
     for (const [name, type, labels, buckets] of promised) {
       const row = rows.find((one) => one.name === name);
@@ -176,6 +178,15 @@ describe('the contract', () => {
       for (const [label, values] of Object.entries(labels)) expect(values, label).toBe(budgets[label] ?? values);
     }
   });
+});
+
+it('a refusal counts as backpressure under the name of a full queue, and of nothing else', async () => {
+  const { telemetry } = start();
+  for (const label of [...FULL_POLICIES, 'rate-limit', 'session-budget', 'anything']) {
+    telemetry.rejected(TASK, 'localhost', full(label));
+  }
+  const found = parseMetrics(await telemetry.scrape()).get('admission_backpressure_events_total') ?? [];
+  expect(found.map(({ labels, value }) => [labels.policy, value])).toEqual(FULL_POLICIES.map((policy) => [policy, 1]));
 });
 
 describe('label budgets', () => {
@@ -207,11 +218,11 @@ describe('label budgets', () => {
   it('have room for every model of a full catalog, also when all of them are others', async () => {
     const { telemetry } = start();
     for (const life of ['a', 'b']) {
-      telemetry.modelStates(Array.from({ length: 1024 }, (_, index) => ({ id: `${life}-${index}`, state: 'Active' })));
+      telemetry.modelStates(Array.from({ length: 1023 }, (_, index) => ({ id: `${life}-${index}`, state: 'Active' })));
       const told = (parseMetrics(await telemetry.scrape()).get('model_state') ?? []).map(
         ({ labels }) => labels.model_id,
       );
-      expect([told.length, new Set(told).has(OTHER), told[0]]).toEqual([1024, false, `${life}-0`]);
+      expect([told.length, new Set(told).has(OTHER), told[0]]).toEqual([1023, false, `${life}-0`]);
     }
   });
 

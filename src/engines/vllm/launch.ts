@@ -5,7 +5,9 @@ import {
   type EngineLaunch,
   GIVE_MORE_VRAM,
   gpuEnvironment,
+  HUB_NOT_ALLOWED,
   hasFlag,
+  hubEnvironment,
   type LaunchedAs,
   type LaunchSpec,
   type LogPattern,
@@ -57,6 +59,7 @@ const LOG_PATTERNS: readonly LogPattern[] = [
     pattern: /[Aa]ddress already in use/,
     fix: 'Another program has the port; the next start takes another one.',
   },
+  HUB_NOT_ALLOWED,
   {
     fault: 'MODEL_UNREADABLE',
     pattern:
@@ -75,7 +78,7 @@ const LOG_PATTERNS: readonly LogPattern[] = [
   },
 ];
 
-/** `model` may be a name in a hub, so the hub stays reachable. */
+/** `model` may be a name in a hub. */
 export function vllmLaunch(launch: EngineLaunch): LaunchSpec {
   const [port = 0] = launch.ports;
   return {
@@ -92,6 +95,7 @@ export function vllmLaunch(launch: EngineLaunch): LaunchSpec {
     env: {
       VLLM_NO_USAGE_STATS: '1',
       DO_NOT_TRACK: '1',
+      ...hubEnvironment(launch),
       // It takes the entries for numbers, and ends when one is a UUID.
       ...gpuEnvironment(launch.gpuIndices),
       // Not by --api-key: every user of the machine can read another process's arguments.

@@ -4,24 +4,29 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { Agent, type Dispatcher } from 'undici';
 import { type BackoffPolicy, retryDelayMs } from '../../core/backoff.js';
 import { egressRefusal, hostOf, isListedAddress } from '../../core/egress.js';
+import { shownRef } from '../../core/shownRef.js';
 import { formatBytes } from '../../core/vram.js';
 import { delay, within } from '../../runtime/wait.js';
 import { errnoOf, messageOf } from '../startupError.js';
 import { syncFolder } from '../syncFolder.js';
 import { type Lookup, lookUp, publicLookup } from './addresses.js';
+import { type DiskSpace, diskSpace, roomObstacle } from './diskSpace.js';
 import { hashInto } from './fileDigest.js';
+import { partFile } from './partFiles.js';
 import { checksumMismatch, ProvisionError } from './provisionError.js';
 
-const MAX_REDIRECTS = 5;
+const MAX_REDIRECTS = 3;
 const CONNECT_TIMEOUT_MS = 10_000;
 const SILENCE_TIMEOUT_MS = 30_000;
 const DEADLINE_MS = 6 * 3_600_000;
 const PROGRESS_EVERY_MS = 500;
+/** Others write to the disk meanwhile, and a server need not say how much is to come. */
+const ROOM_ASKED_EVERY_BYTES = 64 * 1024 ** 2;
 /** Tries in a row that bring nothing; one that brings bytes starts the count anew. */
 const RETRY: BackoffPolicy = { baseMs: 250, capMs: 10_000, attempts: 5 };
 const MAX_TRIES = 100;
@@ -45,6 +50,8 @@ export interface DownloadRun {
   readonly onBytes?: (received: number, total: number | null) => void;
   /** Names are looked up by this; the system's own by default. */
   readonly lookup?: Lookup;
+  /** Of the disk that a folder is on; as the system tells by default. */
+  readonly diskSpace?: (folder: string) => Promise<DiskSpace>;
 }
 
 /** Worth another try: the connection, or the server for now. */
@@ -54,7 +61,7 @@ class Interrupted extends Error {}
 export async function download(spec: DownloadSpec, run: DownloadRun): Promise<void> {
   const folder = dirname(spec.to);
   await mkdir(folder, { recursive: true });
-  const part = join(folder, `.${basename(spec.to)}.${spec.sha256.slice(0, 16)}.part`);
+  const part = partFile(spec.to, spec.sha256);
   using deadline = within(DEADLINE_MS, run.signal);
   await using agent = openAgent(spec, run.lookup ?? lookUp);
   try {
@@ -64,7 +71,7 @@ export async function download(spec: DownloadSpec, run: DownloadRun): Promise<vo
     await syncFolder(folder);
   } catch (error) {
     run.signal.throwIfAborted();
-    throw asProvisionError(error, spec.url);
+    throw asProvisionError(error, shownRef(spec.url));
   }
 }
 
@@ -95,6 +102,8 @@ class Transfer {
   #received = 0;
   #total: number | null = null;
   #lastSaidMs = Number.NEGATIVE_INFINITY;
+  /** When so much has come, the disk is asked again. */
+  #askRoomAt = 0;
 
   constructor(spec: DownloadSpec, part: string, run: DownloadRun, dispatcher: DispatcherFor) {
     this.#spec = spec;
@@ -116,13 +125,18 @@ class Transfer {
       }
       if (!this.#matches()) {
         await rm(this.#part, { force: true });
-        throw checksumMismatch(this.#spec.url, this.#spec.sha256, this.#digest());
+        throw checksumMismatch(this.#shownUrl, this.#spec.sha256, this.#digest());
       }
       await file.chmod(this.#spec.mode ?? 0o755);
       await file.sync();
     } finally {
       await file.close();
     }
+  }
+
+  /** As messages may have it: they are kept, and shown to others. */
+  get #shownUrl(): string {
+    return shownRef(this.#spec.url);
   }
 
   #digest(): string {
@@ -179,7 +193,7 @@ class Transfer {
         await this.#startOver(file);
         throw new Interrupted('the server cannot go on where the download stopped');
       }
-      if (statusCode !== 200 && statusCode !== 206) throw badStatus(statusCode, this.#spec.url);
+      if (statusCode !== 200 && statusCode !== 206) throw badStatus(statusCode, this.#shownUrl);
       if (statusCode === 200 && this.#received > 0) await this.#startOver(file);
       await this.#expect(Number(headers['content-length'] ?? Number.NaN));
       for await (const chunk of body) await this.#take(file, chunk);
@@ -214,7 +228,7 @@ class Transfer {
     if (![301, 302, 303, 307, 308].includes(answer.statusCode) || typeof location !== 'string') return answer;
     answer.body.on('error', () => {}).destroy();
     if (redirectsLeft === 0 || !URL.canParse(location, url)) {
-      const message = `${this.#spec.url} redirects ${redirectsLeft === 0 ? `more than ${MAX_REDIRECTS} times` : 'nowhere'}`;
+      const message = `${this.#shownUrl} redirects ${redirectsLeft === 0 ? `more than ${MAX_REDIRECTS} times` : 'nowhere'}`;
       throw new ProvisionError('DOWNLOAD_FAILED', message, 'Give the URL of the file itself.');
     }
     return this.#request(new URL(location, url), redirectsLeft - 1);
@@ -224,15 +238,19 @@ class Transfer {
   async #expect(length: number): Promise<void> {
     this.#total = Number.isSafeInteger(length) ? this.#received + length : null;
     if ((this.#total ?? 0) > this.#spec.maxBytes) throw await this.#tooLarge();
-    const { bavail, bsize } = await statfs(dirname(this.#part));
-    if (Number.isSafeInteger(length) && length > bavail * bsize) {
-      const message = `${dirname(this.#spec.to)} has ${formatBytes(bavail * bsize)} free, the download needs ${formatBytes(length)}`;
-      throw new ProvisionError('DISK_FULL', message, 'Free space on that disk, or choose another folder.');
-    }
+    await this.#expectRoom(Number.isSafeInteger(length) ? length : 0);
+  }
+
+  async #expectRoom(bytes: number): Promise<void> {
+    const folder = dirname(this.#part);
+    const obstacle = roomObstacle(folder, await (this.#run.diskSpace ?? diskSpace)(folder), bytes);
+    if (obstacle !== null) throw obstacle;
+    this.#askRoomAt = this.#received + ROOM_ASKED_EVERY_BYTES;
   }
 
   async #take(file: FileHandle, chunk: Buffer): Promise<void> {
     if (this.#received + chunk.length > this.#spec.maxBytes) throw await this.#tooLarge();
+    if (this.#received >= this.#askRoomAt) await this.#expectRoom(chunk.length);
     for (let written = 0; written < chunk.length; ) {
       const { bytesWritten } = await file.write(chunk, written, chunk.length - written, this.#received + written);
       written += bytesWritten;
@@ -248,8 +266,7 @@ class Transfer {
 
   async #tooLarge(): Promise<ProvisionError> {
     await rm(this.#part, { force: true });
-    const { url, maxBytes } = this.#spec;
-    const message = `${url} is larger than ${formatBytes(maxBytes)}, the most that is downloaded`;
+    const message = `${this.#shownUrl} is larger than ${formatBytes(this.#spec.maxBytes)}, the most that is downloaded`;
     return new ProvisionError('DOWNLOAD_TOO_LARGE', message, 'Check the URL; bring a file that large here by hand.');
   }
 }

@@ -697,6 +697,7 @@ export interface components {
         /** @description It cannot be served now. */
         readonly Unavailable: {
             headers: {
+                readonly "Retry-After": components["headers"]["RetryAfter"];
                 readonly "X-Correlation-Id": components["headers"]["CorrelationId"];
                 readonly [name: string]: unknown;
             };
@@ -753,6 +754,11 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
+         * @description The path of the artifact.
+         * @example /v1/artifacts/sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+         */
+        readonly ArtifactLocation: string;
+        /**
          * @description What to send.
          * @example Bearer
          */
@@ -767,6 +773,16 @@ export interface components {
          * @example /v1/operations/6f1d7c52-0f6e-4a55-8d0a-5a3f6f9b7d10
          */
         readonly Location: string;
+        /**
+         * @description The path of the model.
+         * @example /v1/catalog/models/llama-7b
+         */
+        readonly ModelLocation: string;
+        /**
+         * @description Seconds, as text.
+         * @example 1
+         */
+        readonly RetryAfter: string;
     };
     pathItems: never;
 }
@@ -942,9 +958,14 @@ export interface operations {
             readonly 400: components["responses"]["BadRequest"];
             readonly 403: components["responses"]["Forbidden"];
             readonly 500: components["responses"]["Internal"];
-            /** @description No pool is ready; or the control plane starts or stops. */
+            /** @description No pool is ready; or the control plane starts or stops, and then says when to ask again. */
             readonly 503: {
                 headers: {
+                    /**
+                     * @description Seconds, as text.
+                     * @example 1
+                     */
+                    readonly "Retry-After"?: string;
                     readonly "X-Correlation-Id": components["headers"]["CorrelationId"];
                     readonly [name: string]: unknown;
                 };
@@ -1012,6 +1033,7 @@ export interface operations {
             /** @description Kept. */
             readonly 201: {
                 headers: {
+                    readonly Location: components["headers"]["ArtifactLocation"];
                     readonly "X-Correlation-Id": components["headers"]["CorrelationId"];
                     readonly [name: string]: unknown;
                 };
@@ -1212,6 +1234,7 @@ export interface operations {
             /** @description The model as it stands. */
             readonly 201: {
                 headers: {
+                    readonly Location: components["headers"]["ModelLocation"];
                     readonly "X-Correlation-Id": components["headers"]["CorrelationId"];
                     readonly [name: string]: unknown;
                 };

@@ -470,6 +470,7 @@ export interface components {
         /** @description It cannot be served now. */
         readonly Unavailable: {
             headers: {
+                readonly "Retry-After": components["headers"]["RetryAfter"];
                 readonly "X-Correlation-Id": components["headers"]["CorrelationId"];
                 readonly [name: string]: unknown;
             };

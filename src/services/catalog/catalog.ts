@@ -73,7 +73,12 @@ export class Catalog {
    * @param deadlineMs after which the pools that serve it are drained; null: they are not. Not for Active.
    * @throws RefusalError invalid, not_found
    */
-  async setState(id: string, state: ModelState, deadlineMs: number | null): Promise<CatalogModel> {
+  async setState(
+    id: string,
+    state: ModelState,
+    deadlineMs: number | null,
+    correlationId?: string,
+  ): Promise<CatalogModel> {
     const broken = checkDeadline(deadlineMs);
     if (broken !== null) throw new RefusalError(broken);
     const { db, view, telemetry, wakeRetirement } = this.#deps;
@@ -81,7 +86,7 @@ export class Catalog {
     const model = await setModelState(db, id, state, state === 'Retired' ? deadlineMs : null);
     if (model === null) throw new RefusalError(notFound('id', `model ${id} not found`));
     await view.refresh();
-    telemetry.modelStateChanged(id, state, deadlineMs);
+    telemetry.modelStateChanged({ modelId: id, correlationId }, state, deadlineMs);
     wakeRetirement();
     return model;
   }
@@ -90,8 +95,8 @@ export class Catalog {
    * Judges it by the trust policy and reads its file. What takes longer than a moment goes on by itself: null.
    * @throws RefusalError not_found; UNTRUSTED_ARTIFACT
    */
-  async verify(id: string): Promise<Verified | null> {
-    return this.#deps.verification.verify(await this.get(id));
+  async verify(id: string, correlationId?: string): Promise<Verified | null> {
+    return this.#deps.verification.verify(await this.get(id), correlationId);
   }
 
   async #standing(model: CatalogModelDraft): Promise<CatalogModel> {

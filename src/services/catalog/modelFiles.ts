@@ -33,6 +33,11 @@ export class ModelFiles {
     return { folders: [modelsDir, ...roots], files: configured };
   }
 
+  /** The model cache. */
+  get folder(): string {
+    return this.#deps.modelsDir;
+  }
+
   /** Another one after every change that a look has found in the cache. */
   get generation(): number {
     return this.#generation;

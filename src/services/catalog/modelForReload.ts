@@ -20,7 +20,12 @@ const STAGING_RETRY_MS = 5_000;
  * @returns the reference by which the pool's engine finds it.
  * @throws RefusalError MODEL_DEPRECATED, UNTRUSTED_ARTIFACT; POOL_UNREADY while it is fetched, or with advice where it is not.
  */
-export async function modelForReload(deps: ReloadModelDeps, pool: PoolModel, ref: string): Promise<string> {
+export async function modelForReload(
+  deps: ReloadModelDeps,
+  pool: PoolModel,
+  ref: string,
+  correlationId?: string,
+): Promise<string> {
   const { view } = deps;
   const model = view.find(ref);
   if (model === null) return uncatalogued(deps, ref);
@@ -33,7 +38,7 @@ export async function modelForReload(deps: ReloadModelDeps, pool: PoolModel, ref
     throw new RefusalError(conflict('new_model_ref', message));
   }
   if (view.isServedBy(model, pool)) return pool.modelRef;
-  return locate(deps, model, path);
+  return locate(deps, model, path, correlationId);
 }
 
 function uncatalogued({ view }: ReloadModelDeps, ref: string): string {
@@ -53,13 +58,18 @@ function pathOf({ files }: ReloadModelDeps, model: KnownModel): string | null {
   return files.sourcePath(model) ?? (files.isCached(model) ? files.cachePath(model) : null);
 }
 
-async function locate({ files, staging }: ReloadModelDeps, model: KnownModel, path: string | null): Promise<string> {
+async function locate(
+  { files, staging }: ReloadModelDeps,
+  model: KnownModel,
+  path: string | null,
+  correlationId: string | undefined,
+): Promise<string> {
   // Where nothing says how to come by it, its name is one that the engine knows.
   if (model.sourceUrl === null && !files.isCached(model)) return model.id;
   const repository = model.sourceUrl === null ? null : repositoryOf(model.sourceUrl);
   if (repository !== null) return repository;
   if (path !== null) return `file:${path}`;
-  const id = await staging.stage(model).catch((error: unknown) => {
+  const id = await staging.stage(model, correlationId).catch((error: unknown) => {
     // What keeps its source from being fetched; anything else is said as it is.
     if (!(error instanceof RefusalError) || error.refusal.field !== 'source_url') throw error;
     throw new RefusalError(notHere(model.id, error.refusal.message), { cause: error });

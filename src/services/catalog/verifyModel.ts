@@ -47,7 +47,7 @@ export class ModelVerification {
   }
 
   /** @returns what came of it; null: it goes on. @throws RefusalError UNTRUSTED_ARTIFACT */
-  async verify(model: CatalogModelRow): Promise<Verified | null> {
+  async verify(model: CatalogModelRow, correlationId?: string): Promise<Verified | null> {
     const key = `${model.id} ${model.digest}`;
     const known = this.#underWay.get(key);
     if (known === undefined && this.#underWay.size >= MAX_UNDER_WAY) {
@@ -60,15 +60,15 @@ export class ModelVerification {
         retryAfterMs: 5_000,
       });
     }
-    const work = known ?? this.#begin(key, model);
+    const work = known ?? this.#begin(key, model, correlationId);
     const verified = await orNull(work, PATIENCE_MS);
     if (verified?.result !== 'FAILED') return verified;
     const [reason] = verified.reasons;
     throw new RefusalError(untrusted('id', `model ${model.id} is not trusted: ${reason?.message ?? 'it failed'}`));
   }
 
-  #begin(key: string, model: CatalogModelRow): Promise<Verified> {
-    const work = this.#verify(model).finally(() => this.#underWay.delete(key));
+  #begin(key: string, model: CatalogModelRow, correlationId: string | undefined): Promise<Verified> {
+    const work = this.#verify(model, correlationId).finally(() => this.#underWay.delete(key));
     this.#underWay.set(key, work);
     work.catch((error: unknown) => {
       if (!this.#stop.signal.aborted) this.#deps.telemetry.backgroundFailure('verification of a model', error);
@@ -76,7 +76,7 @@ export class ModelVerification {
     return work;
   }
 
-  async #verify(model: CatalogModelRow): Promise<Verified> {
+  async #verify(model: CatalogModelRow, correlationId: string | undefined): Promise<Verified> {
     const { db, clock, view, telemetry, enginesOf } = this.#deps;
     const { findings, untrusted: distrust } = judge(model, view.policy);
     const read = await this.#read(model);
@@ -88,7 +88,7 @@ export class ModelVerification {
     const verified = { result, reasons, digest: read.digest, atMs: clock.nowMs() };
     await writeVerification(db, model, verified);
     await view.refresh();
-    telemetry.modelVerified(model.id, verified, enginesOf(model));
+    telemetry.modelVerified({ modelId: model.id, correlationId }, verified, enginesOf(model));
     return verified;
   }
 

@@ -126,7 +126,12 @@ export class Membership {
     const reason = inForce === null ? null : ignoredSettings(pool, inForce);
     if (reason === null) return [];
     telemetry.log.warn(
-      { pool_id: pool.id, code: reason.code, human: `${pool.id}: ${reason.message}` },
+      {
+        pool_id: pool.id,
+        code: reason.code,
+        detail: reason.message,
+        human: 'Settings of a pool do not hold: others serve it with theirs.',
+      },
       'settings ignored',
     );
     return [reason];
@@ -189,7 +194,7 @@ export class Membership {
     for (const { id, poolId, nodeNumber } of await parkLostReplicas(db, nodeId)) {
       const message = `node ${nodeNumber}, which runs it, has not been heard of`;
       telemetry.log.warn(
-        { replica_id: id, pool_id: poolId, node: nodeNumber, human: `${id}: ${message}.` },
+        { replica_id: id, pool_id: poolId, node: nodeNumber, human: 'A replica is lost with the node that runs it.' },
         'node lost',
       );
       await events.record({ poolId, replicaId: id, kind: 'node_lost', message, detail: { node: nodeNumber } });

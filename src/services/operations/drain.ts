@@ -31,9 +31,14 @@ export interface PoolName {
 export async function drain(
   deps: PoolWorkDeps,
   run: OperationRun,
-  order: { readonly pool: PoolName; readonly deadlineMs: number; readonly onRefusing: () => void },
+  order: {
+    readonly pool: PoolName;
+    readonly deadlineMs: number;
+    readonly onRefusing: () => void;
+    readonly correlationId: string | undefined;
+  },
 ): Promise<Outcome> {
-  const { pool, deadlineMs, onRefusing } = order;
+  const { pool, deadlineMs, onRefusing, correlationId } = order;
   const startedMs = deps.clock.monotonicMs();
   await run.step('refuse_new_leases', () => changeDraining(deps, pool.id, true));
   onRefusing();
@@ -45,7 +50,8 @@ export async function drain(
   if (left.length === 0) run.skip('force_stop', 'no task was left to stop');
   else await run.step('force_stop', async (say) => say(await forceStop(left, 'the pool was drained')));
   const report = { finished, forceStopped: left.length };
-  deps.telemetry.drained({ engine: pool.engine, poolId: pool.id }, deps.clock.monotonicMs() - startedMs, report);
+  const facts = { engine: pool.engine, poolId: pool.id, correlationId };
+  deps.telemetry.drained(facts, deps.clock.monotonicMs() - startedMs, report);
   const outcome = `drained: ${tasks(finished)} finished, ${left.length} force-stopped`;
   return { end: 'succeed', outcome, error: null, facts: report };
 }

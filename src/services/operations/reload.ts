@@ -10,8 +10,8 @@ import type { ReloadOrder } from './reloadOrder.js';
 import { type OperationRun, type Outcome, reasonOf, StepFailure } from './run.js';
 
 export async function reload(deps: PoolWorkDeps, run: OperationRun, order: ReloadOrder): Promise<Outcome> {
-  const { pool } = order;
-  const facts = { engine: pool.engine, poolId: pool.id };
+  const { pool, correlationId } = order;
+  const facts = { engine: pool.engine, poolId: pool.id, correlationId };
   const startedMs = deps.clock.monotonicMs();
   const ended = (reason: string | null) => deps.telemetry.reloaded(facts, deps.clock.monotonicMs() - startedMs, reason);
   try {

@@ -9,6 +9,8 @@ export interface ReloadOrder {
   readonly pool: PoolRow;
   readonly modelRef: string;
   readonly drainDeadlineMs: number;
+  /** Of the request that asked for it. */
+  readonly correlationId: string | undefined;
 }
 
 /** @returns how many tasks of the old model ended. @throws StepFailure when some still run at the deadline; they are left alone. */

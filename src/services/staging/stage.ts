@@ -5,6 +5,7 @@ import type { TrustFacts } from '../../core/trust.js';
 import { type DownloadRun, download } from '../../host/provision/download.js';
 import { fileIdentity } from '../../host/provision/fileDigest.js';
 import { openModelFile } from '../../host/provision/modelFile.js';
+import { checkModelFormat } from '../../host/provision/modelFormat.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
 import { writeFileDigest } from '../../store/fileDigests.js';
 import type { ModelFiles } from '../catalog/modelFiles.js';
@@ -14,6 +15,8 @@ export interface StageDeps extends VerifyDeps {
   readonly files: ModelFiles;
   readonly allowHosts: readonly string[];
   readonly maxBytes: number;
+  /** Files that may run code when they are loaded are taken too. */
+  readonly allowAnyFormat: boolean;
   readonly lookup?: DownloadRun['lookup'];
 }
 
@@ -75,6 +78,7 @@ async function inPlace(deps: StageDeps, model: StageModel, path: string, run: St
   try {
     const found = `sha256:${await digestOfOpen(deps, open, run)}`;
     if (found !== model.digest) throw mismatch(open.path, model.digest, found);
+    if (!deps.allowAnyFormat) await checkModelFormat(open);
     const { size } = await open.file.stat();
     return { path: open.path, sizeBytes: size, detail: 'used where it is; its digest is right' };
   } finally {
@@ -103,6 +107,7 @@ async function fetched(deps: StageDeps, model: StageModel, to: string, run: Stag
   const sha256 = model.digest.slice('sha256:'.length);
   const spec = { url: from.url, sha256, to, maxBytes, allowHosts, mode: 0o644 };
   await download(spec, lookup === undefined ? run : { ...run, lookup });
+  await checkFetched(deps, to);
   const identity = await fileIdentity(to);
   if (identity === null) throw new ProvisionError('MODEL_MISSING', `${to} is gone`, 'Stage it again.');
   // It was read as it came: nobody needs to read it once more.
@@ -110,6 +115,19 @@ async function fetched(deps: StageDeps, model: StageModel, to: string, run: Stag
     onForgotten('file digest', error),
   );
   return { path: to, sizeBytes: Number(identity.sizeBytes), detail: 'fetched; its digest is right' };
+}
+
+async function checkFetched({ allowAnyFormat, files }: StageDeps, path: string): Promise<void> {
+  if (allowAnyFormat) return;
+  const open = await openModelFile(path, files.readable);
+  try {
+    await checkModelFormat(open);
+  } catch (error) {
+    await rm(path, { force: true });
+    throw error;
+  } finally {
+    await open.file.close();
+  }
 }
 
 function mismatch(path: string, wanted: string, found: string): ProvisionError {

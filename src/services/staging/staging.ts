@@ -5,7 +5,9 @@ import { invalid, notFound, type Refusal, RefusalError, unavailable } from '../.
 import { isUuid } from '../../core/ids.js';
 import type { Reason } from '../../core/pool.js';
 import { judge, untrusted } from '../../core/trust.js';
+import { sweepPartFiles } from '../../host/provision/partFiles.js';
 import { ProvisionError } from '../../host/provision/provisionError.js';
+import type { Clock } from '../../runtime/clock.js';
 import { Reconciler } from '../../runtime/reconciler.js';
 import { delay } from '../../runtime/wait.js';
 import {
@@ -24,6 +26,7 @@ import { fetchUrl, type StageDeps, type Staged, type StageModel, stageModel } fr
 
 const PROGRESS_EVERY_MS = 500;
 const SWEEP_EVERY_MS = 10_000;
+const PARTS_SWEPT_EVERY_MS = 3_600_000;
 const MAX_AT_ONCE = 4;
 /** How long a cancel waits for the end of what it cancels. */
 const CANCEL_PATIENCE_MS = 10_000;
@@ -42,8 +45,15 @@ const TOO_MANY: Refusal = unavailable(
 const CANCELED = new DOMException('the staging was cancelled', 'AbortError');
 
 export interface StagingDeps extends StageDeps {
+  readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly view: CatalogView;
+}
+
+/** What is staged, and the request that asked for it first. */
+interface StageOrder {
+  readonly model: StageModel;
+  readonly correlationId: string | undefined;
 }
 
 interface Run {
@@ -56,25 +66,35 @@ export class Staging {
   readonly #runs = new Map<string, Run>();
   readonly #locks = new Locks();
   readonly #sweep: Reconciler;
+  readonly #partSweep: Reconciler;
 
   constructor(deps: StagingDeps) {
     this.#deps = deps;
+    const onError = (name: string, error: unknown) => deps.telemetry.backgroundFailure(name, error);
     this.#sweep = new Reconciler({
       name: 'stagings',
       intervalMs: SWEEP_EVERY_MS,
       run: () => closeInterrupted(deps.db, deps.nodeId, (id) => this.#runs.has(id), INTERRUPTED),
-      onError: (name, error) => deps.telemetry.backgroundFailure(name, error),
+      onError,
+    });
+    this.#partSweep = new Reconciler({
+      name: 'unfinished downloads',
+      intervalMs: PARTS_SWEPT_EVERY_MS,
+      run: () => sweepPartFiles(deps.files.folder, deps.clock.nowMs()),
+      onError,
     });
   }
 
-  /** Ends the rows of what an earlier life of this node was doing. */
+  /** Ends the rows of what an earlier life of this node was doing, and removes what nobody goes on with. */
   start(): void {
     this.#sweep.start();
+    this.#partSweep.start();
   }
 
   /** What is under way ends as interrupted; what it has downloaded stays. */
   async stop(): Promise<void> {
     await this.#sweep.stop();
+    await this.#partSweep.stop();
     for (const { abort } of this.#runs.values()) abort.abort(new DOMException('llama-orch stops', 'AbortError'));
     await Promise.all([...this.#runs.values()].map(({ ended }) => ended));
   }
@@ -83,7 +103,7 @@ export class Staging {
    * Begins to bring a model here; one that is under way already is not begun twice.
    * @returns the id of the staging, which goes on by itself. @throws RefusalError for what no waiting can mend.
    */
-  async stage(model: StageModel): Promise<string> {
+  async stage(model: StageModel, correlationId?: string): Promise<string> {
     const refusal = this.#refusal(model);
     if (refusal !== null) throw new RefusalError(refusal);
     const { db, nodeId } = this.#deps;
@@ -96,7 +116,7 @@ export class Staging {
     // Known before its row is there: the sweep ends rows that are nobody's.
     const abort = new AbortController();
     const begin = beginStaging(db, fresh, model.id, nodeId);
-    const ended = begin.then((id) => (id === fresh ? this.#run(id, model, abort) : undefined));
+    const ended = begin.then((id) => (id === fresh ? this.#run(id, { model, correlationId }, abort) : undefined));
     const settled = ended.catch(() => {}).finally(() => this.#runs.delete(fresh));
     this.#runs.set(fresh, { abort, ended: settled });
     return begin;
@@ -129,8 +149,9 @@ export class Staging {
   }
 
   /** Resolves when its row says how it ended, or cannot be told. */
-  async #run(id: string, model: StageModel, abort: AbortController): Promise<void> {
+  async #run(id: string, order: StageOrder, abort: AbortController): Promise<void> {
     const { signal } = abort;
+    const { model } = order;
     const progress: Writable<StagingProgress> = { receivedBytes: 0, totalBytes: null, detail: 'waits for its turn' };
     const over = new AbortController();
     const telling = this.#tell(id, progress, over.signal, abort);
@@ -142,9 +163,9 @@ export class Staging {
     };
     try {
       const staged = await this.#locks.run(model.digest, signal, () => stageModel(this.#deps, model, run));
-      await this.#end(id, model, staged);
+      await this.#end(id, order, staged);
     } catch (error) {
-      await this.#end(id, model, signal.aborted ? stoppedBy(signal) : failureOf(error));
+      await this.#end(id, order, signal.aborted ? stoppedBy(signal) : failureOf(error));
     } finally {
       over.abort();
       await telling;
@@ -163,13 +184,13 @@ export class Staging {
     }
   }
 
-  async #end(id: string, model: StageModel, end: Staged | Failure): Promise<void> {
+  async #end(id: string, { model, correlationId }: StageOrder, end: Staged | Failure): Promise<void> {
     const { db, telemetry, view } = this.#deps;
     const row =
       'path' in end
         ? { state: 'SUCCEEDED' as const, path: end.path, error: null, detail: end.detail, sizeBytes: end.sizeBytes }
         : { state: end.state, path: null, error: end.reason, detail: end.reason.message, sizeBytes: null };
-    telemetry.staged(model.id, row.state, row.detail);
+    telemetry.staged({ modelId: model.id, correlationId }, row.state, row.detail);
     // A row that cannot be ended now is ended by the sweep, as interrupted.
     await endStaging(db, id, row).catch((error: unknown) => telemetry.backgroundFailure('staging end', error));
     await view.refresh();

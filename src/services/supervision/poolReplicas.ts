@@ -94,6 +94,23 @@ export class PoolReplicas {
     this.#serving = { modelRef, replicas: seats.map((seat) => this.#deps.make(seat, modelRef)) };
   }
 
+  /** Starts its engines, or leaves them for the first task. */
+  begin(): void {
+    for (const replica of this.replicas) {
+      if (this.config.preload) replica.start();
+      else replica.rest();
+    }
+  }
+
+  /** Engines of it are left for its first task. */
+  get rests(): boolean {
+    return this.replicas.some((replica) => replica.rests);
+  }
+
+  wake(): void {
+    for (const replica of this.replicas) if (replica.rests) replica.start();
+  }
+
   setDraining(draining: boolean): void {
     this.#draining = draining;
     this.#tell();

@@ -2,6 +2,7 @@
 import { isAbsolute } from 'node:path';
 import { pathOfFileUrl } from '../../config/fileUrl.js';
 import type { PoolConfig } from '../../config/schema.js';
+import { isListed } from '../../core/egress.js';
 import type { Reason } from '../../core/pool.js';
 import type { Offers, Workload } from '../../core/workload.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
@@ -71,6 +72,8 @@ type Provision = Omit<Recipe, 'adapter' | 'portCount' | 'apiKeyVariable' | 'mode
 const PROBE_CONNECTIONS = 8;
 /** For an engine that somebody else starts. */
 const ATTACH_DEADLINE_MS = 120_000;
+/** Where engines fetch models that are given by name. */
+const MODEL_HUB = new URL('https://huggingface.co/');
 const SIM_DRAIN_WINDOW_MS = 2_000;
 const SIM_DEFAULTS = { tokens_per_second: 40, first_token_ms: 50, load_ms: 200, vram_bytes: 0 };
 
@@ -217,7 +220,8 @@ function preparedLaunch(pool: PoolConfig, dialect: Dialect, env: RecipeEnvironme
   const { modelRef, gpuUuids } = facts;
   const { prepared: made } = planOf(pool, env, { modelRef, present: true });
   const model = modelSource(pool, env.configDir, modelRef) ?? '';
-  const launch = { ...facts, model, binaryPath: made.binaryPath ?? '' };
+  const mayReachHub = isListed(MODEL_HUB, env.allowHosts);
+  const launch = { ...facts, model, mayReachHub, binaryPath: made.binaryPath ?? '' };
   if (made.image === null) return dialect.launch(launchOf(pool, launch));
   // Inside there are no other GPUs, so theirs are the first places.
   const inside = { ...launch, gpuIndices: gpuUuids.map((_, place) => place) };
@@ -245,6 +249,7 @@ function launchOf(
   facts: Pick<EngineLaunch, 'binaryPath' | 'model' | 'ports' | 'gpuUuids' | 'gpuIndices'> & {
     modelRef: string;
     apiKey?: string;
+    mayReachHub?: boolean;
   },
 ): EngineLaunch {
   const { modelRef, ...rest } = facts;

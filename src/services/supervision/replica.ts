@@ -34,6 +34,12 @@ const GIVEN_UP: ReadonlySet<ReplicaState> = new Set(['QUARANTINED', 'FAILED']);
 
 const STOPPED: Reason = { code: 'INTERRUPTED', message: 'it was stopped before its engine was started', fix: null };
 
+const NOT_PRELOADED: Reason = {
+  code: 'NOT_PRELOADED',
+  message: 'its engine is started for the first task of its pool (preload: false)',
+  fix: 'Submit a task, or resume the pool.',
+};
+
 /** What was asked of the owner since the run began; the run ends for the first that is not `keep`. */
 type Ask = 'keep' | 'stop' | 'recycle';
 
@@ -105,8 +111,20 @@ export class Replica {
     return this.#engine?.held.get(uuid) ?? 0;
   }
 
+  /** Leaves its engine for later; one that an earlier start left running goes on. */
+  rest(): void {
+    if (this.#inherited !== null) return this.start();
+    this.#lastError = NOT_PRELOADED;
+    this.#changed(null);
+  }
+
+  get rests(): boolean {
+    return this.#life === null && this.#lastError === NOT_PRELOADED;
+  }
+
   start(): void {
     if (this.#killed) return;
+    if (this.rests) this.#lastError = null;
     this.#life ??= this.#live();
     this.#changed(null);
   }
@@ -169,6 +187,7 @@ export class Replica {
   retry(): void {
     this.#deps.vram.forgive(this.facts.id);
     this.#hurry.abort();
+    if (this.rests) return this.start();
     if (!GIVEN_UP.has(this.#state)) return;
     this.#failures = 0;
     this.#move('retry', 'resumed by an operator');

@@ -71,7 +71,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
     this.#deps = deps;
   }
 
-  /** Ends what an earlier life left running, writes down what should be, and starts every replica. */
+  /** Ends what an earlier life left running, writes down what should be, and starts every pool. */
   async start(): Promise<void> {
     const { db, config, gpus, nodeId, homeDir } = this.#deps;
     mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
@@ -87,7 +87,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
     const replicas = this.#all();
     const keep = { pools: [...this.#pools.keys()], replicas: replicas.map((replica) => replica.facts.id) };
     await retireOthers(db, nodeId, keep);
-    for (const replica of replicas) replica.start();
+    for (const pool of this.#pools.values()) pool.begin();
   }
 
   /** Ends every engine, all at once; resolves when every process group is gone. */
@@ -143,6 +143,10 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
 
   progressed(replicaId: string, progress: Progress): void {
     this.#replica(replicaId)?.progressed(progress);
+  }
+
+  pools(): PoolReplicas[] {
+    return [...this.#pools.values()];
   }
 
   /** The replicas of a pool, for the operations on it. */

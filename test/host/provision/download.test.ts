@@ -1,9 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { isPrivateAddress } from '../../../src/host/provision/addresses.js';
+import { roomObstacle } from '../../../src/host/provision/diskSpace.js';
 import { type DownloadRun, type DownloadSpec, download } from '../../../src/host/provision/download.js';
+import { sweepPartFiles } from '../../../src/host/provision/partFiles.js';
 import type { ProvisionError } from '../../../src/host/provision/provisionError.js';
 import { type Handler, serve, startFileServer } from '../../support/fileServer.js';
 import { cleanUp, later, temporaryFolder } from '../support.js';
@@ -141,6 +143,100 @@ describe('a download', () => {
   });
 });
 
+describe('the disk', () => {
+  const MIB = 1024 ** 2;
+  const disk = { totalBytes: 100_000 * MIB, freeBytes: 6_000 * MIB };
+
+  it('keeps a twentieth of it free, and 5 GiB where that is more, of a small one a quarter', () => {
+    const room = (totalMib: number, freeMib: number, needMib = 0) =>
+      roomObstacle('/f', { totalBytes: totalMib * MIB, freeBytes: freeMib * MIB }, needMib * MIB)?.reason.message ??
+      null;
+    expect([room(200_000, 10_001), room(200_000, 10_001, 2)]).toEqual([null, expect.stringContaining('are kept free')]);
+    expect([room(50_000, 5_121), room(50_000, 5_119)]).toEqual([
+      null,
+      expect.stringContaining('5.0 GiB are kept free'),
+    ]);
+    expect([room(4_000, 1_001), room(4_000, 999)]).toEqual([
+      null,
+      expect.stringContaining('and 1.0 GiB are kept free'),
+    ]);
+  });
+
+  it('is asked before the first byte, whether the server tells the length or not', async () => {
+    const honest = await serverOf(serve(BODY));
+    const silent = await serverOf((_request, response) => {
+      response.writeHead(200, { 'transfer-encoding': 'chunked' }).end(BODY);
+    });
+    // Room for less than the honest one says, and for none at all.
+    const left = { ...disk, freeBytes: 5_120 * MIB + BODY.length - 1 };
+    const full = { ...disk, freeBytes: 5_120 * MIB - 1 };
+    expect(await refusal(fetchIt(honest.url, {}, { diskSpace: async () => left }))).toMatchObject({
+      code: 'DISK_FULL',
+    });
+    expect(await refusal(fetchIt(silent.url, {}, { diskSpace: async () => full }))).toMatchObject({
+      code: 'DISK_FULL',
+    });
+    expect((await stat(partFile())).size).toBe(0);
+  });
+
+  it('is asked again while bytes come, and what has come stays', async () => {
+    const large = Buffer.alloc(66 * MIB);
+    const server = await serverOf((_request, response) => {
+      response.writeHead(200, { 'transfer-encoding': 'chunked' }).end(large);
+    });
+    const answers = [disk, { ...disk, freeBytes: 1 }];
+    const diskSpace = async () => answers.shift() ?? disk;
+    const changes = { sha256: sha256(large), maxBytes: 100 * MIB };
+    expect(await refusal(fetchIt(server.url, changes, { diskSpace }))).toMatchObject({ code: 'DISK_FULL' });
+    expect(answers).toEqual([]);
+    const [part = ''] = await readdir(join(folder, 'deep'));
+    expect((await stat(join(folder, 'deep', part))).size).toBeGreaterThanOrEqual(64 * MIB);
+  });
+
+  it('is freed of what nobody has gone on with for a week', async () => {
+    const nowMs = Date.now();
+    const aged = async (name: string, days: number) => {
+      await writeFile(join(folder, name), 'x');
+      await utimes(join(folder, name), (nowMs - days * 86_400_000) / 1000, (nowMs - days * 86_400_000) / 1000);
+    };
+    await aged('.old.part', 8);
+    await aged('.fresh.part', 6);
+    await aged('old.part', 8);
+    await aged('.old', 8);
+    await sweepPartFiles(folder, nowMs);
+    expect((await readdir(folder)).sort()).toEqual(['.fresh.part', '.old', 'old.part']);
+    await sweepPartFiles(join(folder, 'nowhere'), nowMs);
+  });
+});
+
+describe('a signed URL', () => {
+  it('is not told by what went wrong with it', async () => {
+    const server = await serverOf((request, response) => {
+      if (request.url?.startsWith('/missing')) response.writeHead(404).end();
+      else if (request.url?.startsWith('/round')) response.writeHead(302, { location: request.url }).end();
+      else serve(BODY)(request, response);
+    });
+    const lookup = () => Promise.reject(new Error('nobody knows'));
+    const signed = (path: string) => `${server.url}/${path}?X-Amz-Signature=s3cret`;
+    const reasons = [
+      await refusal(fetchIt(signed('missing'))),
+      await refusal(fetchIt(signed('round'))),
+      await refusal(fetchIt(signed('large'), { maxBytes: 1000 })),
+      await refusal(fetchIt(signed('other'), { sha256: '0'.repeat(64) })),
+      await refusal(
+        fetchIt('https://a.example.test/away?X-Amz-Signature=s3cret', { allowHosts: ['a.example.test'] }, { lookup }),
+      ),
+    ];
+    expect(reasons.map(({ code }) => code)).toEqual([
+      ...['DOWNLOAD_FAILED', 'DOWNLOAD_FAILED', 'DOWNLOAD_TOO_LARGE', 'CHECKSUM_MISMATCH', 'DOWNLOAD_FAILED'],
+    ]);
+    for (const { message } of reasons) {
+      expect(message).toMatch(/https?:\/\/[\w.:]+\/\w+\?…/);
+      expect(message).not.toContain('s3cret');
+    }
+  });
+});
+
 describe('where a download may go', () => {
   it('opens no socket to a host that is not listed', async () => {
     const server = await serverOf(serve(BODY));
@@ -148,16 +244,16 @@ describe('where a download may go', () => {
     expect(server.connections()).toBe(0);
   });
 
-  it('follows redirects to listed hosts, five at most', async () => {
+  it('follows redirects to listed hosts, three at most', async () => {
     const server = await serverOf((request, response) => {
       const left = Number(request.url?.slice(1));
       if (left === 0) serve(BODY)(request, response);
       else response.writeHead(302, { location: `/${left - 1}` }).end();
     });
-    await fetchIt(`${server.url}/5`);
+    await fetchIt(`${server.url}/3`);
     expect(sha256(await readFile(to()))).toBe(SHA);
     const far = { to: join(folder, 'far') };
-    await expect(fetchIt(`${server.url}/6`, far)).rejects.toThrow('redirects more than 5 times');
+    await expect(fetchIt(`${server.url}/4`, far)).rejects.toThrow('redirects more than 3 times');
   });
 
   it.each([
@@ -185,7 +281,16 @@ describe('where a download may go', () => {
   });
 
   it('knows private addresses in every spelling', () => {
-    for (const address of ['10.1.2.3', '172.31.0.1', '169.254.169.254', '100.64.0.1', '::1', 'fd00::1', 'fe80::1'])
+    for (const address of [
+      '10.1.2.3',
+      '172.31.0.1',
+      '169.254.169.254',
+      '100.64.0.1',
+      '::1',
+      'fd00::1',
+      'fe80::1',
+      'fec0::1',
+    ])
       expect(isPrivateAddress(address), address).toBe(true);
     for (const address of [
       '::ffff:10.0.0.1',
