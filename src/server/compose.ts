@@ -132,6 +132,8 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
   server.open({ ...doors, routes: underContract(doors.routes, readOperations(OPENAPI_DIR)) });
+  // `serve` prints nothing else, and the system may have chosen the port.
+  telemetry.log.info({ url, human: `The doors are open at ${url}.` }, 'doors open');
   // Also before they are sent away: that is not their going.
   scope.defer('task readers first', house.stopReaders);
   scope.defer('readiness', () => server.shut());
