@@ -87,6 +87,8 @@ export interface ControlPlaneOptions extends DatabaseOptions {
   readonly logTo: DestinationStream;
   /** How long the start waits for pools that are coming, ms; it succeeds without them too. */
   readonly poolsReadyDeadlineMs?: number;
+  /** Ends that wait: whoever is asked to stop does not wait for pools first. */
+  readonly stopWaiting?: AbortSignal;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -143,6 +145,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   await pollUntil(async () => health().every((pool) => pool.ready), {
     everyMs: READY_LOOK_MS,
     deadlineMs: options.poolsReadyDeadlineMs ?? POOLS_READY_DEADLINE_MS,
+    ...(options.stopWaiting !== undefined && { signal: options.stopWaiting }),
   });
   return {
     url,

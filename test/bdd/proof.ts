@@ -2,14 +2,15 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Scenario } from './scenario.js';
-import { showTask } from './shows.js';
+import { eachPool, showTask } from './shows.js';
 
 const ROOT = '.proof';
-const STATE = `{ pools { name live ready draining activeLeases queue { depth } operation { kind state }
+const POOLS = `live ready draining activeLeases queue { depth } operation { kind state }
   lastError { code message fix } notReadyBecause { code message fix }
-  events(first: 100) { edges { node { at kind message detail replica { name } } } }
   replicas { name state health breaker restartCount preload { name state detail startedAt endedAt }
-    lastError { code message fix } lastCrash { fault message exitCode signal lastLines } logs(lines: 100) { text } } } }`;
+    lastError { code message fix } lastCrash { fault message exitCode signal lastLines } }`;
+const EVENTS = 'events(first: 100) { edges { node { at kind message detail replica { name } } } }';
+const LOGS = 'replicas { name logs(lines: 100) { text } }';
 
 function slug(text: string): string {
   return text
@@ -70,7 +71,9 @@ export async function writeProof(scenario: Scenario): Promise<void> {
     'transcript.json': () => transcript,
     'setting.json': () => settingOf(scenario),
     'log.jsonl': () => `${scenario.logLines().join('\n')}\n`,
-    'state.json': async () => json(await scenario.doors.graphql(STATE)),
+    'pools.json': async () => json(await eachPool(scenario.doors, POOLS)),
+    'events.json': async () => json(await eachPool(scenario.doors, EVENTS)),
+    'engineLogs.json': async () => json(await eachPool(scenario.doors, LOGS)),
     'tasks.json': () => tasksOf(scenario),
     'metrics.txt': async () => (await scenario.doors.metrics()).text,
     'metricsBefore.txt': () => scenario.metricsBefore.text,

@@ -101,14 +101,27 @@ export async function eventsOf(doors: Doors, pool: string, since?: string): Prom
   return (end < 0 ? found : found.slice(0, end)).map(({ node }) => node).reverse();
 }
 
-const WRITINGS = `{ pools { lastError { message fix } events(first: 100) { edges { node { kind message detail } } }
-    replicas { logs(lines: 1000) { text } preload { detail } lastCrash { message lastLines launchArgs } } }
-  artifacts(first: 100) { edges { node { artifactId content metadata tags } } }
-  tasks(first: 100) { edges { node { text error { message } } } } }`;
+/** Fields of every pool, asked of one after the other: of all at once they may cost more than one question may. */
+export async function eachPool(doors: Doors, fields: string): Promise<unknown[]> {
+  const pools = (await read(doors, '{ found: pools { name } }', {})) as { name: string }[];
+  const query = `query ($name: String!) { found: pool(name: $name) { name ${fields} } }`;
+  return Promise.all(pools.map(({ name }) => read(doors, query, { name })));
+}
+
+const OF_POOLS = [
+  `lastError { message fix } replicas { lastError { message } preload { detail }
+    lastCrash { message lastLines launchArgs } }`,
+  'events(first: 100) { edges { node { kind message detail } } }',
+  'replicas { name logs(lines: 100) { text } }',
+];
+const OF_ALL = [
+  'artifacts(first: 50) { edges { node { artifactId content metadata tags } } }',
+  'tasks(first: 50) { edges { node { taskId text error { message } } } }',
+];
 
 /** What is kept of what happened: events, logs of engines, transcripts and other artifacts, tasks. */
 export async function shownWritings(doors: Doors): Promise<string[]> {
-  const { data, errors } = await doors.graphql(WRITINGS);
-  if (errors !== undefined) throw new Error(JSON.stringify(errors));
-  return [JSON.stringify(data.pools), JSON.stringify(data.artifacts), JSON.stringify(data.tasks)];
+  const pools = await Promise.all(OF_POOLS.map((fields) => eachPool(doors, fields)));
+  const others = await Promise.all(OF_ALL.map((fields) => read(doors, `{ found: ${fields} }`, {})));
+  return [...pools, ...others].map((one) => JSON.stringify(one));
 }
