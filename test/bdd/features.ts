@@ -1,11 +1,9 @@
 /** Takes features into the test file that calls this; quickpickle makes tests of them as they are imported. */
 import { resolve } from 'node:path';
 import { test, vi } from 'vitest';
-import { featureFiles } from './gherkin.js';
+import { FEATURES, featureFiles } from './gherkin.js';
 import './scenario.js';
 import './steps/all.js';
-
-export const FEATURES = 'test/features';
 
 /** @param isWanted which of them, by path; LLORCH_BDD_FEATURE_PATH narrows them to a file or a folder. */
 export async function runFeatures(isWanted: (file: string) => boolean): Promise<void> {

@@ -7,6 +7,8 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import * as gherkin from '@cucumber/gherkin';
 
+export const FEATURES = 'test/features';
+
 export interface FeatureScenario {
   readonly name: string;
   /** What its runs are called: its name, in an outline once for each example with its values. */
@@ -43,10 +45,15 @@ type Document = ReturnType<gherkin.Parser<gherkin.AstBuilder>['parse']>;
 type Child = NonNullable<Document['feature']>['children'][number];
 type Outline = NonNullable<Child['scenario']>;
 
-function parse(text: string): Document {
+function parse(text: string, file: string): Document {
   let count = 0;
   const newId = () => String(count++);
-  return new gherkin.Parser(new gherkin.AstBuilder(newId), new gherkin.GherkinClassicTokenMatcher()).parse(text);
+  const parser = new gherkin.Parser(new gherkin.AstBuilder(newId), new gherkin.GherkinClassicTokenMatcher());
+  try {
+    return parser.parse(text);
+  } catch (cause) {
+    throw new Error(`${file} is no Gherkin: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
 }
 
 export function readFeature(file: string): Feature {
@@ -55,13 +62,13 @@ export function readFeature(file: string): Feature {
 
 /** @throws where it is no feature, or where it would not be run as it stands. */
 export function featureOf(text: string, file: string): Feature {
-  const { feature } = parse(text);
-  if (feature === undefined || feature.children.every(({ scenario }) => scenario === undefined))
-    throw new Error(`${file} has no feature, or one without scenarios`);
+  const { feature } = parse(text, file);
+  if (feature === undefined) throw new Error(`${file} has no feature`);
   const scenarios: FeatureScenario[] = [];
   const steps: FeatureStep[] = [];
   for (const child of feature.children) {
     if (child.rule !== undefined) throw new Error(`${file}:${child.rule.location.line}: rules are not read here`);
+    if ((child.background?.description ?? '') !== '') throw new Error(`${file}: a background has steps alone`);
     for (const step of child.background?.steps ?? [])
       steps.push({ text: step.text, place: `${file}:${step.location.line}` });
     if (child.scenario === undefined) continue;
@@ -74,12 +81,14 @@ export function featureOf(text: string, file: string): Feature {
       for (const { text: words, location } of scenario.steps)
         steps.push({ text: fill(words), place: `${file}:${location.line}` });
   }
+  if (scenarios.length === 0) throw new Error(`${file} has no scenario`);
   return { file, name: feature.name, scenarios, steps };
 }
 
-function refuse({ name, steps, examples, keyword, location }: Outline, file: string): void {
+function refuse({ name, description, steps, examples, keyword, location }: Outline, file: string): void {
   const refused = (why: string) => new Error(`${file}:${location.line}: ${why}`);
   if (name === '') throw refused('a scenario needs a name, by which it is told');
+  if (description !== '') throw refused(`a scenario has steps alone, and this is none: ${description.trim()}`);
   if (!steps.some(({ keywordType }) => keywordType === 'Outcome'))
     throw refused('a scenario without Then shows nothing');
   const isOutline = examples.length > 0;

@@ -10,7 +10,7 @@ const POOLS = `live ready draining activeLeases queue { depth } operation { kind
   replicas { name state health breaker restartCount preload { name state detail startedAt endedAt }
     lastError { code message fix } lastCrash { fault message exitCode signal lastLines } }`;
 const EVENTS = 'events(first: 100) { edges { node { at kind message detail replica { name } } } }';
-const LOGS = 'replicas { name logs(lines: 100) { text } }';
+const LOGS = 'replicas { name logs(lines: 70) { text } }';
 
 function slug(text: string): string {
   return text

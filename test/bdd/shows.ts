@@ -112,7 +112,7 @@ const OF_POOLS = [
   `lastError { message fix } replicas { lastError { message } preload { detail }
     lastCrash { message lastLines launchArgs } }`,
   'events(first: 100) { edges { node { kind message detail } } }',
-  'replicas { name logs(lines: 100) { text } }',
+  'replicas { name logs(lines: 70) { text } }',
 ];
 const OF_ALL = [
   'artifacts(first: 50) { edges { node { artifactId content metadata tags } } }',
