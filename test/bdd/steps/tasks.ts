@@ -56,8 +56,10 @@ function isMember([name = '']: readonly string[]): boolean {
   return !/^[A-Z]/.test(name);
 }
 
+/** `none`: it is not sent. */
 function headersOf(rows: readonly (readonly string[])[]): Record<string, string> {
-  return Object.fromEntries(rows.filter((row) => !isMember(row)).map(([name = '', value = '']) => [name, value]));
+  const headers = rows.filter((row) => !isMember(row) && row[1] !== 'none');
+  return Object.fromEntries(headers.map(([name = '', value = '']) => [name, value]));
 }
 
 function placed(cell: string): unknown {

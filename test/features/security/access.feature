@@ -78,7 +78,8 @@ Feature: Access
       | chat | 2     |
     When I submit "named" to "chat" with:
       | Authorization | Bearer a-long-and-secret-token |
-    And I submit "unnamed" to "chat"
+    And I submit "unnamed" to "chat" with:
+      | Authorization | none |
     And I try to submit "refused" to "chat" with:
       | Authorization | Bearer a-long-and-secret-token |
       | model_ref     | nobody-serves-it               |
