@@ -75,7 +75,9 @@ async function served(scenario: Scenario, pool: string): Promise<Served> {
 
 async function submit(scenario: Scenario, name: string, pool: string, rows: string[][]): Promise<Answer> {
   const request = requestOf(scenario, name, pool, await served(scenario, pool), rows);
-  scenario.answer = await scenario.doors.rest('POST', '/v1/tasks', JSON.stringify(request), headersOf(rows));
+  const isNamed = rows.some(([header]) => header === 'Authorization');
+  const send = isNamed ? scenario.doors.bare : scenario.doors.rest;
+  scenario.answer = await send.call(scenario.doors, 'POST', '/v1/tasks', JSON.stringify(request), headersOf(rows));
   return scenario.answer;
 }
 
