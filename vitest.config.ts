@@ -41,7 +41,7 @@ function filesIn(names: readonly string[]): string[] {
 
 export default defineConfig({
   // Features become tests where test/bdd imports them. A step waits for what it asks for, and says what it did not see.
-  plugins: [quickpickle({ stepTimeout: 60_000, skipTags: long ? ['@skip'] : ['@skip', '@long'] })],
+  plugins: [quickpickle({ stepTimeout: 150_000, skipTags: long ? ['@skip'] : ['@skip', '@long'] })],
   // Vite would take graphql's ES build where Node, and so every library, takes the other one: two copies, two realms.
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {

@@ -8,7 +8,7 @@ import './steps/all.js';
 /** @param isWanted which of them, by path; LLORCH_BDD_FEATURE_PATH narrows them to a file or a folder. */
 export async function runFeatures(isWanted: (file: string) => boolean): Promise<void> {
   // Several waits, each with a deadline of its own.
-  vi.setConfig({ testTimeout: 240_000, hookTimeout: 120_000 });
+  vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 });
   const wanted = chosenFeatures(process.env.LLORCH_BDD_FEATURE_PATH ?? '').filter(isWanted);
   for (const file of wanted) await import(resolve(file));
   if (wanted.length === 0) test.skip('no feature of this part was asked for');

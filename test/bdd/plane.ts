@@ -5,6 +5,9 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { endsWithFile } from '../support/lifetimes.js';
 import { makeHome, type ServeProcess, startServe } from '../support/server.js';
 
+/** Many start at once beside other tests. */
+const START_MS = 80_000;
+
 export interface PlaneSetting {
   /** YAML of its configuration. */
   readonly config: string;
@@ -53,12 +56,12 @@ export class Plane implements AsyncDisposable {
   async start(): Promise<void> {
     const file = join(this.#home.path, 'config.yaml');
     await writeFile(file, this.#setting.config);
-    this.#process = startServe(file, {
+    const where = {
       LLAMA_ORCH_HOME: this.#home.path,
       ORCHD_ADDR: '127.0.0.1:0',
       DATABASE_URL: this.#database.url,
-      ...this.#setting.env,
-    });
+    };
+    this.#process = startServe(file, { ...where, ...this.#setting.env }, START_MS);
     this.#url = await this.#process.open;
   }
 

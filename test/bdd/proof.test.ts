@@ -7,7 +7,7 @@ import './scenario.js';
 import { step } from './step.js';
 import './steps/all.js';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 600_000 });
 for (const meaning of [/^the moon is (new)$/, /^the moon is (\w+w)$/]) step(meaning, () => {});
 const passed = proofFolder('A failure', 'That did not happen this time');
 mkdirSync(passed, { recursive: true });

@@ -21,7 +21,23 @@ function titleOf(node: ts.Expression | undefined): string | null {
   return ts.isTemplateExpression(node) ? node.head.text : null;
 }
 
-/** Of `it` and `test`, as they are written; those of `each` with their placeholders. Empty where there is no file. */
+/** Where a title of `each` gets a value. */
+const PLACEHOLDER = /%[a-zA-Z#]|\$[\w.]+/;
+
+/** What a title of `each` may become with the texts of its rows; the rest of it, after the first of them, is left out. */
+function withRows(title: string, callee: ts.Expression): string[] {
+  const [head = ''] = title.split(PLACEHOLDER);
+  if (head === title || !ts.isCallExpression(callee)) return [];
+  const texts: string[] = [];
+  const visit = (node: ts.Node): void => {
+    if (ts.isStringLiteralLike(node)) texts.push(head + node.text);
+    ts.forEachChild(node, visit);
+  };
+  callee.arguments.forEach(visit);
+  return texts;
+}
+
+/** Of `it` and `test`: as they are written, and as rows of `each` make them. Empty where there is no file. */
 export function testTitles(file: string): readonly string[] {
   const titles: string[] = [];
   const visit = (node: ts.Node): void => {
@@ -29,7 +45,7 @@ export function testTitles(file: string): readonly string[] {
       const [root = '', ...more] = chainOf(node.expression);
       if (['it', 'test', 'describe'].includes(root) && more.some((one) => NOT_RUN.has(one))) return;
       const title = titleOf(node.arguments[0]);
-      if (['it', 'test'].includes(root) && title !== null) titles.push(title);
+      if (['it', 'test'].includes(root) && title !== null) titles.push(title, ...withRows(title, node.expression));
     }
     ts.forEachChild(node, visit);
   };

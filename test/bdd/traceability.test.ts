@@ -64,13 +64,16 @@ describe('the requirements', () => {
 
 describe('tests that are named', () => {
   it('are calls that run, not words', () => {
-    expect(testTitles('test/bdd/fixtures/titles.ts')).toEqual(['is run', 'is run for %s', 'is run as ', 'runs too']);
+    expect(testTitles('test/bdd/fixtures/titles.ts')).toEqual([
+      ...['is run', 'is run for %s', 'is run for one', 'is run for two', '%s: is run', 'red'],
+      ...['is run as ', 'runs too'],
+    ]);
     expect(testTitles('test/nowhere.test.ts')).toEqual([]);
   });
 });
 
 describe('results', () => {
-  const home = { kind: 'test' as const, file: 'a.test.ts', name: 'holds for %s', long: false };
+  const home = { kind: 'test' as const, file: 'a.test.ts', name: 'holds for %s (', long: false };
   const outline = {
     kind: 'scenario' as const,
     file: 'x.feature',
@@ -86,10 +89,10 @@ describe('results', () => {
   });
 
   it('of a test are those of all that its name begins, as far as they ran', () => {
-    expect(resultOf(home, [test('holds for 1', 'passed'), test('other', 'failed')])).toBe('passed');
-    expect(resultOf(home, [test('holds for 1', 'passed'), test('holds for 2', 'failed')])).toBe('failed');
-    expect(resultOf(home, [test('holds for 1', 'not run')])).toBe('not run');
-    expect(resultOf(home, [test('other', 'passed')])).toBe('not run');
+    expect(resultOf(home, [test('holds for 1 (one)', 'passed'), test('other', 'failed')])).toBe('passed');
+    expect(resultOf(home, [test('holds for 1 (one)', 'passed'), test('holds for 2 (two)', 'failed')])).toBe('failed');
+    expect(resultOf(home, [test('holds for 1 (one)', 'not run')])).toBe('not run');
+    expect(resultOf(home, [test('other', 'passed'), test('holds for 1', 'passed')])).toBe('not run');
   });
 
   it('of a scenario need all its examples', () => {
@@ -108,7 +111,7 @@ describe('results', () => {
     const page = pageOf(some, of);
     expect(page).toContain('3 requirements: 0 passed, 2 failed, 1 not run.');
     expect(page).toContain(
-      '| A-1 | a | a.test.ts › holds for %s **failed**<br>x.feature › &lt;n> *long* **not run** | failed |',
+      '| A-1 | a | a.test.ts › holds for %s ( **failed**<br>x.feature › &lt;n> *long* **not run** | failed |',
     );
     expect(page).toContain('| B-2 *long* | b |');
     const lines = summaryOf(some, (one) => (one === home ? 'passed' : 'not run')).split('\n');
@@ -117,7 +120,7 @@ describe('results', () => {
       '  shown in part, the other homes were not run: A-1',
       '  not run: B-2',
     ]);
-    expect(summaryOf(some, of)).toContain('  A-1 failed: a.test.ts › holds for %s');
+    expect(summaryOf(some, of)).toContain('  A-1 failed: a.test.ts › holds for %s (');
   });
 });
 

@@ -29,8 +29,9 @@ function runsOf({ feature, runs }: Extract<Home, { kind: 'scenario' }>, seen: re
 
 function testsOf({ file, name }: Home, seen: readonly TestSeen[]): Result[] {
   // What an `each` writes into its titles is known only to its run.
-  const [beginning = ''] = name.split(/[%$]/);
-  const mine = seen.filter((test) => test.file === file && test.name.startsWith(beginning));
+  const parts = name.split(/%[a-zA-Z#]|\$[\w.]+/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  const title = new RegExp(`^${parts.join('.*')}`, 's');
+  const mine = seen.filter((test) => test.file === file && title.test(test.name));
   return mine.map(({ result }) => result);
 }
 

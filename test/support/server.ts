@@ -153,7 +153,11 @@ export interface ServeProcess {
 }
 
 /** Starts `serve`, as a service manager does. */
-export function startServe(configFile: string, env: Readonly<Record<string, string>>): ServeProcess {
+export function startServe(
+  configFile: string,
+  env: Readonly<Record<string, string>>,
+  deadlineMs = START_DEADLINE_MS,
+): ServeProcess {
   const { child, output, onOutput, exited } = runProgram(['serve', '--config', configFile], env);
   const open = new Promise<string>((resolve, reject) => {
     let isOpen = false;
@@ -169,7 +173,7 @@ export function startServe(configFile: string, env: Readonly<Record<string, stri
   });
   return {
     output,
-    open: inTime(open, START_DEADLINE_MS, () => `its doors are not open in time:\n${output()}`),
+    open: inTime(open, deadlineMs, () => `its doors are not open in time:\n${output()}`),
     stop: () => {
       child.kill('SIGTERM');
       return exited();
