@@ -1,5 +1,6 @@
 /** Work on pools: begun through either door, followed to its end. */
 import { expect } from 'vitest';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { showOperation } from '../shows.js';
@@ -36,12 +37,12 @@ function operationOf(scenario: Scenario): string {
 step(/^the operation (?:ends as|is) ([A-Z_]+)$/, async (scenario, state: string) => {
   const id = operationOf(scenario);
   const look = async () => ((await showOperation(scenario.doors, id)) as { state: string }).state;
-  await expect.poll(look, { interval: 50 }).toBe(state);
+  await eventually(look).toBe(state);
 });
 
 step(/^the operation shows:$/, async (scenario, table: StepData) => {
   const id = operationOf(scenario);
-  await expect.poll(async () => mismatches(await showOperation(scenario.doors, id), table.raw())).toEqual([]);
+  await eventually(async () => mismatches(await showOperation(scenario.doors, id), table.raw())).toEqual([]);
 });
 
 step(/^the operation took less than (\d+) s$/, async (scenario, seconds: number) => {
@@ -71,5 +72,5 @@ step(/^REST comes to tell of the operation:$/, async (scenario, table: StepData)
   const location = locations.get(scenario) ?? 'nothing was accepted';
   expect(location).toMatch(/^\/v1\/operations\/[0-9a-f-]{36}$/);
   const look = async () => mismatches((await scenario.doors.rest('GET', location)).body, scenario.rows(table));
-  await expect.poll(look).toEqual([]);
+  await eventually(look).toEqual([]);
 });

@@ -1,5 +1,6 @@
 /** Sessions, by the names that a scenario gives them. */
 import { expect } from 'vitest';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { showSession } from '../shows.js';
@@ -19,7 +20,7 @@ step(/^the session "(\w+)" shows:$/, async (scenario, name: string, table: StepD
       ...((await showSession(scenario.doors, sessionId(scenario, name))) as object | null),
     };
   };
-  await expect.poll(async () => mismatches(await read(), rows), { interval: 100 }).toEqual([]);
+  await eventually(async () => mismatches(await read(), rows), { interval: 100 }).toEqual([]);
 });
 
 step(/^I delete the session "(\w+)"$/, async (scenario, name: string) => {
@@ -29,6 +30,6 @@ step(/^I delete the session "(\w+)"$/, async (scenario, name: string) => {
 
 step(/^the session "(\w+)" is gone$/, async (scenario, name: string) => {
   const id = sessionId(scenario, name);
-  await expect.poll(() => showSession(scenario.doors, id)).toBeNull();
+  await eventually(() => showSession(scenario.doors, id)).toBeNull();
   expect((await scenario.doors.rest('GET', `/v1/sessions/${id}`)).status).toBe(404);
 });

@@ -1,6 +1,7 @@
 /** Streams of tasks as their readers get them over REST, and the same over GraphQL. */
 import { expect } from 'vitest';
 import { indicesOf, type SseFrame, tokensOf } from '../../support/rest.js';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { showTask } from '../shows.js';
@@ -18,7 +19,7 @@ async function wholeStream(scenario: Scenario, name: string): Promise<readonly S
 
 step(/^"(\w+)" (?:is streaming|has streamed (\d+) tokens)$/, async (scenario, name: string, count?: number) => {
   const reader = scenario.reader(name);
-  await expect.poll(() => tokensOf(reader.frames).length, { interval: 10 }).toBeGreaterThanOrEqual(count ?? 1);
+  await eventually(() => tokensOf(reader.frames).length, { interval: 10 }).toBeGreaterThanOrEqual(count ?? 1);
 });
 
 step(/^the reader of "(\w+)" comes back after event (\d+)$/, (scenario, name: string, after: number) => {
@@ -87,7 +88,7 @@ step(/^the stream of "(\w+)" has had metrics between its tokens$/, async (scenar
     const events = scenario.reader(name).frames.map(({ event }) => event);
     return /token metrics.* token/.test(events.join(' '));
   };
-  await expect.poll(isBetween).toBe(true);
+  await eventually(isBetween).toBe(true);
 });
 
 /** From that token on without a gap, to the end of the stream. */

@@ -120,7 +120,7 @@ Feature: Access
     And the answer holds:
       | error | BAD_ORIGIN |
     And the answer has the headers:
-      | access-control-allow-origin | none |
+      | access-control-allow-origin | absent |
 
   @AUTH-1003 @AUTH-1006
   Scenario Outline: Whom a proxy forwards is let in only where the proxy is trusted: <setting>
