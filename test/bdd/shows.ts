@@ -115,7 +115,7 @@ const OF_POOLS = [
   'replicas { name logs(lines: 70) { text } }',
 ];
 const OF_ALL = [
-  'artifacts(first: 50) { edges { node { artifactId content metadata tags } } }',
+  'artifacts(first: 30) { edges { node { artifactId content metadata tags } } }',
   'tasks(first: 30) { edges { node { taskId text error { message } } } }',
 ];
 
