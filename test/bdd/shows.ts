@@ -116,7 +116,7 @@ const OF_POOLS = [
 ];
 const OF_ALL = [
   'artifacts(first: 30) { edges { node { artifactId content metadata tags } } }',
-  'tasks(first: 50) { edges { node { taskId text error { message } } } }',
+  'tasks(first: 30) { edges { node { taskId text error { message } } } }',
 ];
 
 /** What is kept of what happened: events, logs of engines, transcripts and other artifacts, tasks. */
