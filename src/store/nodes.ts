@@ -149,6 +149,9 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        coalesce(bool_or(r.state NOT IN ('QUARANTINED', 'FAILED')) FILTER (WHERE NOT ${IS_GONE}), false) AS recoverable,
        ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o
              WHERE o.pool_id = p.id AND o.node_id <> $1 AND NOT o.retired) AS workloads,
+       coalesce(jsonb_agg(jsonb_build_object('id', r.id, 'engineVersion', r.engine_version, 'modelRef', r.model_ref))
+                FILTER (WHERE r.state IN ('READY', 'DRAINING') AND r.engine_version IS NOT NULL AND NOT ${IS_GONE}),
+                '[]') AS versions,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
        coalesce(sum(r.slots_total) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsReady",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
@@ -159,6 +162,14 @@ LEFT JOIN LATERAL (
 ) l ON true
 WHERE n.id <> $1 GROUP BY p.id ORDER BY p.id`,
 };
+
+/** The engine of a replica that serves. */
+export interface ServedVersion {
+  /** Of the replica. */
+  readonly id: string;
+  readonly engineVersion: string;
+  readonly modelRef: string | null;
+}
 
 /** A pool as the other nodes serve it, together. */
 export interface PoolElsewhere {
@@ -176,6 +187,8 @@ export interface PoolElsewhere {
   readonly recoverable: boolean;
   /** Its replicas together, also those of nodes that have gone; none: it has no replica yet. */
   readonly workloads: readonly Workload[];
+  /** Of the replicas that serve, on nodes that run. */
+  readonly versions: readonly ServedVersion[];
   readonly slotsTotal: number;
   readonly slotsReady: number;
   readonly slotsFree: number;
