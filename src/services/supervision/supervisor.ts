@@ -78,7 +78,6 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
   /** Ends what an earlier life left running, writes down what should be, and starts every replica. */
   async start(): Promise<void> {
     const { db, config, gpus, nodeId, homeDir } = this.#deps;
-    mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
     this.#preflight();
     await writeGpus(
@@ -244,6 +243,9 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
     const reports = new Reports(identity, this.#deps);
     // A simulated GPU cannot be named to a real engine; it gets none.
     const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
+    // Of its own: engines that leave files where they run do not find those of others there.
+    const workDir = join(homeDir, 'run', 'engines', id);
+    mkdirSync(workDir, { recursive: true });
     const facts = {
       ...identity,
       ordinal,
@@ -252,7 +254,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
       deviceMask: maskOf(gpus),
       gpuUuids: visible.map((gpu) => gpu.uuid),
       gpuIndices: visible.map((gpu) => gpu.index),
-      workDir: join(homeDir, 'run', 'engines'),
+      workDir,
       logFile: engineLogFile(join(homeDir, 'logs'), id),
     };
     return new Replica(facts, modelRef, {
