@@ -1,5 +1,7 @@
 /** Health by progress, the breaker, and the steps of a preload, as an operator sees them; the engines are real processes. */
 
+import { readlink, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
 import { systemClock } from '../../src/runtime/clock.js';
@@ -98,6 +100,15 @@ describe('the way to Ready', () => {
     expect(details.start_engine).toMatch(/^process \d+$/);
     expect(details.cancel).toMatch(/^slot_free: |^it ended before/);
     expect(await eventsOf('replica_preload')).toEqual([expect.stringMatching(/^preload passed after \d+ ms$/)]);
+  });
+
+  it('runs each engine as our own user, in a folder and with a log of its own', async () => {
+    const { pid } = await row('SELECT pid FROM replicas');
+    expect((await stat(`/proc/${pid}`)).uid).toBe(process.getuid?.());
+    const home = world.plane.dataDir;
+    expect(await readlink(`/proc/${pid}/cwd`)).toBe(join(home, 'run', 'engines', 'sim-0'));
+    const log = join(home, 'logs', 'engine-sim-0.log');
+    expect([await readlink(`/proc/${pid}/fd/1`), await readlink(`/proc/${pid}/fd/2`)]).toEqual([log, log]);
   });
 
   it.runIf(LONG)('does not end at an engine that ignores a cancel: the step says so', async () => {
