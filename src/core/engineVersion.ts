@@ -1,6 +1,7 @@
 /**
  * Which replicas stand for each other. Pure. Those of one pool have engine, model, quantisation, context and sampler profile
- * in common by its configuration; what may differ is the version that each engine tells of itself.
+ * in common by its configuration, on which the nodes that share it agree (`core/node`); what may differ is the version that
+ * each engine tells of itself.
  */
 import type { Reason } from './pool.js';
 

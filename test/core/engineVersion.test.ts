@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { changedVersion, ENGINE_VERSION_MIXED, mixedVersions } from '../../src/core/engineVersion.js';
+import { disagreement } from '../../src/core/node.js';
 import { VersionGuard } from '../../src/services/supervision/versions.js';
 
 const serves = (id: string, engineVersion: string) => ({ id, engineVersion });
@@ -15,6 +16,21 @@ describe('the versions of a set', () => {
     });
     expect(changedVersion('1', '1')).toBeNull();
     expect(changedVersion('1', '2')?.message).toMatch(/version 2 now, and was 1/);
+  });
+});
+
+describe('nodes that share a pool', () => {
+  const ours = { engine: 'vllm', modelRef: 'm', contextLength: 512, quant: null, samplerProfileVersion: 's1' };
+
+  it.each([
+    ['engine', { engine: 'tgi' }, 'engine vllm here, tgi there'],
+    ['model', { modelRef: 'n' }, 'model m here, n there'],
+    ['context', { contextLength: 64 }, 'ctx 512 here, 64 there'],
+    ['quantisation', { quant: 'q4' }, 'quant none here, q4 there'],
+    ['sampler profile', { samplerProfileVersion: 's2' }, 'sampler_profile_version s1 here, s2 there'],
+  ])('have to agree on what makes its replicas alike: %s', (_what, over, told) => {
+    expect(disagreement(ours, { ...ours })).toBeNull();
+    expect(disagreement(ours, { ...ours, ...over })).toBe(told);
   });
 });
 
