@@ -34,6 +34,7 @@ export default defineConfig({
   resolve: { alias: [{ find: /^graphql$/, replacement: 'graphql/index.js' }] },
   test: {
     globalSetup: ['test/support/globalSetup.ts'],
+    setupFiles: ['test/support/contractFetch.ts'],
     pool: 'forks',
     // Most tests wait for other processes most of the time, so more files than cores run at once.
     maxWorkers: 3,

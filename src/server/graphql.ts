@@ -11,6 +11,7 @@ import { type ExecutionArgs, GraphQLError, type GraphQLSchema, getOperationAST }
 import type { SubscribePayload } from 'graphql-ws';
 import { createYoga } from 'graphql-yoga';
 import type { GraphQLContext } from '../schema/context.js';
+import { answerBare } from './bareAnswer.js';
 import { ErrorShaper, type OnInternalError } from './graphqlErrors.js';
 import { DOCUMENT_LIMITS, type DocumentLimits } from './graphqlLimits.js';
 import { useDocumentLimits, useErrorShaping, useJsonOnly, useOperationTimeout } from './graphqlPlugins.js';
@@ -21,7 +22,6 @@ import {
   type SocketLimits,
   type SocketPipeline,
 } from './graphqlSocket.js';
-import { refuseUpgrade } from './refuseUpgrade.js';
 
 export interface GraphQLLimits extends DocumentLimits, SocketLimits {
   readonly maxBodyBytes: number;
@@ -157,7 +157,12 @@ export function createGraphQLDoor(options: GraphQLDoorOptions): GraphQLDoor {
       socket.on('error', () => {});
       if (!disposed && sockets.hasRoomFor(request)) return sockets.handleUpgrade(request, socket, head);
       const message = disposed ? 'the control plane is stopping' : 'there are too many sockets';
-      refuseUpgrade(socket, 503, { message }, options.correlationOf?.(request) ?? '');
+      answerBare(
+        socket,
+        503,
+        { code: 'POOL_UNAVAILABLE', message, retriable: true },
+        options.correlationOf?.(request) ?? '',
+      );
     },
     get connections() {
       return sockets.connections;

@@ -15,6 +15,7 @@ import {
 } from '../rest/router.js';
 import { envelopeOf, retryHeaders, statusOf } from '../rest/wire.js';
 import type { Telemetry } from '../telemetry/events.js';
+import { answerBare } from './bareAnswer.js';
 import { answerCors } from './cors.js';
 import {
   bearerOf,
@@ -25,7 +26,7 @@ import {
   type IdentityRules,
   identityOf,
 } from './identity.js';
-import { refuseUpgrade } from './refuseUpgrade.js';
+import { offersSocket, withoutOffer } from './otherProtocols.js';
 import { checkShape } from './requestShape.js';
 import { VERSION } from './version.js';
 
@@ -61,9 +62,20 @@ const STARTING: Refusal = {
   retryAfterMs: 1000,
 };
 
+/** Of Node's parser, by its code; anything else is no HTTP. */
+const UNREADABLE: Readonly<Record<string, readonly [status: number, message: string]>> = {
+  HPE_HEADER_OVERFLOW: [431, `the headers must be at most ${MAX_HEADER_BYTES} bytes`],
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: [413, 'the extensions of a chunk are too long'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not come in time'],
+};
+
 export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #server: Server;
+  /** All that stand, those that were upgraded too, which Node's server lets go of. */
+  readonly #sockets = new Set<Socket>();
+  /** The last answer on each. */
+  readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #doors: Doors | null = null;
 
   constructor(options: HttpServerOptions) {
@@ -78,7 +90,14 @@ export class HttpServer {
     this.#server.maxConnections = MAX_CONNECTIONS;
     this.#server.on('request', (req, res) => void this.#onRequest(req, res));
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
-    this.#server.on('connection', (socket: Socket) => socket.setNoDelay(true));
+    this.#server.on('checkExpectation', (req, res) => this.#onExpectation(req, res));
+    this.#server.on('clientError', (error, socket) => this.#onUnreadable(error, socket));
+    this.#server.on('connection', (socket: Socket) => {
+      socket.setNoDelay(true);
+      if (this.#sockets.has(socket)) return;
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
   }
 
   /** Resolves with the port once we listen; rejects with the error of the socket (EADDRINUSE, EACCES, …). */
@@ -105,20 +124,44 @@ export class HttpServer {
   async close(graceMs: number): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    const timer = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy();
+    }, graceMs);
     await closed;
     clearTimeout(timer);
   }
 
   async #onRequest(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const correlationId = correlationOf(req);
-    res.setHeader('x-correlation-id', correlationId);
-    res.setHeader('x-content-type-options', 'nosniff');
+    const correlationId = this.#begin(req, res);
     try {
       await this.#route(req, res, correlationId);
     } catch (error) {
       this.#answerError(res, error, correlationId);
     }
+  }
+
+  #begin(req: IncomingMessage, res: ServerResponse): string {
+    this.#answers.set(req.socket, res);
+    const correlationId = correlationOf(req);
+    res.setHeader('x-correlation-id', correlationId);
+    res.setHeader('x-content-type-options', 'nosniff');
+    return correlationId;
+  }
+
+  /** Of `Expect` we know "100-continue", which does not come here. */
+  #onExpectation(req: IncomingMessage, res: ServerResponse): void {
+    this.#begin(req, res);
+    sendJson(res, 417, envelopeOf(invalid('expect', 'must be 100-continue')), { connection: 'close' });
+  }
+
+  #onUnreadable(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const answer = this.#answers.get(socket);
+    const isAnswering = answer?.headersSent === true && !answer.writableFinished;
+    if (isAnswering || !socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const [status, message] = UNREADABLE[error.code ?? ''] ?? [400, 'it is not valid HTTP/1.1'];
+    const correlationId = randomUUID();
+    this.#options.telemetry.denied('BAD_REQUEST', 40000, correlationId);
+    answerBare(socket, status, envelopeOf(invalid('request', message)), correlationId);
   }
 
   async #route(req: IncomingMessage, res: ServerResponse, correlationId: string): Promise<void> {
@@ -165,17 +208,22 @@ export class HttpServer {
   }
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
+    if (!offersSocket(req)) {
+      socket.unshift(withoutOffer(req, head));
+      this.#server.emit('connection', socket);
+      return;
+    }
     socket.on('error', () => socket.destroy());
     const correlationId = correlationOf(req);
     const { path } = targetOf(req);
     const denial = this.#checkUpgrade(req);
     if (denial !== null) {
       this.#options.telemetry.denied(denial.name, denial.code, correlationId);
-      return refuseUpgrade(socket, denial.status, denialBody(denial), correlationId);
+      return answerBare(socket, denial.status, denialBody(denial), correlationId);
     }
-    const refuse = (status: number, message: string) => refuseUpgrade(socket, status, { message }, correlationId);
-    if (path !== GRAPHQL_PATH) return refuse(404, `${path} is not served`);
-    if (this.#doors === null) return refuse(503, STARTING.message);
+    const refuse = (refusal: Refusal) => answerBare(socket, statusOf(refusal), envelopeOf(refusal), correlationId);
+    if (path !== GRAPHQL_PATH) return refuse(notFound('path', `${path} is not served`));
+    if (this.#doors === null) return refuse(STARTING);
     this.#doors.upgrade(req, socket, head, correlationId);
   }
 

@@ -15,6 +15,8 @@ import { PrismaClient } from './generated/prisma/client.js';
 const CONNECT_TIMEOUT_MS = 5_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
 const LEASE_STATEMENT_TIMEOUT_MS = 2_500;
+/** How much longer than the server we wait for a statement: a host that vanished sends no word, and no reset. */
+const SILENCE_MS = 1_000;
 
 /**
  * Claims and appends find their rows by index, in order. Statements are planned once per connection, maybe while the
@@ -25,14 +27,15 @@ const RELAXED_OPTIONS = '-c synchronous_commit=off -c enable_seqscan=off -c enab
 /** SQLSTATE classes that mean "the server is not there for us now": connection, resources, shutdown, read-only. */
 const UNAVAILABLE_STATES = /^(08|53|57P|25006)/;
 const UNAVAILABLE_SYSCALLS = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH']);
+/** Of `pg` itself, which has no codes. */
+const UNAVAILABLE_WORDS =
+  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|Query read timeout/;
 
 function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
   if (UNAVAILABLE_STATES.test(code) || UNAVAILABLE_SYSCALLS.has(code)) return true;
-  return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
-    error.message,
-  );
+  return UNAVAILABLE_WORDS.test(error.message);
 }
 
 const DATABASE_AWAY: Refusal = unavailable(
@@ -40,6 +43,23 @@ const DATABASE_AWAY: Refusal = unavailable(
   'the database does not answer; whether this request was written is not known, and it does no harm to repeat it',
   2_000,
 );
+
+/**
+ * What a crash of the server loses, it forgets: the numbers of leases too, which their holders still know. So each
+ * connection that claims begins far beyond all that can be lost, which is less than a second of claims.
+ */
+const LEAP_LEASES = `
+BEGIN; SET LOCAL synchronous_commit = on;
+SELECT setval(seq, nextval(seq) + 4096) FROM to_regclass('leases_id_seq') seq WHERE seq IS NOT NULL;
+COMMIT`;
+
+async function leapLeases(client: pg.ClientBase): Promise<void> {
+  await client.query(LEAP_LEASES);
+}
+
+function deadline(ms: number) {
+  return { statement_timeout: ms, query_timeout: ms + SILENCE_MS };
+}
 
 /** One parameterised statement. `name` makes it a prepared one, kept per connection. */
 export interface Statement {
@@ -64,20 +84,21 @@ export class Database implements AsyncDisposable {
     this.#main = new pg.Pool({
       ...shared,
       max: 10,
-      statement_timeout: STATEMENT_TIMEOUT_MS,
+      ...deadline(STATEMENT_TIMEOUT_MS),
       application_name: 'llama-orch',
     });
     this.#relaxed = new pg.Pool({
       ...shared,
       max: 4,
-      statement_timeout: STATEMENT_TIMEOUT_MS,
+      ...deadline(STATEMENT_TIMEOUT_MS),
       options: RELAXED_OPTIONS,
       application_name: 'llama-orch streams',
+      onConnect: leapLeases,
     });
     this.#lease = new pg.Pool({
       ...shared,
       max: 2,
-      statement_timeout: LEASE_STATEMENT_TIMEOUT_MS,
+      ...deadline(LEASE_STATEMENT_TIMEOUT_MS),
       application_name: 'llama-orch leases',
     });
     for (const pool of [this.#main, this.#relaxed, this.#lease]) pool.on('error', onIdleError);

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { gql, wsClient } from '../support/graphql.js';
 import { LONG } from '../support/long.js';
-import { post, readStream, taskRequest, tokensOf } from '../support/rest.js';
+import { bodyReader, post, type Reader, readStream, taskRequest, tokensOf } from '../support/rest.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -21,35 +21,18 @@ async function submit(input: Record<string, unknown>): Promise<string> {
   return data.submitTask.taskId;
 }
 
-/** A reader that is there once this has answered. */
-interface Reader {
-  leave(): Promise<unknown>;
-}
 type Open = (taskId: string) => Promise<Reader>;
 
 const SUBSCRIPTION = 'subscription ($id: UUID!) { taskEvents(taskId: $id) { __typename seq } }';
 
-async function bodyReader(path: string, init: RequestInit): Promise<Reader> {
-  const cut = new AbortController();
-  const response = await fetch(`${world.url}${path}`, { ...init, signal: cut.signal });
-  expect(response.status).toBe(200);
-  const reading = response.text().catch(() => {});
-  return {
-    leave: () => {
-      cut.abort();
-      return reading;
-    },
-  };
-}
-
 const overRest =
   (query: string): Open =>
   (id) =>
-    bodyReader(`/v1/tasks/${id}/stream${query}`, {});
+    bodyReader(`${world.url}/v1/tasks/${id}/stream${query}`);
 const overSse: Open = (id) => {
   const headers = { 'content-type': 'application/json', accept: 'text/event-stream' };
   const body = JSON.stringify({ query: SUBSCRIPTION, variables: { id } });
-  return bodyReader('/graphql', { method: 'POST', headers, body });
+  return bodyReader(`${world.url}/graphql`, { method: 'POST', headers, body });
 };
 const overSocket: Open = async (id) => {
   const client = wsClient(world.url);

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { TestNode } from '../support/nodes.js';
-import { post, taskRequest } from '../support/rest.js';
+import { bodyReader, post, taskRequest } from '../support/rest.js';
 
 let database: TestDatabase;
 let a: TestNode;
@@ -19,19 +19,8 @@ afterAll(async () => {
   await database[Symbol.asyncDispose]();
 });
 
-/** One that is there when this has answered, and can leave. */
-async function reader(node: TestNode, taskId: string, query = '') {
-  const cut = new AbortController();
-  const response = await fetch(`${node.url}/v1/tasks/${taskId}/stream${query}`, { signal: cut.signal });
-  expect(response.status).toBe(200);
-  const reading = response.text().catch(() => {});
-  return {
-    leave: () => {
-      cut.abort();
-      return reading;
-    },
-  };
-}
+const reader = (node: TestNode, taskId: string, query = '') =>
+  bodyReader(`${node.url}/v1/tasks/${taskId}/stream${query}`);
 
 /** A task on node `a`, for which a reader asked on `a` that it ends with its readers. */
 async function submit(via: TestNode): Promise<string> {

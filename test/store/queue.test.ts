@@ -132,6 +132,19 @@ describe('a displaced task', () => {
     expect(JSON.stringify(artifact?.content)).not.toContain('two words');
   });
 
+  it('of another kind than a completion has in its transcript how much it was given', async () => {
+    await seedPool(opened.db, { capacity: 1, policy: 'drop-lru' });
+    const task = newTask({ workload: 'rerank', prompt: 'which', inputs: ['one', 'three'] });
+    await submitOne(task);
+    await submitOne(newTask());
+    const rows = await opened.query(
+      'SELECT a.content FROM artifacts a JOIN tasks t ON t.transcript_id = a.id WHERE t.id = $1',
+      [task.taskId],
+    );
+    const inputs = { redacted: true, count: 2, characters: 8 };
+    expect(rows).toMatchObject([{ content: { status: 'DROPPED', workload: 'rerank', inputs, result: null } }]);
+  });
+
   it('is never one that somebody else is about to take', async () => {
     await seedPool(opened.db, { capacity: 2, policy: 'drop-lru' });
     const [first, second] = [newTask(), newTask()];

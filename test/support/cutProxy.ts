@@ -4,8 +4,11 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
-/** What becomes of a statement whose client is cut off. `written`: it was done, and its answer did not come back. */
-export type Fate = 'written' | 'not sent';
+/**
+ * What becomes of a statement whose client is cut off. `written`: it was done, and its answer did not come back. `silent`: it
+ * was not sent, and nobody says so; as when a host has vanished, the connection stands and nothing comes.
+ */
+export type Fate = 'written' | 'not sent' | 'silent';
 
 export interface CutStatement {
   /** Of the prepared statement. */
@@ -112,6 +115,8 @@ function pipeStatements(client: Socket, upstream: Socket, take: (name: string) =
     if (struck?.fate === 'not sent') {
       client.resetAndDestroy();
       struck.done();
+    } else if (struck?.fate === 'silent') {
+      struck.done();
     } else if (!upstream.write(bytes)) {
       client.pause();
       upstream.once('drain', () => client.resume());
@@ -125,7 +130,7 @@ function pipeStatements(client: Socket, upstream: Socket, take: (name: string) =
       return;
     }
     // Each statement is a transaction of its own: its answer ends when it is committed.
-    if (!endsReady(bytes)) return;
+    if (struck.fate === 'silent' || !endsReady(bytes)) return;
     client.resetAndDestroy();
     struck.done();
   });

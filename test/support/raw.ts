@@ -1,8 +1,9 @@
-/** Requests with nothing added or mended: hosts, origins and bytes as a test wants them. */
+/** Requests with nothing added or mended: hosts, origins and bytes as a test wants them. What is asked is held against the contract. */
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { WebSocket } from 'ws';
+import { checkResponse } from './contract.js';
 
 export interface RawAnswer {
   readonly status: number;
@@ -19,7 +20,15 @@ export interface RawRequest {
 
 const DEADLINE_MS = 15_000;
 
-export function ask(url: string, { method = 'GET', path = '/', headers = {}, body }: RawRequest): Promise<RawAnswer> {
+export async function ask(url: string, asked: RawRequest): Promise<RawAnswer> {
+  const { status, headers, text } = await exchanged(url, asked);
+  const { method = 'GET', path = '/' } = asked;
+  const flat = Object.entries(headers).map(([name, value]): [string, string] => [name, String(value)]);
+  await checkResponse(method, path, new Response(text === '' ? null : text, { status, headers: flat }));
+  return { status, headers, text };
+}
+
+function exchanged(url: string, { method = 'GET', path = '/', headers = {}, body }: RawRequest): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url);
     const signal = AbortSignal.timeout(DEADLINE_MS);
