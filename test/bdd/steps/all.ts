@@ -4,6 +4,7 @@ import './controlPlane.js';
 import './doors.js';
 import './engines.js';
 import './operations.js';
+import './pools.js';
 import './streams.js';
 import './tasks.js';
 import './telemetry.js';

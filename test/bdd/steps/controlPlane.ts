@@ -14,9 +14,6 @@ import { type StepData, step } from '../step.js';
 /** The driver of the host of a scenario; a stand-in for nvidia-smi, asked as the real one is. */
 const drivers = new WeakMap<Scenario, FakeNvidiaSmi>();
 
-/** Where the version of its engines stands. */
-const programs = new WeakMap<Scenario, string>();
-
 step(/^the environment:$/, (scenario, table: StepData) => {
   for (const [name = '', value = ''] of table.raw()) scenario.env[name] = value;
 });
@@ -34,18 +31,6 @@ step(/^a model file "([\w.]+)"$/, async (scenario, name: string) => {
   const bytes = tinyModelBytes();
   await writeFile(path, bytes);
   scenario.addFile(name, { path, folder, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` });
-});
-
-/** Of the engines that are started from now on, where a pool has the flags `--version-file {path of engine}`. */
-step(/^the program of the engines has the version "([^"]+)"$/, async (scenario, version: string) => {
-  const known = programs.get(scenario);
-  const folder = known ?? (await mkdtemp(join(tmpdir(), 'llama-orch-bdd-')));
-  const path = join(folder, 'version');
-  await writeFile(path, version);
-  if (known !== undefined) return;
-  programs.set(scenario, folder);
-  scenario.later(() => rm(folder, { recursive: true, force: true }));
-  scenario.addFile('engine', { path, folder, digest: '' });
 });
 
 step(/^a control plane with the pools:$/, (scenario, table: StepData) => scenario.enter(table));

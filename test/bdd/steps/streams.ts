@@ -20,13 +20,6 @@ step(/^"(\w+)" (?:is streaming|has streamed (\d+) tokens)$/, async (scenario, na
   await expect.poll(() => tokensOf(reader.frames).length, { interval: 10 }).toBeGreaterThanOrEqual(count ?? 1);
 });
 
-/** More comes than has come by now. */
-step(/^"(\w+)" goes on streaming$/, async (scenario, name: string) => {
-  const reader = scenario.reader(name);
-  const before = tokensOf(reader.frames).length;
-  await expect.poll(() => tokensOf(reader.frames).length).toBeGreaterThan(before);
-});
-
 step(/^the reader of "(\w+)" comes back after event (\d+)$/, (scenario, name: string, after: number) => {
   scenario.readAgain(name, after);
 });

@@ -22,13 +22,14 @@ Feature: Preload
   @ORCH-3002 @ORCH-3504 @OC-POOL-3001 @ORCH-3049
   Scenario: Ready comes after every step, the decoding of a token among them
     Then the replica "good-0" shows:
-      | state           | READY |
-      | preload.*.name  | check_model, reserve_memory, start_engine, wait_until_ready, check_device, identify, decode, cancel, metrics |
-      | preload.*.state | SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED |
       | preload[name=check_model].startedAt | /^\d{4}-\d\d-\d\dT/ |
       | preload[name=decode].startedAt      | /^\d{4}-\d\d-\d\dT/ |
       | preload[name=decode].endedAt        | /^\d{4}-\d\d-\d\dT/ |
       | preload[name=metrics].endedAt       | /^\d{4}-\d\d-\d\dT/ |
+    And the replica "good-0" shows:
+      | state           | READY |
+      | preload.*.name  | check_model, reserve_memory, start_engine, wait_until_ready, check_device, identify, decode, cancel, metrics |
+      | preload.*.state | SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED |
     And the pool "good" has told:
       | replica_preload | /^preload passed after \d+ ms$/ |
 
