@@ -87,6 +87,8 @@ export interface ControlPlaneOptions extends DatabaseOptions {
   readonly logTo: DestinationStream;
   /** How long the start waits for pools that are coming, ms; it succeeds without them too. */
   readonly poolsReadyDeadlineMs?: number;
+  /** Ends that wait: whoever is asked to stop does not wait for pools first. */
+  readonly stopWaiting?: AbortSignal;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -132,6 +134,8 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   const doors = createDoors({ ...house, db, telemetry, rules, environment });
   scope.defer('doors', () => doors.close());
   server.open({ ...doors, routes: underContract(doors.routes, readOperations(OPENAPI_DIR)) });
+  // `serve` prints nothing else, and the system may have chosen the port.
+  telemetry.log.info({ url, human: `The doors are open at ${url}.` }, 'doors open');
   // Also before they are sent away: that is not their going.
   scope.defer('task readers first', house.stopReaders);
   scope.defer('readiness', () => server.shut());
@@ -141,6 +145,7 @@ async function open(options: ControlPlaneOptions, telemetry: Telemetry, scope: S
   await pollUntil(async () => health().every((pool) => pool.ready), {
     everyMs: READY_LOOK_MS,
     deadlineMs: options.poolsReadyDeadlineMs ?? POOLS_READY_DEADLINE_MS,
+    ...(options.stopWaiting !== undefined && { signal: options.stopWaiting }),
   });
   return {
     url,

@@ -99,13 +99,20 @@ function printWelcome(plane: ControlPlane, config: Config, logFile: string | nul
 /** Waits for the first reason to stop; a second signal ends everything we started at once. */
 class StopRequest {
   readonly wait: Promise<string>;
+  /** Aborted by it. */
+  readonly signal: AbortSignal;
   readonly #kills: (() => Promise<unknown>)[] = [];
   #settle: (reason: string) => void = () => {};
   #asked = false;
 
   constructor() {
+    const asked = new AbortController();
+    this.signal = asked.signal;
     this.wait = new Promise((resolve) => {
-      this.#settle = resolve;
+      this.#settle = (reason) => {
+        asked.abort();
+        resolve(reason);
+      };
     });
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => this.#onSignal(signal));
   }
@@ -146,6 +153,7 @@ export async function runServer(command: 'up' | 'serve', args: readonly string[]
     onStep: (text) => (quiet ? undefined : steps.begin(text)),
     onFatal: (message) => stop.fatal(message),
     onKillable: (kill) => stop.killable(kill),
+    stopWaiting: stop.signal,
   });
   let plane: ControlPlane;
   try {

@@ -20,6 +20,16 @@ const MAX_CLAIM = 64;
 /** A claim that was cut off is looked for so long: by then it is done, or the database has given it up. */
 const LOST_CLAIM_MS = 5_000;
 
+/** Claims that failed, and may have been done all the same. */
+interface LostClaim {
+  /** The newest lease before the first of them. */
+  readonly newestId: string;
+  /** Leases that were begun since. */
+  readonly taken: Set<string>;
+  /** When the last of them failed, monotonic ms. */
+  readonly lastMs: number;
+}
+
 export class Dispatcher {
   readonly #deps: AttemptDeps;
   readonly #attempts = new Map<string, Attempt>();
@@ -30,10 +40,7 @@ export class Dispatcher {
   readonly #wakeUps = new Set<NodeJS.Timeout>();
   #claims: Promise<void> = Promise.resolve();
   readonly #tellOthers: () => void;
-  /** A claim failed, and may have been done all the same: the newest lease before it, and those that were begun since. */
-  #lostClaim: { readonly newestId: string; readonly taken: Set<string> } | null = null;
-  /** When the last one did, monotonic ms. */
-  #lostClaimMs = 0;
+  #lostClaim: LostClaim | null = null;
   #closing = false;
 
   /** @param tellOthers that there may be something in a queue. */
@@ -200,8 +207,8 @@ export class Dispatcher {
     const serves = { engine, modelRef };
     const claim = { poolId, holder: leases.holder, slots, ttlMs: LEASE_TTL_MS, serves, ageing };
     const claimed = await claimTasks(db, claim).catch((error: unknown) => {
-      this.#lostClaim ??= { newestId: leases.newestId, taken: new Set() };
-      this.#lostClaimMs = clock.monotonicMs();
+      const { newestId, taken } = this.#lostClaim ?? { newestId: leases.newestId, taken: new Set() };
+      this.#lostClaim = { newestId, taken, lastMs: clock.monotonicMs() };
       throw error;
     });
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
@@ -237,7 +244,8 @@ export class Dispatcher {
       // Of a replica that is gone meanwhile, and where there is no time left, the lease runs out.
       if (replica !== undefined && askedMs < trustedUntilMs(claimedMs)) this.#begin(task, replica, claimedMs);
     }
-    if (askedMs - this.#lostClaimMs > LOST_CLAIM_MS) this.#lostClaim = null;
+    // Another one may have failed while this one asked.
+    if (askedMs - (this.#lostClaim?.lastMs ?? 0) > LOST_CLAIM_MS) this.#lostClaim = null;
   }
 
   #slotsOf(replica: ReadyReplica) {

@@ -1,16 +1,14 @@
 /** Takes features into the test file that calls this; quickpickle makes tests of them as they are imported. */
 import { resolve } from 'node:path';
 import { test, vi } from 'vitest';
-import { featureFiles } from './gherkin.js';
+import { FEATURES, featureFiles } from './gherkin.js';
 import './scenario.js';
 import './steps/all.js';
-
-export const FEATURES = 'test/features';
 
 /** @param isWanted which of them, by path; LLORCH_BDD_FEATURE_PATH narrows them to a file or a folder. */
 export async function runFeatures(isWanted: (file: string) => boolean): Promise<void> {
   // Several waits, each with a deadline of its own.
-  vi.setConfig({ testTimeout: 60_000 });
+  vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 });
   const wanted = chosenFeatures(process.env.LLORCH_BDD_FEATURE_PATH ?? '').filter(isWanted);
   for (const file of wanted) await import(resolve(file));
   if (wanted.length === 0) test.skip('no feature of this part was asked for');

@@ -1,12 +1,18 @@
 /**
- * Reads features as far as the checks need them: tags, scenarios, and the text of every step as it will be run. Running
- * them is quickpickle's, with the parser of Gherkin itself; what is not read here is refused, never passed over.
+ * Reads features as far as the checks need them: tags, scenarios, and the text of every step as it will be run. The parser
+ * is Gherkin's own, the one that quickpickle runs them with; what quickpickle would run otherwise than Gherkin means it is
+ * refused here.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import * as gherkin from '@cucumber/gherkin';
+
+export const FEATURES = 'test/features';
 
 export interface FeatureScenario {
   readonly name: string;
+  /** What its runs are called: its name, in an outline once for each example with its values. */
+  readonly runs: readonly string[];
   /** Those of its feature too, with their @. */
   readonly tags: readonly string[];
 }
@@ -35,94 +41,75 @@ export function featureFiles(path: string): string[] {
     .toSorted();
 }
 
-const STEP = /^(?:Given|When|Then|And|But) (.+)$/;
-const SCENARIO = /^(Scenario|Scenario Outline): (.+)$/;
+type Document = ReturnType<gherkin.Parser<gherkin.AstBuilder>['parse']>;
+type Child = NonNullable<Document['feature']>['children'][number];
+type Outline = NonNullable<Child['scenario']>;
 
-/** One reading of one file, line by line. */
-class Reading {
-  name = '';
-  readonly scenarios: FeatureScenario[] = [];
-  readonly steps: FeatureStep[] = [];
-  readonly #file: string;
-  #featureTags: readonly string[] = [];
-  #tags: string[] = [];
-  #inText = false;
-  /** Steps of the outline that is read, until its examples are known. */
-  #outline: FeatureStep[] | null = null;
-  #header: readonly string[] | null = null;
-  #inExamples = false;
-
-  constructor(file: string) {
-    this.#file = file;
-  }
-
-  line(raw: string, number: number): void {
-    const line = raw.trim();
-    if (line.startsWith('"""')) this.#inText = !this.#inText;
-    else if (this.#inText || line === '' || line.startsWith('#')) return;
-    else if (line.startsWith('@')) this.#tags.push(...line.split(/\s+/));
-    else if (line.startsWith('|')) this.#row(line);
-    else if (!this.#heading(line) && !this.#step(line, number)) this.#other(line, number);
-  }
-
-  #heading(line: string): boolean {
-    const [, kind, name = ''] = SCENARIO.exec(line) ?? [];
-    if (line.startsWith('Feature: ')) {
-      this.name = line.slice('Feature: '.length);
-      this.#featureTags = this.#takeTags();
-    } else if (kind !== undefined) {
-      this.scenarios.push({ name, tags: [...this.#featureTags, ...this.#takeTags()] });
-      this.#outline = kind === 'Scenario Outline' ? [] : null;
-      this.#inExamples = false;
-    } else if (line === 'Examples:') {
-      this.#inExamples = true;
-      this.#header = null;
-    } else if (line !== 'Background:') return false;
-    return true;
-  }
-
-  #step(line: string, number: number): boolean {
-    const text = STEP.exec(line)?.[1];
-    if (text === undefined) return false;
-    (this.#outline ?? this.steps).push({ text, place: `${this.#file}:${number}` });
-    return true;
-  }
-
-  /** Cells of examples make steps; those of a step's own table are its business. */
-  #row(line: string): void {
-    if (!this.#inExamples || this.#outline === null) return;
-    const cells = line
-      .slice(1, -1)
-      .split('|')
-      .map((cell) => cell.trim());
-    const header = this.#header;
-    if (header === null) {
-      this.#header = cells;
-      return;
-    }
-    const fill = (text: string) => header.reduce((so, key, at) => so.replaceAll(`<${key}>`, cells[at] ?? ''), text);
-    this.steps.push(...this.#outline.map(({ text, place }) => ({ text: fill(text), place })));
-  }
-
-  /** Words below the name of the feature are for people. */
-  #other(line: string, number: number): void {
-    if (this.scenarios.length > 0 || this.steps.length > 0)
-      throw new Error(`${this.#file}:${number} is neither a step nor a heading: ${line}`);
-  }
-
-  #takeTags(): string[] {
-    const tags = this.#tags;
-    this.#tags = [];
-    return tags;
+function parse(text: string, file: string): Document {
+  let count = 0;
+  const newId = () => String(count++);
+  const parser = new gherkin.Parser(new gherkin.AstBuilder(newId), new gherkin.GherkinClassicTokenMatcher());
+  try {
+    return parser.parse(text);
+  } catch (cause) {
+    throw new Error(`${file} is no Gherkin: ${cause instanceof Error ? cause.message : cause}`, { cause });
   }
 }
 
 export function readFeature(file: string): Feature {
-  const reading = new Reading(file);
-  for (const [index, line] of readFileSync(file, 'utf8').split('\n').entries()) reading.line(line, index + 1);
-  const { name, scenarios, steps } = reading;
-  if (name === '') throw new Error(`${file} names no feature`);
-  return { file, name, scenarios, steps };
+  return featureOf(readFileSync(file, 'utf8'), file);
+}
+
+/** @throws where it is no feature, or where it would not be run as it stands. */
+export function featureOf(text: string, file: string): Feature {
+  const { feature } = parse(text, file);
+  if (feature === undefined) throw new Error(`${file} has no feature`);
+  const scenarios: FeatureScenario[] = [];
+  const steps: FeatureStep[] = [];
+  for (const child of feature.children) {
+    if (child.rule !== undefined) throw new Error(`${file}:${child.rule.location.line}: rules are not read here`);
+    if ((child.background?.description ?? '') !== '') throw new Error(`${file}: a background has steps alone`);
+    for (const step of child.background?.steps ?? [])
+      steps.push({ text: step.text, place: `${file}:${step.location.line}` });
+    if (child.scenario === undefined) continue;
+    const { scenario } = child;
+    refuse(scenario, file);
+    const fills = fillsOf(scenario);
+    const tags = [...feature.tags, ...scenario.tags].map(({ name }) => name);
+    scenarios.push({ name: scenario.name, runs: fills.map((fill) => fill(scenario.name)), tags });
+    for (const fill of fills)
+      for (const { text: words, location } of scenario.steps)
+        steps.push({ text: fill(words), place: `${file}:${location.line}` });
+  }
+  if (scenarios.length === 0) throw new Error(`${file} has no scenario`);
+  return { file, name: feature.name, scenarios, steps };
+}
+
+function refuse({ name, description, steps, examples, keyword, location }: Outline, file: string): void {
+  const refused = (why: string) => new Error(`${file}:${location.line}: ${why}`);
+  if (name === '') throw refused('a scenario needs a name, by which it is told');
+  if (description !== '') throw refused(`a scenario has steps alone, and this is none: ${description.trim()}`);
+  if (!steps.some(({ keywordType }) => keywordType === 'Outcome'))
+    throw refused('a scenario without Then shows nothing');
+  const isOutline = examples.length > 0;
+  if (keyword !== (isOutline ? 'Scenario Outline' : 'Scenario'))
+    throw refused(`${keyword}: write Scenario, or Scenario Outline above examples`);
+  // Quickpickle runs the first block, and knows no tags of one.
+  if (examples.length > 1 || examples.some(({ tags }) => tags.length > 0))
+    throw refused('an outline has one block of examples, without tags');
+  if (isOutline && examples[0]?.tableBody.length === 0) throw refused('an outline without examples is never run');
+}
+
+/** What writes the values of an example into a text, for each; without examples what leaves it as it is. */
+function fillsOf({ examples }: Outline): ((text: string) => string)[] {
+  const [block] = examples;
+  if (block === undefined) return [(text) => text];
+  const keys = block.tableHeader?.cells.map(({ value }) => value) ?? [];
+  return block.tableBody.map(
+    ({ cells }) =>
+      (text) =>
+        keys.reduce((so, key, at) => so.replaceAll(`<${key}>`, cells[at]?.value ?? ''), text),
+  );
 }
 
 export interface StepProblems {

@@ -25,3 +25,10 @@ interface Used {
 }
 
 export const { QuickPickleWorld, setWorldConstructor, Given } = quickpickle as unknown as Used;
+
+declare module 'vitest' {
+  interface TaskMeta {
+    /** Of a test that is a scenario: as the feature names them, the name with the values of its example. */
+    scenario?: { readonly feature: string; readonly name: string };
+  }
+}

@@ -1,14 +1,18 @@
 /** What one scenario knows: its control plane, its tasks by the names it gave them, and the last answer. */
 import { randomUUID } from 'node:crypto';
-
-import { type Sample, scrape } from '../support/metrics.js';
-import type { World } from '../support/world.js';
-import { configurationOf } from './configuration.js';
+import { type Configuration, configurationOf } from './configuration.js';
 import { type Answer, Doors, type TaskReader } from './doors.js';
-import { closeHouse, houseFor, succeed } from './houses.js';
-import { writeProof } from './proof.js';
+import { closeHouse, openHouse, untilReady } from './houses.js';
+import type { Metrics } from './metrics.js';
+import type { Plane } from './plane.js';
+import { removeProof, writeProof } from './proof.js';
 import { QuickPickleWorld, setWorldConstructor } from './quickpickle.js';
+import { latestEvents } from './shows.js';
 import type { StepData } from './step.js';
+import { Transcript } from './transcript.js';
+
+/** Reading all that could be seen of a control plane that does not answer takes a while. */
+const END_MS = 120_000;
 
 interface ModelFile {
   readonly path: string;
@@ -24,6 +28,7 @@ export class Scenario extends QuickPickleWorld {
   hasOwnHost = false;
   /** Sections of its configuration beside the pools. */
   readonly sections: Record<string, unknown> = {};
+  readonly transcript = new Transcript();
   /** The last answer of a door, or what a command printed. */
   answer: Answer | null = null;
   /** Global id of the last operation that was begun. */
@@ -32,15 +37,19 @@ export class Scenario extends QuickPickleWorld {
   readonly #readers = new Map<string, TaskReader>();
   readonly #files = new Map<string, ModelFile>();
   readonly #cleanups: (() => unknown)[] = [];
-  #world: World | null = null;
+  #hasEnded = false;
+  #plane: Plane | null = null;
   /** Nobody else has it: it ends with the scenario. */
   #owns = false;
   #doors: Doors | null = null;
-  #metrics: ReadonlyMap<string, readonly Sample[]> = new Map();
+  #metrics: Metrics | null = null;
+  /** By pool: the newest event when the scenario came, if it is not the first here. */
+  #events: ReadonlyMap<string, string> = new Map();
   #linesBefore = 0;
 
   override async init(): Promise<void> {
-    this.context.onTestFinished(({ task }) => this.#end(task.result?.state === 'fail'), 30_000);
+    this.context.task.meta.scenario = { feature: this.info.feature, name: this.info.scenario };
+    this.context.onTestFinished(({ task }) => this.#end(task.result?.state === 'fail'), END_MS);
   }
 
   /** Brings up what it describes, or goes where another scenario has it already. */
@@ -51,52 +60,80 @@ export class Scenario extends QuickPickleWorld {
     await this.enterConfigured({ configuration, own: this.hasOwnHost });
   }
 
-  async enterConfigured(request: { configuration: ReturnType<typeof configurationOf>; own: boolean }): Promise<void> {
+  async enterConfigured(request: { configuration: Configuration; own: boolean }): Promise<void> {
+    if (this.#owns) await closeHouse(this.#plane ?? undefined);
     this.#owns = request.own || this.info.tags.includes('@own');
-    this.#world = await houseFor({ ...request, own: this.#owns, env: this.env });
-    this.#doors = new Doors(this.#world.url);
-    this.#linesBefore = this.#world.logLines().length;
-    const isOpen = this.env.AUTH_TOKEN === undefined || this.env.AUTH_OPTIONAL === 'true';
-    if (isOpen) this.#metrics = await scrape(this.#world.url);
+    let isNew = true;
+    await openHouse({
+      ...request,
+      own: this.#owns,
+      env: { ...this.env },
+      onPlane: (plane, fresh) => {
+        isNew = fresh;
+        this.#arriveAt(plane, isNew);
+      },
+      doorsOf: (plane) => this.#openDoors(plane),
+    });
+    if (!isNew) this.#events = await latestEvents(this.doors);
+    this.#metrics = await this.doors.metrics();
+  }
+
+  #arriveAt(plane: Plane, isNew: boolean): void {
+    if (this.#hasEnded) throw new Error('the scenario has ended before its control plane was there');
+    this.#plane = plane;
+    this.#doors = null;
+    this.#metrics = null;
+    this.#events = new Map();
+    this.#linesBefore = isNew ? 0 : plane.lines().length;
+  }
+
+  #openDoors(plane: Plane): Doors {
+    this.#doors = new Doors(plane.url, this.transcript, plane.setting.env.AUTH_TOKEN);
+    return this.#doors;
   }
 
   /** The control plane is stopped; another begins where it ended. */
   async startAnew(table: StepData): Promise<void> {
-    const before = this.world;
     if (!this.#owns) throw new Error('others may use this control plane — give the scenario its own by @own');
-    const world = await succeed(before, {
-      configuration: configurationOf(table.hashes(), this.sections),
-      env: this.env,
-    });
-    this.later(() => closeHouse(before));
-    this.#world = world;
-    this.#doors = new Doors(world.url);
-    this.#linesBefore = 0;
+    const { text, becomeReady } = configurationOf(table.hashes(), this.sections);
+    await this.plane.startAnew({ config: text, env: { ...this.env } });
+    await untilReady(this.#openDoors(this.plane), becomeReady);
   }
 
-  get world(): World {
-    if (this.#world === null) throw new Error('the scenario has no control plane yet');
-    return this.#world;
+  get plane(): Plane {
+    if (this.#plane === null) throw new Error('the scenario has no control plane yet');
+    return this.#plane;
   }
 
   get doors(): Doors {
-    if (this.#doors === null) throw new Error('the scenario has no control plane yet');
+    if (this.#doors === null) throw new Error('the scenario has no control plane yet, or it is not up');
     return this.#doors;
   }
 
   /** As they were when the scenario came. */
-  get metricsBefore(): ReadonlyMap<string, readonly Sample[]> {
+  get metricsBefore(): Metrics {
+    if (this.#metrics === null) throw new Error('the scenario has no control plane yet');
     return this.#metrics;
+  }
+
+  /** Cursor of the newest event of a pool when the scenario came; undefined where it saw the beginning. */
+  lastEventBefore(pool: string): string | undefined {
+    return this.#events.get(pool);
   }
 
   /** Of this scenario alone. */
   logLines(): readonly string[] {
-    return this.world.logLines().slice(this.#linesBefore);
+    return this.plane.lines().slice(this.#linesBefore);
   }
 
   /** Calls `cleanup` at the end, the last that was given first. */
   later(cleanup: () => unknown): void {
     this.#cleanups.push(cleanup);
+  }
+
+  /** By the names that it gave them. */
+  taskIds(): ReadonlyMap<string, string> {
+    return this.#taskIds;
   }
 
   /** The id of the task of that name, which has a new one when it is named for the first time. */
@@ -149,20 +186,25 @@ export class Scenario extends QuickPickleWorld {
   }
 
   async #end(failed: boolean): Promise<void> {
+    this.#hasEnded = true;
     try {
       if (failed) await writeProof(this);
+      else await removeProof(this);
       for (const reader of this.#readers.values()) reader.leave();
-      if (this.#world !== null && !failed) await this.#cancelAll();
+      if (this.#doors !== null && !failed) await this.#cancelAll(this.#doors);
     } finally {
-      if (failed || this.#owns) await closeHouse(this.#world ?? undefined);
-      for (const cleanup of this.#cleanups.reverse()) await cleanup();
+      try {
+        if (failed || this.#owns) await closeHouse(this.#plane ?? undefined);
+      } finally {
+        for (const cleanup of this.#cleanups.reverse()) await cleanup();
+      }
     }
   }
 
   /** The next scenario finds the engines idle. Tasks that ended, or were never admitted, are not touched by it. */
-  async #cancelAll(): Promise<void> {
+  async #cancelAll(doors: Doors): Promise<void> {
     const ids = [...this.#taskIds.values()];
-    await Promise.all(ids.map((id) => this.doors.rest('POST', `/v1/tasks/${id}/cancel`, '{}')));
+    await Promise.all(ids.map((id) => doors.rest('POST', `/v1/tasks/${id}/cancel`, '{}')));
   }
 }
 

@@ -62,10 +62,66 @@ export async function showReplica(doors: Doors, name: string): Promise<unknown> 
   return all.find((replica) => replica.name === name) ?? null;
 }
 
-/** The events of a pool, the oldest first. */
-export async function eventsOf(doors: Doors, pool: string): Promise<{ kind: string; message: string }[]> {
-  const fields = 'events(first: 100) { edges { node { kind message detail replica { name } } } }';
-  const found = await read(doors, `query ($pool: String!) { found: pool(name: $pool) { ${fields} } }`, { pool });
-  const { events } = found as { events: { edges: { node: { kind: string; message: string } }[] } };
-  return events.edges.map(({ node }) => node).reverse();
+interface PoolEvent {
+  readonly kind: string;
+  readonly message: string;
+}
+
+interface EventEdge {
+  readonly cursor: string;
+  readonly node: PoolEvent;
+}
+
+/** The cursor of the newest event of each pool that has any. */
+export async function latestEvents(doors: Doors): Promise<Map<string, string>> {
+  const pools = await read(doors, '{ found: pools { name events(first: 1) { edges { cursor } } } }', {});
+  const cursors = (pools as { name: string; events: { edges: EventEdge[] } }[]).map(
+    ({ name, events }) => [name, events.edges[0]?.cursor] as const,
+  );
+  return new Map(cursors.flatMap(([name, cursor]) => (cursor === undefined ? [] : [[name, cursor]])));
+}
+
+const EVENTS = `query ($pool: String!, $after: String) { found: pool(name: $pool) { events(first: 100, after: $after) {
+  edges { cursor node { kind message detail replica { name } } } pageInfo { hasNextPage endCursor } } } }`;
+
+/** The events of a pool, the oldest first. @param since cursor of the one before the first. */
+export async function eventsOf(doors: Doors, pool: string, since?: string): Promise<PoolEvent[]> {
+  const found: EventEdge[] = [];
+  let after: string | null = null;
+  do {
+    const answer = await read(doors, EVENTS, { pool, after });
+    if (answer === null) throw new Error(`there is no pool ${pool}`);
+    const { events } = answer as {
+      events: { edges: EventEdge[]; pageInfo: { hasNextPage: boolean; endCursor: string | null } };
+    };
+    found.push(...events.edges);
+    after = events.pageInfo.hasNextPage ? events.pageInfo.endCursor : null;
+  } while (after !== null && !found.some(({ cursor }) => cursor === since));
+  const end = found.findIndex(({ cursor }) => cursor === since);
+  return (end < 0 ? found : found.slice(0, end)).map(({ node }) => node).reverse();
+}
+
+/** Fields of every pool, asked of one after the other: of all at once they may cost more than one question may. */
+export async function eachPool(doors: Doors, fields: string): Promise<unknown[]> {
+  const pools = (await read(doors, '{ found: pools { name } }', {})) as { name: string }[];
+  const query = `query ($name: String!) { found: pool(name: $name) { name ${fields} } }`;
+  return Promise.all(pools.map(({ name }) => read(doors, query, { name })));
+}
+
+const OF_POOLS = [
+  `lastError { message fix } replicas { lastError { message } preload { detail }
+    lastCrash { message lastLines launchArgs } }`,
+  'events(first: 100) { edges { node { kind message detail } } }',
+  'replicas { name logs(lines: 70) { text } }',
+];
+const OF_ALL = [
+  'artifacts(first: 50) { edges { node { artifactId content metadata tags } } }',
+  'tasks(first: 50) { edges { node { taskId text error { message } } } }',
+];
+
+/** What is kept of what happened: events, logs of engines, transcripts and other artifacts, tasks. */
+export async function shownWritings(doors: Doors): Promise<string[]> {
+  const pools = await Promise.all(OF_POOLS.map((fields) => eachPool(doors, fields)));
+  const others = await Promise.all(OF_ALL.map((fields) => read(doors, `{ found: ${fields} }`, {})));
+  return [...pools, ...others].map((one) => JSON.stringify(one));
 }

@@ -1,123 +1,100 @@
-/** From each requirement to where it is shown: scenarios that carry its tag, and tests that are named for it. */
-import { readFileSync } from 'node:fs';
-import { parse } from 'yaml';
-import { z } from 'zod';
-import type { Feature } from './gherkin.js';
+/** What a run of tests showed of the requirements: a page, the same for the same results, and a summary. */
+import type { Home, Requirement } from './requirements.js';
 
-const RequirementsSchema = z.record(
-  z.string(),
-  z.strictObject({
-    must: z.string(),
-    /** `FILE › NAME`, the beginning of a test's name; the whole file where the name is left out. */
-    tests: z.array(z.string()).default([]),
-    /** What must be built before it can have a home. */
-    awaits: z.string().optional(),
-  }),
-);
+export const PAGE = 'contracts/traceability.md';
 
-export interface Requirement {
-  readonly id: string;
-  readonly must: string;
-  readonly awaits: string | null;
-  /** In the order of the features, then the tests. */
-  readonly homes: readonly Home[];
-}
+export type Result = 'passed' | 'failed' | 'not run';
 
-interface Home {
-  readonly kind: 'scenario' | 'test';
+/** One test that vitest knows of. */
+export interface TestSeen {
   readonly file: string;
   readonly name: string;
-  /** Left out by `npm test`. */
-  readonly long: boolean;
+  /** Of one that is a scenario. */
+  readonly scenario?: { readonly feature: string; readonly name: string };
+  readonly result: Result;
 }
 
-export function readRequirements(file: string, features: readonly Feature[]): Requirement[] {
-  const given = RequirementsSchema.parse(parse(readFileSync(file, 'utf8')));
-  const scenarios = scenariosByTag(features);
-  return Object.entries(given).map(([id, { must, tests, awaits }]) => ({
-    id,
-    must,
-    awaits: awaits ?? null,
-    homes: [...(scenarios.get(`@${id}`) ?? []), ...tests.map(testHome)],
-  }));
+/** How a home fared: it passed when all of it that could run did, and something could. */
+export function resultOf(home: Home, seen: readonly TestSeen[]): Result {
+  const results = home.kind === 'scenario' ? runsOf(home, seen) : testsOf(home, seen);
+  if (results.includes('failed')) return 'failed';
+  if (home.kind === 'scenario' && results.includes('not run')) return 'not run';
+  return results.includes('passed') ? 'passed' : 'not run';
 }
 
-function scenariosByTag(features: readonly Feature[]): Map<string, Home[]> {
-  const homes = new Map<string, Home[]>();
-  for (const { file, scenarios } of features) {
-    for (const { name, tags } of scenarios) {
-      const home: Home = { kind: 'scenario', file, name, long: tags.includes('@long') };
-      for (const tag of tags) homes.set(tag, [...(homes.get(tag) ?? []), home]);
-    }
-  }
-  return homes;
+function runsOf({ feature, runs }: Extract<Home, { kind: 'scenario' }>, seen: readonly TestSeen[]): Result[] {
+  const scenarios = seen.filter(({ scenario }) => scenario?.feature === `Feature: ${feature}`);
+  return runs.map((run) => scenarios.find(({ scenario }) => scenario?.name === run)?.result ?? 'not run');
 }
 
-function testHome(text: string): Home {
-  const [file = '', name = ''] = text.split(' › ');
-  return { kind: 'test', file, name, long: file.endsWith('.long.test.ts') };
+function testsOf({ file, name }: Home, seen: readonly TestSeen[]): Result[] {
+  // What an `each` writes into its titles is known only to its run.
+  const parts = name.split(/%[a-zA-Z#]|\$[\w.]+/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  const title = new RegExp(`^${parts.join('.*')}`, 's');
+  const mine = seen.filter((test) => test.file === file && title.test(test.name));
+  return mine.map(({ result }) => result);
 }
 
-/** What is wrong with the table, in words; empty when each requirement has a home and each home is there. */
-export function flawsOf(requirements: readonly Requirement[], features: readonly Feature[]): string[] {
-  const known = new Set(requirements.map(({ id }) => `@${id}`));
-  const tags = features.flatMap(({ file, scenarios }) =>
-    scenarios.flatMap((one) => one.tags.map((tag) => [file, tag])),
-  );
-  const unknown = tags.filter(([, tag = '']) => /^@[A-Z]/.test(tag) && !known.has(tag));
-  return [
-    ...requirements.flatMap(flawsOfOne),
-    ...unknown.map(([file, tag]) => `${file} carries ${tag}, which is no requirement`),
-  ];
+/** Of all its homes the worst. */
+function verdict(results: readonly Result[]): Result {
+  if (results.includes('failed')) return 'failed';
+  return results.length === 0 || results.includes('not run') ? 'not run' : 'passed';
 }
 
-function flawsOfOne({ id, homes, awaits }: Requirement): string[] {
-  const flaws: string[] = [];
-  if (homes.length === 0 && awaits === null)
-    flaws.push(`${id} has no home: tag a scenario with @${id}, or name a test`);
-  if (homes.length > 0 && awaits !== null) flaws.push(`${id} has a home and still awaits ${awaits}: remove that`);
-  for (const { kind, file, name } of homes) {
-    if (kind === 'test' && !hasTest(file, name)) flaws.push(`${id} names a test that is not there: ${file} › ${name}`);
-  }
-  return flaws;
-}
-
-function hasTest(file: string, name: string): boolean {
-  try {
-    const text = readFileSync(file, 'utf8');
-    return name === '' || text.includes(`'${name}`);
-  } catch {
-    return false;
-  }
-}
-
-/** The table as a page, the same for the same requirements and features. */
-export function pageOf(requirements: readonly Requirement[]): string {
-  const homeless = requirements.filter(({ homes }) => homes.length === 0);
-  const rows = requirements.map(({ id, must, homes, awaits }) => {
-    const where = awaits === null ? homes.map(homeText).join('<br>') : `none yet: awaits ${awaits}`;
-    return `| ${id} | ${cell(must)} | ${where} |`;
+/** The table as a page: without times and dates, so that one run that is all well writes what another one wrote. */
+export function pageOf(requirements: readonly Requirement[], of: (home: Home) => Result): string {
+  const rows = requirements.map(({ id, must, homes }) => {
+    const result = verdict(homes.map(of));
+    const where = homes.map((home) => homeText(home, of(home))).join('<br>');
+    const long = homes.every((home) => home.long) ? ' *long*' : '';
+    return { result, text: `| ${id}${long} | ${cell(must)} | ${where} | ${result} |` };
   });
+  const count = (wanted: Result) => rows.filter(({ result }) => result === wanted).length;
   return `# Requirements and where they are shown
 
-Made from contracts/requirements.yaml, the tags of test/features and the names of tests, by \`npm run traceability\`; a test
-fails when it is stale, when a requirement has no home, or when a home is not there. That a scenario or test is listed says
-where to look; whether it passes is for \`npm run bdd\` and \`npm test\` to say. *long*: run by \`npm run bdd\` and
-\`npm run test:long\` alone.
+Written by \`npm run traceability\`, which runs every scenario and test that is listed here, from contracts/requirements.yaml, the
+tags of test/features, and what became of each. *long*: left out by \`npm test\`; beside an id: nothing else shows it.
+\`npm test\` fails when this page is not that of a run in which all of them passed, as requirements and homes stand now.
 
-${requirements.length} requirements, ${homeless.length} without a home.
+${requirements.length} requirements: ${count('passed')} passed, ${count('failed')} failed, ${count('not run')} not run.
 
-| id | what must hold | shown by |
-|---|---|---|
-${rows.join('\n')}
+| id | what must hold | shown by | result |
+|---|---|---|---|
+${rows.map(({ text }) => text).join('\n')}
 `;
 }
 
-function homeText({ kind, file, name, long }: Home): string {
+function homeText({ kind, file, name, long }: Home, result: Result): string {
   const shortFile = kind === 'scenario' ? file.replace('test/features/', '') : file;
-  return cell(`${shortFile}${name === '' ? '' : ` › ${name}`}${long ? ' *long*' : ''}`);
+  const fared = result === 'passed' ? '' : ` **${result}**`;
+  return `${cell(`${shortFile}${name === '' ? '' : ` › ${name}`}`)}${long ? ' *long*' : ''}${fared}`;
 }
 
 function cell(text: string): string {
   return text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
+}
+
+/** For the end of a run: how many, and which did not pass. What is left out because it is long is told apart. */
+export function summaryOf(requirements: readonly Requirement[], of: (home: Home) => Result): string {
+  const failed: string[] = [];
+  const passed: string[] = [];
+  const inPart: string[] = [];
+  const notRun: string[] = [];
+  for (const { id, homes } of requirements) {
+    const results = homes.map(of);
+    if (results.includes('failed')) {
+      const which = homes.filter((home) => of(home) === 'failed').map(({ file, name }) => `${file} › ${name}`);
+      failed.push(`  ${id} failed: ${which.join('; ')}`);
+    } else if (verdict(results) === 'passed') passed.push(id);
+    else (results.includes('passed') ? inPart : notRun).push(id);
+  }
+  const lists = [
+    ['shown in part, the other homes were not run', inPart],
+    ['not run', notRun],
+  ] as const;
+  return [
+    `${requirements.length} requirements: ${passed.length} passed, ${failed.length} failed, ${inPart.length} in part, ${notRun.length} not run`,
+    ...failed,
+    ...lists.flatMap(([what, ids]) => (ids.length === 0 ? [] : [`  ${what}: ${ids.join(' ')}`])),
+  ].join('\n');
 }

@@ -9,10 +9,15 @@ export interface GraphQLAnswer {
   readonly errors?: readonly { readonly message: string; readonly extensions?: Record<string, unknown> }[];
 }
 
-export async function gql(url: string, query: string, variables: Record<string, unknown> = {}): Promise<GraphQLAnswer> {
+export async function gql(
+  url: string,
+  query: string,
+  variables: Record<string, unknown> = {},
+  headers: Readonly<Record<string, string>> = {},
+): Promise<GraphQLAnswer> {
   const response = await fetch(`${url}/graphql`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json' },
+    headers: { 'content-type': 'application/json', ...headers },
     body: JSON.stringify({ query, variables }),
     signal: AbortSignal.timeout(20_000),
   });
@@ -28,17 +33,26 @@ export async function sseSubscription(
   url: string,
   query: string,
   variables: Record<string, unknown> = {},
+  options: {
+    readonly headers?: Readonly<Record<string, string>>;
+    /** Gets each as it comes, also when it breaks later. */
+    readonly onAnswer?: (answer: GraphQLAnswer) => void;
+    readonly deadlineMs?: number;
+  } = {},
 ): Promise<GraphQLAnswer[]> {
   const response = await fetch(`${url}/graphql`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
+    headers: { 'content-type': 'application/json', accept: 'text/event-stream', ...options.headers },
     body: JSON.stringify({ query, variables }),
-    signal: AbortSignal.timeout(20_000),
+    signal: AbortSignal.timeout(options.deadlineMs ?? 20_000),
   });
   const answers: GraphQLAnswer[] = [];
   const parser = createParser({
     onEvent: ({ event, data }) => {
-      if (event === 'next') answers.push(JSON.parse(data) as GraphQLAnswer);
+      if (event !== 'next') return;
+      const answer = JSON.parse(data) as GraphQLAnswer;
+      answers.push(answer);
+      options.onAnswer?.(answer);
     },
   });
   const decoder = new TextDecoder();

@@ -48,11 +48,17 @@ export function post(
 export async function readStream(
   url: string,
   taskId: string,
-  options: { after?: number; until?: (frame: SseFrame, all: readonly SseFrame[]) => boolean } = {},
+  options: {
+    after?: number;
+    until?: (frame: SseFrame, all: readonly SseFrame[]) => boolean;
+    headers?: Readonly<Record<string, string>>;
+    deadlineMs?: number;
+  } = {},
 ): Promise<SseFrame[]> {
   const frames: SseFrame[] = [];
-  const headers: Record<string, string> = options.after === undefined ? {} : { 'last-event-id': String(options.after) };
-  const signal = AbortSignal.timeout(25_000);
+  const last: Record<string, string> = options.after === undefined ? {} : { 'last-event-id': String(options.after) };
+  const headers = { ...last, ...options.headers };
+  const signal = AbortSignal.timeout(options.deadlineMs ?? 25_000);
   const response = await fetch(`${url}/v1/tasks/${taskId}/stream`, { headers, signal });
   if (!response.ok || response.body === null)
     throw new Error(`stream answered ${response.status}: ${await response.text()}`);

@@ -143,6 +143,44 @@ export async function startServer(
   }
 }
 
+export interface ServeProcess {
+  /** What it has written so far, its log among it. */
+  readonly output: () => string;
+  /** Its URL once its doors are open; rejects with what it wrote when it ends before that, or is late. */
+  readonly open: Promise<string>;
+  /** SIGTERM, and how it ended. */
+  stop(): Promise<Exit>;
+}
+
+/** Starts `serve`, as a service manager does. */
+export function startServe(
+  configFile: string,
+  env: Readonly<Record<string, string>>,
+  deadlineMs = START_DEADLINE_MS,
+): ServeProcess {
+  const { child, output, onOutput, exited } = runProgram(['serve', '--config', configFile], env);
+  const open = new Promise<string>((resolve, reject) => {
+    let isOpen = false;
+    onOutput((all) => {
+      if (isOpen) return; // what it writes later is much
+      const line = all.split('\n').find((one) => one.startsWith('{') && one.endsWith('"msg":"doors open"}'));
+      if (line === undefined) return;
+      isOpen = true;
+      resolve((JSON.parse(line) as { url: string }).url);
+    });
+    child.once('error', reject);
+    child.once('close', (code) => reject(new Error(`ended with ${code}:\n${output()}`)));
+  });
+  return {
+    output,
+    open: inTime(open, deadlineMs, () => `its doors are not open in time:\n${output()}`),
+    stop: () => {
+      child.kill('SIGTERM');
+      return exited();
+    },
+  };
+}
+
 /**
  * Processes that belong to a data directory: control planes by their environment, PostgreSQL by its command line,
  * engines by their mark.

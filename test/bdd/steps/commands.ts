@@ -15,7 +15,9 @@ async function runCommand(scenario: Scenario, line: string, config: string | nul
   const url = line.startsWith('run ') ? ['--url', scenario.doors.url] : [];
   const words = [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word = '']) => quoted ?? word);
   const args = [...words, ...url, ...(config === null ? [] : ['--config', file])];
+  const exchange = scenario.transcript.begin({ door: 'command line', args, environment: scenario.env, config });
   const { code, output } = await runToEnd(args, { LLAMA_ORCH_HOME: home.path, ...scenario.env });
+  scenario.transcript.end(exchange, { code, output });
   scenario.answer = { status: code ?? -1, headers: {}, body: output };
 }
 

@@ -3,11 +3,11 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { expect } from 'vitest';
 import { parse } from 'yaml';
 import { type FakeNvidiaSmi, fakeGpu, fakeNvidiaSmi } from '../../host/gpuSupport.js';
 import { cleanUp } from '../../host/support.js';
 import { tinyModelBytes } from '../../support/tinyModel.js';
+import { eventually } from '../eventually.js';
 import type { Scenario } from '../scenario.js';
 import { type StepData, step } from '../step.js';
 
@@ -47,16 +47,9 @@ step(/^a control plane configured as:$/, async (scenario, text: StepData) => {
 
 async function useDriver(scenario: Scenario, behaviour: Parameters<typeof fakeNvidiaSmi>[0]): Promise<void> {
   const smi = await fakeNvidiaSmi(behaviour);
-  const before = { PATH: process.env.PATH, LLAMA_ORCH_NVML_LIBRARY: process.env.LLAMA_ORCH_NVML_LIBRARY };
-  scenario.later(async () => {
-    for (const [name, value] of Object.entries(before)) {
-      if (value === undefined) delete process.env[name];
-      else process.env[name] = value;
-    }
-    await cleanUp();
-  });
-  process.env.PATH = `${dirname(smi.file)}:${process.env.PATH}`;
-  process.env.LLAMA_ORCH_NVML_LIBRARY = '/nowhere/libnvidia-ml.so';
+  scenario.later(cleanUp);
+  scenario.env.PATH = `${dirname(smi.file)}:${process.env.PATH}`;
+  scenario.env.LLAMA_ORCH_NVML_LIBRARY = '/nowhere/libnvidia-ml.so';
   drivers.set(scenario, smi);
   scenario.sections.gpu = { mode: 'nvidia' };
   scenario.hasOwnHost = true;
@@ -88,6 +81,6 @@ step(/^the driver is reset$/, async (scenario) => {
   const smi = driverOf(scenario);
   await smi.set({ print: "it couldn't communicate with the NVIDIA driver\n", exitCode: 9 });
   const before = (await smi.calls()).length;
-  await expect.poll(async () => (await smi.calls()).length).toBeGreaterThanOrEqual(before + 2);
+  await eventually(async () => (await smi.calls()).length).toBeGreaterThanOrEqual(before + 2);
   await smi.set({ gpus: [fakeGpu(0), fakeGpu(1)] });
 });

@@ -1,6 +1,7 @@
 /** Requests as a client writes them, and what is answered. */
 import { expect } from 'vitest';
 import type { Answer } from '../doors.js';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { type StepData, step } from '../step.js';
@@ -10,17 +11,18 @@ export function answerOf(scenario: Scenario): Answer {
   return scenario.answer;
 }
 
+/** With no token but one that stands in the headers. */
 step(
   /^I send (GET|DELETE|POST) "([^"]+)"(?: with the headers:)?$/,
   async (scenario, method: string, path: string, table?: StepData) => {
     const body = method === 'POST' ? '{}' : undefined;
     const headers = Object.fromEntries(table?.raw().map(([name = '', value = '']) => [name, value]) ?? []);
-    scenario.answer = await scenario.doors.rest(method, scenario.filled(path), body, headers);
+    scenario.answer = await scenario.doors.bare(method, scenario.filled(path), body, headers);
   },
 );
 
 step(/^I send POST "([^"]+)" with:$/, async (scenario, path: string, body: StepData) => {
-  scenario.answer = await scenario.doors.rest('POST', scenario.filled(path), scenario.filled(body.toString()));
+  scenario.answer = await scenario.doors.bare('POST', scenario.filled(path), scenario.filled(body.toString()));
 });
 
 step(/^I ask GraphQL:$/, async (scenario, query: StepData) => {
@@ -47,5 +49,5 @@ step(/^GET "([^"]+)" comes to hold:$/, async (scenario, path: string, table: Ste
     const { body } = await scenario.doors.rest('GET', scenario.filled(path));
     return mismatches(body, table.raw());
   };
-  await expect.poll(look).toEqual([]);
+  await eventually(look).toEqual([]);
 });

@@ -1,5 +1,6 @@
 /** Work on pools: begun through GraphQL, followed to its end. */
 import { expect } from 'vitest';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { showOperation } from '../shows.js';
@@ -36,12 +37,12 @@ function operationOf(scenario: Scenario): string {
 step(/^the operation (?:ends as|is) ([A-Z_]+)$/, async (scenario, state: string) => {
   const id = operationOf(scenario);
   const look = async () => ((await showOperation(scenario.doors, id)) as { state: string }).state;
-  await expect.poll(look, { interval: 50 }).toBe(state);
+  await eventually(look).toBe(state);
 });
 
 step(/^the operation shows:$/, async (scenario, table: StepData) => {
   const id = operationOf(scenario);
-  await expect.poll(async () => mismatches(await showOperation(scenario.doors, id), table.raw())).toEqual([]);
+  await eventually(async () => mismatches(await showOperation(scenario.doors, id), table.raw())).toEqual([]);
 });
 
 step(/^the operation took less than (\d+) s$/, async (scenario, seconds: number) => {

@@ -1,6 +1,7 @@
 /** Streams of tasks as their readers get them over REST, and the same over GraphQL. */
 import { expect } from 'vitest';
 import { indicesOf, type SseFrame, tokensOf } from '../../support/rest.js';
+import { eventually } from '../eventually.js';
 import { mismatches } from '../matching.js';
 import type { Scenario } from '../scenario.js';
 import { type StepData, step } from '../step.js';
@@ -17,7 +18,7 @@ async function wholeStream(scenario: Scenario, name: string): Promise<readonly S
 
 step(/^"(\w+)" (?:is streaming|has streamed (\d+) tokens)$/, async (scenario, name: string, count?: number) => {
   const reader = scenario.reader(name);
-  await expect.poll(() => tokensOf(reader.frames).length, { interval: 10 }).toBeGreaterThanOrEqual(count ?? 1);
+  await eventually(() => tokensOf(reader.frames).length, { interval: 10 }).toBeGreaterThanOrEqual(count ?? 1);
 });
 
 step(/^the reader of "(\w+)" comes back after event (\d+)$/, (scenario, name: string, after: number) => {

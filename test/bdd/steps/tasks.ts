@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import { taskRequest } from '../../support/rest.js';
 import type { Answer } from '../doors.js';
+import { eventually } from '../eventually.js';
 import type { Scenario } from '../scenario.js';
 import { showEnding, showServed } from '../shows.js';
 import { type StepData, step } from '../step.js';
@@ -96,7 +97,7 @@ step(new RegExp(`^"([^"]+)" is busy with ${NAMES}$`), async (scenario, pool: str
   ];
   for (const name of namesIn(list)) {
     await admit(scenario, `"${name}"`, pool, endless);
-    await expect.poll(() => scenario.reader(name).frames.some(({ event }) => event === 'token')).toBe(true);
+    await eventually(() => scenario.reader(name).frames.some(({ event }) => event === 'token')).toBe(true);
   }
 });
 
@@ -122,7 +123,7 @@ async function expectEnd(scenario: Scenario, name: string, wanted: string): Prom
     const { status, error } = await taskSeen(scenario, name);
     return error === null ? status : `${status} ${error.code}`;
   };
-  await expect.poll(look).toBe(wanted);
+  await eventually(look).toBe(wanted);
 }
 
 step(new RegExp(`^${NAMES} ends?$`), async (scenario, list: string) => {

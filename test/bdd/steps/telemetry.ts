@@ -1,54 +1,50 @@
 /** Metrics as Prometheus scrapes them, and the log as it is written. */
 import { expect } from 'vitest';
-import { type Sample, scrape } from '../../support/metrics.js';
+import { eventually } from '../eventually.js';
 import { matches, mismatches } from '../matching.js';
+import { shownWritings } from '../shows.js';
 import { type StepData, step } from '../step.js';
 
-type Metrics = ReadonlyMap<string, readonly Sample[]>;
-
-/** @param labels `name=value`, with commas between them. */
-function sumOf(metrics: Metrics, name: string, labels: string): number | null {
-  const wanted = labels.split(/,\s*/).flatMap((pair) => (pair === '' ? [] : [pair.split('=')]));
-  const found = (metrics.get(name) ?? []).filter((sample) =>
-    wanted.every(([label = '', value = '']) => sample.labels[label] === value),
-  );
-  return found.length === 0 ? null : found.reduce((sum, { value }) => sum + value, 0);
+function namesOf(table: StepData): string[] {
+  return table.raw().map(([name = '']) => name);
 }
 
 step(/^the metrics come to hold:$/, async (scenario, table: StepData) => {
   const missed = async () => {
-    const metrics = await scrape(scenario.doors.url);
+    const metrics = await scenario.doors.metrics(namesOf(table));
     return table.raw().flatMap(([name = '', labels = '', cell = '']) => {
-      const value = sumOf(metrics, name, labels);
+      const value = metrics.sum(name, labels);
       return matches(value, cell) ? [] : [`${name}{${labels}} is ${value}, not ${cell}`];
     });
   };
-  await expect.poll(missed).toEqual([]);
+  await eventually(missed).toEqual([]);
 });
 
 /** Since the scenario came to its control plane. */
 step(/^the metrics have grown by:$/, async (scenario, table: StepData) => {
   const missed = async () => {
-    const metrics = await scrape(scenario.doors.url);
+    const metrics = await scenario.doors.metrics(namesOf(table));
     return table.raw().flatMap(([name = '', labels = '', cell = '']) => {
-      const grown = (sumOf(metrics, name, labels) ?? 0) - (sumOf(scenario.metricsBefore, name, labels) ?? 0);
+      const grown = (metrics.sum(name, labels) ?? 0) - (scenario.metricsBefore.sum(name, labels) ?? 0);
       return matches(grown, cell) ? [] : [`${name}{${labels}} has grown by ${grown}, not ${cell}`];
     });
   };
-  await expect.poll(missed).toEqual([]);
+  await eventually(missed).toEqual([]);
 });
 
 step(/^the metrics have the labels:$/, async (scenario, table: StepData) => {
-  const metrics = await scrape(scenario.doors.url);
+  const metrics = await scenario.doors.metrics(namesOf(table));
   for (const [name = '', labels = ''] of table.raw()) {
-    const found = metrics.get(name) ?? metrics.get(`${name}_count`) ?? [];
+    const found = [...metrics.series(name), ...metrics.series(`${name}_count`)];
     expect(found.length, name).toBeGreaterThan(0);
     for (const sample of found) expect(Object.keys(sample.labels).toSorted().join(' '), name).toBe(labels);
   }
 });
 
 function linesOf(lines: readonly string[]): Record<string, unknown>[] {
-  return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  // What is no line of the log is what Node says of a crash.
+  const whole = lines.filter((line) => line.startsWith('{') && line.endsWith('}'));
+  return whole.map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
 /** One line of this scenario that has all of it. */
@@ -58,16 +54,12 @@ step(/^a log line tells:$/, async (scenario, table: StepData) => {
     const missed = linesOf(scenario.logLines()).map((line) => mismatches(line, rows));
     return missed.toSorted((one, other) => one.length - other.length)[0];
   };
-  await expect.poll(best).toEqual([]);
+  await eventually(best).toEqual([]);
 });
 
-/** In logs, events, transcripts and metrics. */
+/** In the log, the logs of engines, events, transcripts, artifacts, operations and metrics. */
 step(/^nothing that was written holds "([^"]+)"$/, async (scenario, secret: string) => {
-  const { database } = scenario.world;
-  const rows = await database.query(
-    `SELECT to_jsonb(e)::text AS text FROM pool_events e UNION ALL SELECT content::text FROM artifacts`,
-  );
-  const metrics = await (await fetch(`${scenario.doors.url}/metrics`)).text();
-  const written = [...scenario.world.logLines(), ...rows.map(({ text }) => String(text)), metrics];
+  const metrics = await scenario.doors.metrics();
+  const written = [...scenario.plane.lines(), ...(await shownWritings(scenario.doors)), metrics.text];
   expect(written.filter((text) => text.includes(secret))).toEqual([]);
 });

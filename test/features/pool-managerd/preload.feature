@@ -30,7 +30,7 @@ Feature: Preload
       | state           | READY |
       | preload.*.name  | check_model, reserve_memory, start_engine, wait_until_ready, check_device, identify, decode, cancel, metrics |
       | preload.*.state | SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED |
-    And the pool "good" has told:
+    And the pool "good" has told since it was made:
       | replica_preload | /^preload passed after \d+ ms$/ |
 
   @ORCH-3002 @OC-POOL-3001
@@ -70,7 +70,7 @@ Feature: Preload
       | lastError.code    | VRAM_INSUFFICIENT            |
       | lastError.message | /free, 7.0 GiB less than/    |
       | lastError.fix     | any                          |
-    And the pool "big" has told:
+    And the pool "big" has told since it was made:
       | replica_preload | /^preload refused/ |
     And GET "/pools/big/status" comes to hold:
       | live         | false            |
@@ -83,13 +83,13 @@ Feature: Preload
     Then the pool "full" shows:
       | ready          | false            |
       | lastError.code | /^VRAM_/         |
-    And the pool "full" has told:
+    And the pool "full" has told since it was made:
       | replica_preload | /^preload failed/        |
       | replica_restart | /^restart 1 in \d+ ms: / |
 
   @OC-POOL-3003 @ORCH-3040
   Scenario: Each failed start in a row is followed by a longer delay
-    Then the pool "other" has told:
+    Then the pool "other" has told since it was made:
       | replica_preload | /^preload failed/                                |
       | replica_restart | /^restart 1 in (12[5-9]\|1[3-9]\d\|2[0-4]\d\|250) ms/ |
       | replica_preload | /^preload failed/                                |

@@ -63,7 +63,7 @@ Feature: Access
       | Content-Type | application/json    |
     Then the answer is 403
     And the answer has the headers:
-      | access-control-allow-origin | none |
+      | access-control-allow-origin | absent |
 
   @AUTH-1005
   Scenario: The log says who asked
