@@ -19,7 +19,7 @@ Feature: Reload
   @ORCH-3031 @OC-CTRL-2003 @HME-031
   Scenario: A reload switches the model in less than 10 s and drops no stream
     When I submit "a" to "chat" with:
-      | max_tokens | 200 |
+      | max_tokens | 120 |
     And "a" is streaming
     And I reload "chat" to "second-7b" within 20000 ms
     Then the operation ends as SUCCEEDED
