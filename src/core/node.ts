@@ -20,6 +20,9 @@ export interface PoolIdentity {
   readonly engine: string;
   readonly modelRef: string;
   readonly contextLength: number;
+  /** null: not stated. */
+  readonly quant: string | null;
+  readonly samplerProfileVersion: string | null;
 }
 
 /** In words, the first thing on which two nodes do not agree; null: they do. */
@@ -28,9 +31,11 @@ export function disagreement(ours: PoolIdentity, theirs: PoolIdentity): string |
     { what: 'engine', here: ours.engine, there: theirs.engine },
     { what: 'model', here: ours.modelRef, there: theirs.modelRef },
     { what: 'ctx', here: String(ours.contextLength), there: String(theirs.contextLength) },
+    { what: 'quant', here: ours.quant, there: theirs.quant },
+    { what: 'sampler_profile_version', here: ours.samplerProfileVersion, there: theirs.samplerProfileVersion },
   ];
   const first = parts.find(({ here, there }) => here !== there);
-  return first === undefined ? null : `${first.what} ${first.here} here, ${first.there} there`;
+  return first === undefined ? null : `${first.what} ${first.here ?? 'none'} here, ${first.there ?? 'none'} there`;
 }
 
 /** How a pool treats its queue: one for all nodes, by the row. */

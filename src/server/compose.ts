@@ -265,6 +265,7 @@ async function furnish(
       containerEnv: containerEnvironment(),
       fileExists: existsSync,
     },
+    versionsElsewhere: (poolId) => elsewhere.pool(poolId)?.versions ?? [],
     preparerOf: (pool) => provisioning.prepareFor(pool),
     chance: Math.random,
     hash,
@@ -287,7 +288,7 @@ async function furnish(
   const recorder = new StreamRecorder(db, (error) => onError('stream log', error), onChange);
   const leases = new LeaseKeeper(db, clock, holder, onError);
   const drains = new SharedDrain(supervisor);
-  const elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
+  const elsewhere: Elsewhere = new Elsewhere({ db, nodeId, onPool: (pool) => drains.follow(pool), onError });
   const fleet = new ClusterFleet(supervisor, elsewhere);
   const quotes = new Quotes({ db, telemetry, assumedServiceMs: assumedServiceTimes(config) });
   const places = new SessionPlaces({ db, clock, ttlMs: config.sessions.ttl_ms });

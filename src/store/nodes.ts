@@ -80,13 +80,15 @@ export interface Member {
   readonly engine: Engine;
   readonly modelRef: string;
   readonly contextLength: number;
+  readonly quant: string | null;
+  readonly samplerProfileVersion: string | null;
 }
 
 const OTHER_MEMBERS: Statement = {
   name: 'node_other_members',
   text: `
 SELECT m.pool_id AS "poolId", n.id AS "nodeId", n.number AS "nodeNumber", n.url, m.engine, m.model_ref AS "modelRef",
-       m.context_length AS "contextLength"
+       m.context_length AS "contextLength", m.quant, m.sampler_profile_version AS "samplerProfileVersion"
 FROM pool_members m JOIN nodes n ON n.id = m.node_id
 WHERE m.pool_id = $1 AND n.id <> $2 AND NOT ${IS_GONE} ORDER BY n.number`,
 };
@@ -99,18 +101,20 @@ export async function otherMembers(db: Database, poolId: string, ownId: string):
 const JOIN: Statement = {
   name: 'node_join',
   text: `
-INSERT INTO pool_members (pool_id, node_id, engine, model_ref, context_length, wall_ms)
-VALUES ($1, $2, $3::engine, $4, $5, $6)
+INSERT INTO pool_members (pool_id, node_id, engine, model_ref, context_length, wall_ms, quant, sampler_profile_version)
+VALUES ($1, $2, $3::engine, $4, $5, $6, $7, $8)
 ON CONFLICT (pool_id, node_id) DO UPDATE SET engine = excluded.engine, model_ref = excluded.model_ref,
-  context_length = excluded.context_length, wall_ms = excluded.wall_ms`,
+  context_length = excluded.context_length, wall_ms = excluded.wall_ms, quant = excluded.quant,
+  sampler_profile_version = excluded.sampler_profile_version`,
 };
 
 export async function joinPool(
   db: Database,
-  member: Pick<Member, 'poolId' | 'nodeId' | 'engine' | 'modelRef' | 'contextLength'> & { readonly wallMs: number },
+  member: Omit<Member, 'nodeNumber' | 'url'> & { readonly wallMs: number },
 ): Promise<void> {
-  const { poolId, nodeId, engine, modelRef, contextLength, wallMs } = member;
-  await db.query(JOIN, [poolId, nodeId, engine, modelRef, contextLength, wallMs]);
+  const { poolId, nodeId, engine, modelRef, contextLength, wallMs, quant, samplerProfileVersion } = member;
+  const identity = [engine, modelRef, contextLength];
+  await db.query(JOIN, [poolId, nodeId, ...identity, wallMs, quant, samplerProfileVersion]);
 }
 
 // What they are is not known any more. The engines that served may serve on, and are taken over when their node comes
@@ -149,6 +153,9 @@ SELECT p.id, p.engine, p.model_ref AS "modelRef", p.context_length AS "contextLe
        coalesce(bool_or(r.state NOT IN ('QUARANTINED', 'FAILED')) FILTER (WHERE NOT ${IS_GONE}), false) AS recoverable,
        ARRAY(SELECT DISTINCT unnest(o.workloads) FROM replicas o
              WHERE o.pool_id = p.id AND o.node_id <> $1 AND NOT o.retired) AS workloads,
+       coalesce(jsonb_agg(jsonb_build_object('id', r.id, 'engineVersion', r.engine_version, 'modelRef', r.model_ref))
+                FILTER (WHERE r.state IN ('READY', 'DRAINING') AND r.engine_version IS NOT NULL AND NOT ${IS_GONE}),
+                '[]') AS versions,
        coalesce(sum(r.slots_total) FILTER (WHERE NOT ${IS_GONE}), 0)::int AS "slotsTotal",
        coalesce(sum(r.slots_total) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsReady",
        coalesce(sum(r.slots_total - l.held) FILTER (WHERE r.state = 'READY' AND NOT ${IS_GONE}), 0)::int AS "slotsFree"
@@ -159,6 +166,14 @@ LEFT JOIN LATERAL (
 ) l ON true
 WHERE n.id <> $1 GROUP BY p.id ORDER BY p.id`,
 };
+
+/** The engine of a replica that serves. */
+export interface ServedVersion {
+  /** Of the replica. */
+  readonly id: string;
+  readonly engineVersion: string;
+  readonly modelRef: string | null;
+}
 
 /** A pool as the other nodes serve it, together. */
 export interface PoolElsewhere {
@@ -176,6 +191,8 @@ export interface PoolElsewhere {
   readonly recoverable: boolean;
   /** Its replicas together, also those of nodes that have gone; none: it has no replica yet. */
   readonly workloads: readonly Workload[];
+  /** Of the replicas that serve, on nodes that run. */
+  readonly versions: readonly ServedVersion[];
   readonly slotsTotal: number;
   readonly slotsReady: number;
   readonly slotsFree: number;

@@ -15,6 +15,8 @@ export interface PoolDesired {
   readonly modelRef: string;
   readonly contextLength: number;
   readonly deviceMask: string;
+  /** null: not stated. */
+  readonly quant: string | null;
   readonly samplerProfileVersion: string | null;
   readonly slotsPerReplica: number;
   readonly fullPolicy: 'reject' | 'drop-lru' | 'shed-low-priority';

@@ -1,6 +1,10 @@
 /** Health by progress, the breaker, and the steps of a preload, as an operator sees them; the engines are real processes. */
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { readlink, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { DEFAULT_RESTART_POLICY } from '../../src/core/restart.js';
+import { systemClock } from '../../src/runtime/clock.js';
 import { gql } from '../support/graphql.js';
 import { LONG } from '../support/long.js';
 import { simConfig, startWorld, type World } from '../support/world.js';
@@ -14,6 +18,7 @@ interface ReplicaSeen {
   health: string;
   breaker: string;
   restartCount: number;
+  lastHeartbeatAt: string | null;
   lastError: { code: string; message: string } | null;
   preload: { name: string; state: string; startedAt: string; endedAt: string | null; detail: string | null }[];
 }
@@ -21,7 +26,7 @@ interface ReplicaSeen {
 let world: World;
 
 async function replicas(): Promise<ReplicaSeen[]> {
-  const query = `{ pools { replicas { name state health breaker restartCount lastError { code message }
+  const query = `{ pools { replicas { name state health breaker restartCount lastHeartbeatAt lastError { code message }
     preload { name state startedAt endedAt detail } } } }`;
   return (await gql(world.url, query)).data.pools[0].replicas;
 }
@@ -97,6 +102,15 @@ describe('the way to Ready', () => {
     expect(await eventsOf('replica_preload')).toEqual([expect.stringMatching(/^preload passed after \d+ ms$/)]);
   });
 
+  it('runs each engine as our own user, in a folder and with a log of its own', async () => {
+    const { pid } = await row('SELECT pid FROM replicas');
+    expect((await stat(`/proc/${pid}`)).uid).toBe(process.getuid?.());
+    const home = world.plane.dataDir;
+    expect(await readlink(`/proc/${pid}/cwd`)).toBe(join(home, 'run', 'engines', 'sim-0'));
+    const log = join(home, 'logs', 'engine-sim-0.log');
+    expect([await readlink(`/proc/${pid}/fd/1`), await readlink(`/proc/${pid}/fd/2`)]).toEqual([log, log]);
+  });
+
   it.runIf(LONG)('does not end at an engine that ignores a cancel: the step says so', async () => {
     const config = simConfig({ replicas: 1, tokensPerSecond: 20, flags: ['--fault', 'ignore-cancel'] });
     await world[Symbol.asyncDispose]();
@@ -120,6 +134,43 @@ describe('the way to Ready', () => {
     expect(performance.now() - before).toBeLessThan(10_000);
     const rows = await world.database.query('SELECT state, pid FROM replicas');
     expect(rows).toEqual([{ state: 'ABSENT', pid: null }]);
+  });
+});
+
+describe('a replica on trial', () => {
+  it('is trusted again, and its failures are forgotten, after a run that was long enough', async () => {
+    const { monotonicMs } = systemClock;
+    let aheadMs = 0;
+    const clock = vi.spyOn(systemClock, 'monotonicMs').mockImplementation(() => monotonicMs() + aheadMs);
+    try {
+      world = await startWorld({ config: simConfig({ replicas: 1 }) });
+      const crash = async () => {
+        await expect.poll(async () => (await replica()).state).toBe('READY');
+        const { restartCount } = await replica();
+        process.kill(Number((await row('SELECT pid FROM replicas')).pid), 'SIGKILL');
+        await expect.poll(async () => (await replica()).restartCount).toBe(restartCount + 1);
+        await expect.poll(async () => (await replica()).state).toBe('READY');
+      };
+      const failTwice = () => crash().then(crash);
+      await failTwice();
+      expect((await replica()).breaker).toBe('HALF_OPEN');
+      aheadMs = DEFAULT_RESTART_POLICY.stableMs - 20_000;
+      // Some heartbeats later it is still on trial.
+      const { lastHeartbeatAt } = await replica();
+      await expect.poll(async () => (await replica()).lastHeartbeatAt).not.toBe(lastHeartbeatAt);
+      expect((await replica()).breaker).toBe('HALF_OPEN');
+      aheadMs = DEFAULT_RESTART_POLICY.stableMs;
+      await expect.poll(async () => (await replica()).breaker).toBe('CLOSED');
+      await failTwice();
+      const delays = (await eventsOf('replica_restart')).map((message) => Number(/ in (\d+) ms/.exec(message)?.[1]));
+      expect(delays).toHaveLength(4);
+      for (const [nth, ms] of delays.entries()) {
+        const mostMs = DEFAULT_RESTART_POLICY.baseMs * (nth % 2 === 0 ? 1 : 2);
+        expect([ms >= mostMs / 2, ms <= mostMs]).toEqual([true, true]);
+      }
+    } finally {
+      clock.mockRestore();
+    }
   });
 });
 

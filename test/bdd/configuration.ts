@@ -9,6 +9,8 @@ interface PoolRow {
   readonly replicas: number;
   readonly slots: number;
   readonly devices: string;
+  /** Ratios of a split over all devices, with colons between them. */
+  readonly split: string;
   /** Tokens per second; 0: as fast as possible. */
   readonly speed: number;
   readonly 'vram GiB': number;
@@ -33,6 +35,7 @@ const DEFAULTS: Omit<PoolRow, 'pool' | 'model'> = {
   replicas: 1,
   slots: 2,
   devices: '0',
+  split: '',
   speed: 0,
   'vram GiB': 1,
   queue: 64,
@@ -79,6 +82,7 @@ function poolOf(row: PoolRow): object {
     model: row.model,
     ctx: row.ctx,
     devices: wordsOf(row.devices).map(Number),
+    ...(row.split !== '' && { tensor_split: row.split.split(':').map(Number) }),
     replicas: row.replicas,
     slots: row.slots,
     queue: { capacity: row.queue, full_policy: row.policy },

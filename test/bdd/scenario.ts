@@ -54,7 +54,9 @@ export class Scenario extends QuickPickleWorld {
 
   /** Brings up what it describes, or goes where another scenario has it already. */
   async enter(table: StepData): Promise<void> {
-    const configuration = configurationOf(table.hashes(), this.sections);
+    const row = (cells: Record<string, string>) =>
+      Object.fromEntries(Object.entries(cells).map(([column, cell]) => [column, this.filled(cell)]));
+    const configuration = configurationOf(table.hashes().map(row), this.sections);
     await this.enterConfigured({ configuration, own: this.hasOwnHost });
   }
 

@@ -61,7 +61,16 @@ function padded(length: number): number {
 }
 
 /** Header, tensor table and as many zeros as the tensors need. */
-export function ggufBytes({ version = 3, keys = {}, tensors = [], claims = {} }: GgufSpec): Buffer {
+export function ggufBytes(spec: GgufSpec): Buffer {
+  const { head, fileBytes } = ggufHead(spec);
+  return Buffer.concat([head, Buffer.alloc(fileBytes - head.length)]);
+}
+
+/** For tensors that nobody has room for: header and tensor table, and how long the file has to be with them. */
+export function ggufHead({ version = 3, keys = {}, tensors = [], claims = {} }: GgufSpec): {
+  readonly head: Buffer;
+  readonly fileBytes: number;
+} {
   const entries = Object.entries(keys).map(([key, value]) => entry(key, value));
   let offset = 0;
   const infos = tensors.map(({ name, shape, type, bytes }) => {
@@ -77,6 +86,5 @@ export function ggufBytes({ version = 3, keys = {}, tensors = [], claims = {} }:
     ...entries,
     ...infos,
   ]);
-  if (tensors.length === 0) return head;
-  return Buffer.concat([head, Buffer.alloc(padded(head.length) - head.length + offset)]);
+  return { head, fileBytes: tensors.length === 0 ? head.length : padded(head.length) + offset };
 }

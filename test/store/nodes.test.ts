@@ -33,7 +33,16 @@ async function node(): Promise<string> {
 async function poolOf(nodeId: string, poolId: string): Promise<void> {
   await seedPool(opened.db, { id: poolId });
   await opened.query('UPDATE replicas SET node_id = $1 WHERE pool_id = $2', [nodeId, poolId]);
-  const member = { poolId, nodeId, engine: 'llamacpp', modelRef: 'm', contextLength: 4096, wallMs: 1_000 } as const;
+  const member = {
+    poolId,
+    nodeId,
+    engine: 'llamacpp',
+    modelRef: 'm',
+    contextLength: 4096,
+    wallMs: 1_000,
+    quant: null,
+    samplerProfileVersion: null,
+  } as const;
   await joinPool(opened.db, member);
 }
 
@@ -61,7 +70,16 @@ it('a start takes away what this node no longer has, and nothing of the others',
   await poolOf(one, 'used');
   await poolOf(other, 'foreign');
   await joinPool(opened.db, {
-    ...{ poolId: 'both', nodeId: other, engine: 'llamacpp', modelRef: 'm', contextLength: 4096, wallMs: 1_000 },
+    ...{
+      poolId: 'both',
+      nodeId: other,
+      engine: 'llamacpp',
+      modelRef: 'm',
+      contextLength: 4096,
+      wallMs: 1_000,
+      quant: null,
+      samplerProfileVersion: null,
+    },
   });
   await submitTasks(opened.db, 'used', [newTask()], SUBMIT);
   await seedPool(opened.db, { id: 'coming' }); // of a node that has not joined it yet

@@ -26,6 +26,7 @@ export async function seedPool(
     contextLength: 4096,
     deviceMask: '0',
     samplerProfileVersion: null,
+    quant: null,
     slotsPerReplica: slots,
     fullPolicy: policy,
     simulated: true,

@@ -1,4 +1,5 @@
 /** The `engine-sim` command: a process that behaves like an inference engine, down to its log lines and signals. */
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeFaults, FaultSet, MAX_MS } from './faults.js';
 import { EMBEDDING_DIMENSIONS } from './model.js';
@@ -22,6 +23,7 @@ const OPTIONS = {
   'slot-save-path': { type: 'string' },
   embedding: { type: 'boolean', default: false },
   reranking: { type: 'boolean', default: false },
+  'version-file': { type: 'string' },
   runner: { type: 'string', default: 'auto' },
   'embedding-dimensions': { type: 'string', default: String(EMBEDDING_DIMENSIONS) },
   'split-characters': { type: 'boolean', default: false },
@@ -48,6 +50,7 @@ const USAGE = `usage: engine-sim --protocol ${[...PROTOCOLS.keys()].join('|')} [
   --embedding  --reranking (each is served only if asked for)  --embedding-dimensions N
   --slot-save-path DIR (llama.cpp: slots can be erased; nothing is saved)
   --runner pooling (vllm: both of these, and no completions)
+  --version-file FILE (the engine's version stands there, read at start; without it, that of the protocol)
   --tokens-per-second N (0 = as fast as possible)  --first-token-ms N  --load-ms N
   --drain-ms N (running requests after SIGTERM)  --split-characters (some characters come as two tokens)
   --vram-bytes N (needed)  --vram-free-bytes N (needing more is out of memory at load)
@@ -68,6 +71,7 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
   const faults = new FaultSet();
   faults.set(values.fault ?? []);
   const controlPort = values['control-port'];
+  const versionFile = values['version-file'];
   const freeBytes = values['vram-free-bytes'];
   return {
     protocol,
@@ -80,6 +84,7 @@ export function parseSimArgs(argv: readonly string[], env: NodeJS.ProcessEnv = {
       host: values.host,
       port: within(PORT, 'port', values.port ?? String(protocol.defaultPort)),
       model: values.model,
+      version: versionFile === undefined ? null : readFileSync(versionFile, 'utf8').trim(),
       contextTokens: within(CONTEXT_TOKENS, 'ctx', values.ctx),
       slots: within(SLOTS, 'slots', values.slots),
       tokensPerSecond: within(TOKENS_PER_SECOND, 'tokens-per-second', values['tokens-per-second']),

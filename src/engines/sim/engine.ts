@@ -16,6 +16,8 @@ export interface SimConfig {
   /** 0: any free port. */
   readonly port: number;
   readonly model: string;
+  /** What it calls its version; null: that of the engine which the protocol is of. */
+  readonly version: string | null;
   /** Context of one slot, tokens. */
   readonly contextTokens: number;
   readonly slots: number;

@@ -110,8 +110,9 @@ export class Membership {
     const others = await otherMembers(db, pool.id, nodeId);
     checkAgreement(pool, others);
     if (others.length === 0) await upsertPool(db, pool);
-    const { id: poolId, engine, modelRef, contextLength } = pool;
-    await joinPool(db, { poolId, nodeId, engine, modelRef, contextLength, wallMs });
+    const { id: poolId, engine, modelRef, contextLength, quant, samplerProfileVersion } = pool;
+    const identity = { engine, modelRef, contextLength, quant, samplerProfileVersion };
+    await joinPool(db, { poolId, nodeId, wallMs, ...identity });
     // Whoever came in at the same moment is seen now, by one of the two at least; so is a reload that began before we joined.
     const now = await otherMembers(db, poolId, nodeId);
     checkAgreement(pool, now);
@@ -217,7 +218,7 @@ function checkAgreement(pool: PoolDesired, others: readonly Member[]): void {
     if (found === null) continue;
     throw new StartupError(
       `Pool ${pool.id} is served by ${nameOf(other)} with another configuration: ${found}.`,
-      'Give both nodes the same engine, model and ctx, or the pool another id; to change them, stop that node first.',
+      'Give both nodes the same there, or the pool another id; to change it, stop that node first.',
     );
   }
 }

@@ -20,6 +20,7 @@ export function desiredPool(
     modelRef: config.model,
     contextLength: config.ctx,
     deviceMask: config.devices.join(','),
+    quant: config.quant ?? null,
     samplerProfileVersion: config.sampler_profile_version ?? null,
     slotsPerReplica: config.slots,
     fullPolicy: config.queue.full_policy,

@@ -20,6 +20,7 @@ import type { Device } from './memory.js';
 import { PreloadSteps, passGates } from './preload.js';
 import type { Recipe } from './recipe.js';
 import type { ReplicaReports } from './reports.js';
+import { VersionGuard, type VersionRules } from './versions.js';
 import type { VramClaim, VramLedger } from './vram.js';
 import { Watch } from './watch.js';
 
@@ -57,6 +58,7 @@ export interface ReplicaDeps {
   /** How often an idle engine decodes a token to show that it can, ms; 0: never. */
   readonly canaryEveryMs: number;
   readonly reports: ReplicaReports;
+  readonly versions: VersionRules;
   /** What an earlier start left running for this replica. */
   readonly inherited: Inherited | null;
 }
@@ -78,6 +80,7 @@ export interface LifeOwner {
 export class EngineLife {
   readonly steps: PreloadSteps;
   readonly #owner: LifeOwner;
+  readonly #version: VersionGuard;
   readonly #startedMs: number;
   #launchedMs: number | null = null;
   #readySinceMs: number | null = null;
@@ -94,8 +97,10 @@ export class EngineLife {
 
   /** @param inherited what an earlier start of ours left running: taken over, or else ended, before anything is started. */
   constructor(owner: LifeOwner, inherited: Inherited | null) {
-    const { clock } = owner.deps;
+    const { clock, versions: rules, reports } = owner.deps;
     this.#owner = owner;
+    const onMixed = (reason: Reason) => reports.onVersionsMixed(reason);
+    this.#version = new VersionGuard({ id: owner.facts.id, modelRef: owner.modelRef, rules, onMixed });
     this.#inherited = inherited;
     this.#startedMs = clock.monotonicMs();
     this.steps = new PreloadSteps(clock, owner.changed);
@@ -111,6 +116,11 @@ export class EngineLife {
 
   get props(): EngineProps | null {
     return this.#props;
+  }
+
+  /** The version that the others of its set must have too; null: it is not there, or has not been let in. */
+  get heldVersion(): string | null {
+    return this.#instance === null ? null : this.#version.held;
   }
 
   /** What it was seen to take; null: that has not been tried yet. */
@@ -287,10 +297,8 @@ export class EngineLife {
       ...{ instance, steps: this.steps, slots: facts.slots, modelId: deps.recipe.modelId(modelRef) },
       onAnswer: () => move('answers', 'the engine answers; its model is loading'),
       onHealthy: () => move('healthy', 'the engine reports ready; it is tested'),
-      onProps: (props: EngineProps) => {
-        const { version, modelId } = props;
-        this.#props = { ...props, version: shownName(version), modelId: shownName(modelId) };
-      },
+      onProps: (props: EngineProps) => this.#keep(props),
+      compareVersion: () => this.#version.admit(this.#props?.version ?? ''),
       workloads: deps.recipe.workloads,
       onWorkloads: (taken: readonly [Workload, ...Workload[]]) => {
         this.#workloads = taken;
@@ -304,7 +312,24 @@ export class EngineLife {
     return this.#watch.run(stop);
   }
 
-  #newWatch({ adapter, log, own }: Instance): Watch {
+  #keep(props: EngineProps): void {
+    const { version, modelId } = props;
+    this.#props = { ...props, version: shownName(version), modelId: shownName(modelId) };
+  }
+
+  /** One that somebody else runs may be exchanged under us; a process of ours stays what it is. */
+  async #recheckVersion({ adapter, own }: Instance, closely: boolean, signal: AbortSignal): Promise<Reason | null> {
+    const before = this.#props;
+    const props = own !== null || !closely ? null : await adapter.props(signal).catch(() => null);
+    if (props !== null) this.#keep(props);
+    const found = this.#version.recheck(this.#props?.version ?? '');
+    // What its tasks ran with until now was the one before.
+    if (found !== null) this.#props = before;
+    return found;
+  }
+
+  #newWatch(instance: Instance): Watch {
+    const { adapter, log, own } = instance;
     const { deps, onBeat } = this.#owner;
     const { clock, idleTimeoutMs, canaryEveryMs } = deps;
     const onKvUsage = (ratio: number | null) => {
@@ -314,7 +339,8 @@ export class EngineLife {
     const isOurs = own !== null;
     const [workload] = this.#workloads ?? (['completion'] as const);
     const canary = (signal: AbortSignal) => workloadGate(adapter, workload, signal);
-    const told = { isOurs, onBeat, onKvUsage };
+    const recheck = (closely: boolean, signal: AbortSignal) => this.#recheckVersion(instance, closely, signal);
+    const told = { isOurs, onBeat, onKvUsage, recheck };
     return new Watch({ clock, adapter, canary, logFile: log.file, idleTimeoutMs, canaryEveryMs, ...told });
   }
 }

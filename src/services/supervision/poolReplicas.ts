@@ -77,6 +77,12 @@ export class PoolReplicas {
     return [...this.replicas, ...this.beside];
   }
 
+  /** The others of the set that a replica was started with. A set that a reload puts in place has a version of its own. */
+  standingWith(replicaId: string): readonly Replica[] {
+    const isIt = ({ facts }: Replica) => facts.id === replicaId;
+    return (this.beside.some(isIt) ? this.beside : this.replicas).filter((replica) => !isIt(replica));
+  }
+
   get offers(): Offers {
     const { workloads, workloadFixes } = this.recipe;
     const taken = this.replicas.length === 0 ? workloads : this.replicas.flatMap((replica) => replica.workloads);

@@ -93,6 +93,8 @@ export interface Gates {
   /** It reports ready: what comes next is the test whether that is true. */
   readonly onHealthy: () => void;
   readonly onProps: (props: EngineProps) => void;
+  /** Asked after that. @returns what keeps an engine of its version from serving beside the others of its pool. */
+  readonly compareVersion: () => Reason | null;
   /** What it may take, each of which is tried. */
   readonly workloads: readonly Workload[];
   readonly onWorkloads: (taken: readonly [Workload, ...Workload[]]) => void;
@@ -131,7 +133,7 @@ async function selfTest(gates: Gates, signal: AbortSignal): Promise<Reason | nul
     contextLength = props.contextLength;
     onProps(props);
     say(`version ${props.version}, model ${props.modelId}`);
-    return propsGate(props, { slots, modelId });
+    return propsGate(props, { slots, modelId }) ?? gates.compareVersion();
   });
   if (wrong !== null) return wrong;
   const taken = await tryWorkloads(gates, signal);

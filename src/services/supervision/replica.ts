@@ -3,6 +3,7 @@
  * dies. Others ask (`stop`, `recycle`, `setModel`) and are told the outcome; nobody else touches the process.
  */
 import { type BreakerState, breakerOf } from '../../core/breaker.js';
+import { ENGINE_VERSION_MIXED, mixedVersions } from '../../core/engineVersion.js';
 import { ewma } from '../../core/ewma.js';
 import { healthOf, NO_SPEED, type ReplicaHealth, type Speed, speedAfter } from '../../core/health.js';
 import type { Reason } from '../../core/pool.js';
@@ -11,7 +12,7 @@ import { afterExit, backoffMs, DEFAULT_RESTART_POLICY } from '../../core/restart
 import type { Workload } from '../../core/workload.js';
 import type { EngineAdapter } from '../../engines/adapter.js';
 import { Changes } from '../../runtime/changes.js';
-import { delay, within } from '../../runtime/wait.js';
+import { delay, pollUntil, within } from '../../runtime/wait.js';
 import type { ReplicaObserved } from '../../store/pools.js';
 import type { Progress, ReadyReplica, Recycle, Sign } from '../fleet.js';
 import { UNMENDABLE } from '../provisioning/prepare.js';
@@ -29,6 +30,7 @@ import type { MemoryPlan } from './memory.js';
 import type { StateChange } from './reports.js';
 
 const EWMA_WEIGHT = 0.2;
+const LOOK_FOR_OTHERS_EVERY_MS = 250;
 /** What comes next is an operator's decision. */
 const GIVEN_UP: ReadonlySet<ReplicaState> = new Set(['QUARANTINED', 'FAILED']);
 
@@ -59,7 +61,7 @@ export class Replica {
   #engineVersion: string | null = null;
   #lastError: Reason | null = null;
   #failures = 0;
-  /** Starts in a row that were refused before there was a process. */
+  /** Starts in a row that were refused: before there was a process, or for the version of the engine. */
   #refusals = 0;
   #restarts = 0;
   /** Ended for good, without anybody waiting. */
@@ -99,6 +101,11 @@ export class Replica {
 
   get engineVersion(): string | null {
     return this.#engineVersion;
+  }
+
+  /** The version that the others of its set must have; null: no engine of it serves, or was let in to do so. */
+  get heldVersion(): string | null {
+    return this.#ask === 'keep' ? (this.#engine?.heldVersion ?? null) : null;
   }
 
   /** What it takes, or may take as long as no engine of it has been tried. */
@@ -283,7 +290,6 @@ export class Replica {
     try {
       const obstacle = await engine.provision(signal);
       if (obstacle !== null || signal.aborted) return obstacle;
-      this.#refusals = 0;
       this.#move('launch', `starting ${this.#modelRef}`);
       const ended = await engine.live(signal);
       const failure = this.#blamed === null ? ended : { reason: this.#blamed, exit: null };
@@ -321,6 +327,7 @@ export class Replica {
     this.#engineVersion = props?.version ?? null;
     this.#heartbeatMs = clock.nowMs();
     this.#lastError = null;
+    this.#refusals = 0;
     const taken = instance?.own?.adopted === true ? ', taken over from an earlier start' : '';
     this.#move('passed', `ready with ${this.#modelRef}${taken}`);
     reports.onReady(instance?.launchArgs ?? null);
@@ -331,6 +338,7 @@ export class Replica {
   #beat(): void {
     if (this.#engine?.watch?.suspect === false) {
       this.#heartbeatMs = this.#deps.clock.nowMs();
+      this.#engineVersion = this.#engine.props?.version ?? this.#engineVersion;
       if ((this.#engine.readyForMs ?? 0) >= DEFAULT_RESTART_POLICY.stableMs) this.#failures = 0;
     }
     this.#changed(null);
@@ -351,7 +359,9 @@ export class Replica {
   /** @returns false when the replica is given up. */
   async #backOff(failure: Reason, engine: EngineLife): Promise<boolean> {
     this.#lastError = failure;
-    const delayMs = this.#state === 'PROVISIONING' ? this.#delayOfRefused() : this.#delayOfFailed(engine);
+    // The engine is sound, and the others may go any time: it is not given up.
+    const isRefused = this.#state === 'PROVISIONING' || failure.code === ENGINE_VERSION_MIXED;
+    const delayMs = isRefused ? this.#delayOfRefused() : this.#delayOfFailed(engine);
     if (delayMs === null) {
       this.#move('give_up', `given up after ${this.#failures} failures in a row: ${failure.message}`);
       return false;
@@ -371,10 +381,19 @@ export class Replica {
     }
     this.#hurry = new AbortController();
     using over = within(null, this.#asked.signal, this.#hurry.signal);
-    await delay(delayMs, over.signal);
+    await this.#untilWorthIt(failure, engine, delayMs, over.signal);
     this.#backoffUntilMs = null;
     this.#move(this.#ask === 'stop' ? 'stop' : 'retry', 'backoff is over');
     return true;
+  }
+
+  /** What was refused for its version need not wait any longer once the others have gone. */
+  async #untilWorthIt(failure: Reason, engine: EngineLife, delayMs: number, signal: AbortSignal): Promise<void> {
+    const version = engine.props?.version;
+    if (failure.code !== ENGINE_VERSION_MIXED || version === undefined) return delay(delayMs, signal);
+    const others = () => this.#deps.versions.others(this.#modelRef);
+    const fits = async () => mixedVersions(version, others()) === null;
+    await pollUntil(fits, { everyMs: LOOK_FOR_OTHERS_EVERY_MS, deadlineMs: delayMs, signal });
   }
 
   #delayOfRefused(): number {
@@ -387,6 +406,7 @@ export class Replica {
     const run = { failuresBefore: this.#failures, readyForMs: readyForMs ?? 0 };
     const decision = afterExit(DEFAULT_RESTART_POLICY, run, this.#deps.chance());
     this.#failures = decision.failures;
+    this.#refusals = 0;
     return decision.next === 'restart' ? decision.delayMs : null;
   }
 

@@ -28,6 +28,8 @@ export interface ReplicaReports {
   onBreaker(change: { readonly from: BreakerState; readonly to: BreakerState }): void;
   /** @param outcome `refused`: no process was started. */
   onPreloaded(outcome: PreloadOutcome, durationMs: number, reason: Reason | null): void;
+  /** It serves beside others that run another version of their engine, as the configuration allows. */
+  onVersionsMixed(reason: Reason): void;
   onReady(launchArgs: readonly string[] | null): void;
   onCrash(facts: CrashFacts): void;
   /** @param nth how many restarts it has had by now. */
@@ -93,6 +95,13 @@ export class Reports implements ReplicaReports {
       duration_ms: Math.round(durationMs),
       code: reason?.code ?? null,
     });
+  }
+
+  onVersionsMixed({ code, message }: Reason): void {
+    const { id: replica_id, poolId: pool_id } = this.#replica;
+    const human = `${replica_id}: ${message}, which require_same_engine_version: false allows.`;
+    this.#deps.telemetry.log.warn({ pool_id, replica_id, code, human }, 'engine versions mixed');
+    this.#event('engine_versions_mixed', message, { code });
   }
 
   onReady(launchArgs: readonly string[] | null): void {

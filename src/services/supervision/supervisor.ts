@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config, PoolConfig } from '../../config/schema.js';
+import type { VersionedReplica } from '../../core/engineVersion.js';
 import { replicaName } from '../../core/node.js';
 import type { PoolCandidate } from '../../core/placement.js';
 import { isLive, notReadyBecause, type Reason } from '../../core/pool.js';
@@ -13,6 +14,7 @@ import { engineLogFile } from '../../host/logFile.js';
 import { StartupError } from '../../host/startupError.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Database } from '../../store/database.js';
+import type { ServedVersion } from '../../store/nodes.js';
 import { listReplicas, retireOthers, retireReplicas, writeGpus } from '../../store/pools.js';
 import type { Telemetry } from '../../telemetry/events.js';
 import type { Membership } from '../cluster/membership.js';
@@ -55,6 +57,8 @@ export interface SupervisorDeps {
   readonly recipeEnv: RecipeEnvironment;
   /** What brings engine and model of a pool here before a start. */
   readonly preparerOf: (pool: PoolConfig) => Prepare;
+  /** The replicas of a pool that serve on other nodes that run. */
+  readonly versionsElsewhere: (poolId: string) => readonly ServedVersion[];
   readonly chance: () => number;
   readonly hash: (text: string) => string;
   /** A replica became ready, or stopped being so. */
@@ -74,7 +78,6 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
   /** Ends what an earlier life left running, writes down what should be, and starts every pool. */
   async start(): Promise<void> {
     const { db, config, gpus, nodeId, homeDir } = this.#deps;
-    mkdirSync(join(homeDir, 'run', 'engines'), { recursive: true });
     mkdirSync(join(homeDir, 'logs'), { recursive: true });
     this.#preflight();
     await writeGpus(
@@ -244,6 +247,9 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
     const reports = new Reports(identity, this.#deps);
     // A simulated GPU cannot be named to a real engine; it gets none.
     const visible = gpus.filter((gpu) => recipe.simulated || !gpu.simulated);
+    // Of its own: engines that leave files where they run do not find those of others there.
+    const workDir = join(homeDir, 'run', 'engines', id);
+    mkdirSync(workDir, { recursive: true });
     const facts = {
       ...identity,
       ordinal,
@@ -252,7 +258,7 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
       deviceMask: maskOf(gpus),
       gpuUuids: visible.map((gpu) => gpu.uuid),
       gpuIndices: visible.map((gpu) => gpu.index),
-      workDir: join(homeDir, 'run', 'engines'),
+      workDir,
       logFile: engineLogFile(join(homeDir, 'logs'), id),
     };
     return new Replica(facts, modelRef, {
@@ -266,8 +272,21 @@ export class Supervisor implements Omit<Fleet, 'slotsElsewhere'> {
       idleTimeoutMs: config.timeouts.idle_ms,
       canaryEveryMs: config.health.canary_every_ms,
       reports,
+      versions: {
+        required: config.require_same_engine_version,
+        others: (model) => this.#versionsBeside(config.id, id, model),
+      },
       inherited,
     });
+  }
+
+  #versionsBeside(poolId: string, replicaId: string, modelRef: string): readonly VersionedReplica[] {
+    const here = this.pool(poolId)
+      .standingWith(replicaId)
+      .flatMap(({ facts, heldVersion }) =>
+        heldVersion === null ? [] : [{ id: facts.id, engineVersion: heldVersion }],
+      );
+    return [...here, ...this.#deps.versionsElsewhere(poolId).filter((other) => other.modelRef === modelRef)];
   }
 
   /** A tensor split spans all devices of the pool; without one, replicas take the devices in turn. */

@@ -21,6 +21,8 @@ const MISSED_HEARTBEATS = 3;
 const MAX_CANARY_DEADLINE_MS = 30_000;
 /** A connection that is cut, or a full queue, may be chance; so many in a row are not. */
 const MAX_VAIN_CANARIES = 8;
+/** One that was not away is asked who it is with every so many heartbeats. */
+const RECHECKED_EVERY = 5;
 /** Its counters are read with every so many heartbeats. */
 const METRICS_EVERY = 5;
 
@@ -35,6 +37,11 @@ export interface WatchDeps {
   readonly canaryEveryMs: number;
   /** We started it, for us alone: who else could keep it busy? */
   readonly isOurs: boolean;
+  /**
+   * Whether it is still the engine that was tested. @param closely ask it: it was away, or was not asked for a while.
+   * @returns why it may not go on.
+   */
+  readonly recheck: (closely: boolean, signal: AbortSignal) => Promise<Reason | null>;
   /** It answered, or its vitals changed. */
   readonly onBeat: () => void;
   /** 0 … 1; null: the engine does not tell. */
@@ -91,11 +98,20 @@ export class Watch {
       if (stop.aborted) break;
       const health = await this.#heartbeat(stop);
       if (stop.aborted) break;
-      const failure = health?.ready === true ? await this.#beat(health, stop) : this.#miss(health);
+      const failure = health?.ready === true ? await this.#judge(health, beats, stop) : this.#miss(health);
       if (failure !== null) return failure;
       if (health?.ready === true && beats % METRICS_EVERY === 0) await this.#readMetrics(stop);
     }
     return null;
+  }
+
+  /** It is not trusted with work again before it is known to be the same. */
+  async #judge(health: EngineHealth, beats: number, stop: AbortSignal): Promise<Reason | null> {
+    const closely = this.#missed > 0 || this.#wanted !== null || beats % RECHECKED_EVERY === 0;
+    using deadline = within(HEARTBEAT_DEADLINE_MS, stop);
+    const other = await this.#deps.recheck(closely, deadline.signal);
+    if (other !== null || stop.aborted) return other;
+    return await this.#beat(health, stop);
   }
 
   async #pause(stop: AbortSignal): Promise<void> {

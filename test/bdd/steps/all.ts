@@ -6,6 +6,7 @@ import './controlPlane.js';
 import './doors.js';
 import './engines.js';
 import './operations.js';
+import './pools.js';
 import './sessions.js';
 import './streams.js';
 import './tasks.js';

@@ -22,7 +22,7 @@ async function runCommand(scenario: Scenario, line: string, config: string | nul
 }
 
 step(/^I run "([^"]+)"(?: with the configuration:)?$/, (scenario, line: string, config?: StepData) =>
-  runCommand(scenario, line, config === undefined ? null : config.toString()),
+  runCommand(scenario, line, config === undefined ? null : scenario.filled(config.toString())),
 );
 
 step(/^it exits with (\d+)$/, (scenario, code: number) => {

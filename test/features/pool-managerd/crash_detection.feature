@@ -7,14 +7,14 @@ Feature: Crash detection
 
   @ORCH-3038 @OC-POOL-3010
   Scenario: An engine that is killed is found, recorded and started anew, and its task goes on
-    When I submit "a" to "chat" with:
-      | max_tokens | 150 |
-    And "a" has streamed 5 tokens
-    And the engine of "chat-0" is killed
+    Given "chat" is busy with "a"
+    When the engine of "chat-0" is killed
+    Then the task "a" shows:
+      | attempts | 2         |
+      | status   | STREAMING |
+    And "a" goes on streaming
+    When I cancel "a"
     Then the stream of "a" is whole
-    And "a" ends
-    And the task "a" shows:
-      | attempts | 2 |
     And the replica "chat-0" shows:
       | state            | READY   |
       | restartCount     | > 0     |

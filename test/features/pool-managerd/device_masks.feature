@@ -2,9 +2,11 @@ Feature: Device masks
 
   Background:
     Given a control plane with the pools:
-      | pool  | replicas | devices | vram GiB | ready |
-      | both  | 2        | 0, 1    | 2        | yes   |
-      | small | 1        | 1       | 14       | no    |
+      | pool  | replicas | devices | vram GiB | split | ready |
+      | both  | 2        | 0, 1    | 2        |       | yes   |
+      | small | 1        | 1       | 14       |       | no    |
+      | split | 1        | 0, 1    | 3        | 2:1   | yes   |
+      | wide  | 1        | 0, 1    | 11       | 1:1   | no    |
 
   @ORCH-3011 @OC-POOL-3020
   Scenario: Each engine has a device of its pool's mask, and memory of that alone
@@ -16,8 +18,8 @@ Feature: Device masks
       { gpus { index replicas { name } } }
       """
     Then the answer holds:
-      | data.gpus[index=0].replicas.*.name | /^both-0/ |
-      | data.gpus[index=1].replicas.*.name | /^both-1/ |
+      | data.gpus[index=0].replicas.*.name | /^both-0, split-0/ |
+      | data.gpus[index=1].replicas.*.name | /^both-1.*split-0/ |
 
   @ORCH-3011 @OC-POOL-3020
   Scenario: A model that its own device cannot hold does not spill onto another one that could
@@ -25,6 +27,16 @@ Feature: Device masks
       | ready             | false             |
       | lastError.code    | VRAM_INSUFFICIENT |
       | lastError.message | /GPU 1/           |
+
+  @ORCH-3052 @OC-POOL-3021
+  Scenario: A split spans the devices of its pool, and the smallest bounds what it may take of each
+    Then the pool "split" shows:
+      | ready                 | true |
+      | replicas.*.deviceMask | 0,1  |
+    And the pool "wide" shows:
+      | ready             | false             |
+      | lastError.code    | VRAM_INSUFFICIENT |
+      | lastError.message | /GPU 1 .Small./   |
 
   @ORCH-3052 @OC-POOL-3021
   Scenario: Ratios of a split are a choice, one for each device

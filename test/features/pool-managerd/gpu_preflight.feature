@@ -24,6 +24,8 @@ Feature: GPU preflight
       | replica_preload | /^preload refused/ |
     When I send GET "/ready"
     Then the answer is 503
+    When I try to submit "a" to "chat"
+    Then the answer is 503
 
   @ORCH-1102
   Scenario Outline: An engine that fell back to the CPU is never served from: <engine>
@@ -36,6 +38,14 @@ Feature: GPU preflight
       | ready          | false  |
       | lastError.code | <code> |
       | lastError.fix  | any    |
+    When I submit "a" to "<engine>"
+    Then the task "a" shows:
+      | status    | QUEUED |
+      | attempts  | 0      |
+      | startedAt | none   |
+    And the pool "<engine>" shows:
+      | ready        | false |
+      | activeLeases | 0     |
 
     Examples:
       | engine   | code         |
@@ -76,12 +86,14 @@ Feature: GPU preflight
     Then the replica "chat-0" shows:
       | state | READY |
 
-  @ORCH-3053 @OC-POOL-3030 @long
+  @ORCH-3053 @ORCH-3507 @OC-POOL-3030 @long
   Scenario: A driver that began anew is told and counted, and its engines are started anew
     Given a host with two GPUs
     And a control plane with the pools:
       | pool | slots | devices |
       | chat | 1     | 0       |
+    Then GET "/pools/chat/status" comes to hold:
+      | compute_capability | 8.6 |
     When the driver is reset
     Then the metrics come to hold:
       | gpu_driver_resets_total | | 1 |

@@ -32,10 +32,4 @@ Feature: Observability of pools
 
   @OC-POOL-3030
   Scenario: Events of pools can be read from any of them on
-    When I ask GraphQL:
-      """
-      { pool(name: "chat") { events(first: 3) { edges { cursor node { kind message at cursor } } } } }
-      """
-    Then the answer holds:
-      | data.pool.events.edges.*.node.kind       | any |
-      | data.pool.events.edges[0].node.cursor    | any |
+    Then the events of "chat" can be read on from each of the last 5

@@ -21,8 +21,9 @@ Feature: Readiness and the registry of pools
   @ORCH-3503
   Scenario: The version and the last sign of life of its engines are known
     Then GET "/pools/chat/status" comes to hold:
-      | engine_version    | /.+/              |
-      | last_heartbeat_ms | > 1600000000000   |
+      | engine_version    | /^b\d+/         |
+      | last_heartbeat_ms | > 1600000000000 |
+    And the engines of "chat" give another sign of life
 
   @ORCH-3506
   Scenario: Leases and slots are counted while tasks run, and never below zero
@@ -31,6 +32,9 @@ Feature: Readiness and the registry of pools
       | active_leases | 1 |
       | slots_total   | 2 |
       | slots_free    | 1 |
+    And the pool "chat" shows:
+      | activeLeases | 1 |
+      | slotsFree    | 1 |
     When I cancel "one"
     Then GET "/pools/chat/status" comes to hold:
       | active_leases | 0 |
@@ -50,6 +54,6 @@ Feature: Readiness and the registry of pools
     And GET "/pools/chat/status" comes to hold:
       | device_mask       | 0,1         |
       | vram_total_bytes  | 38654705664 |
-      | vram_free_bytes   | < 38654705664 |
+      | vram_free_bytes   | 36507222016   |
       | tokens_per_second | > 1         |
       | first_token_ms    | >= 0        |

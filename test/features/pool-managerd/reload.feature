@@ -19,21 +19,28 @@ Feature: Reload
   @ORCH-3031 @OC-CTRL-2003 @HME-031
   Scenario: A reload switches the model in less than 10 s and drops no stream
     When I submit "a" to "chat" with:
-      | max_tokens | 60 |
+      | max_tokens | 120 |
     And "a" is streaming
     And I reload "chat" to "second-7b" within 20000 ms
     Then the operation ends as SUCCEEDED
     And the operation took less than 10 s
     And the stream of "a" is whole
     And "a" ends
+    And the task "a" shows:
+      | attempts        | 1       |
+      | receipt.modelId | chat-7b |
     And the pool "chat" shows:
       | modelRef | second-7b |
       | ready    | true      |
     When I submit "b" to "chat"
     Then "b" ends
+    And the task "b" shows:
+      | receipt.modelId | second-7b |
     And the metrics have grown by:
       | reload_success_total            | pool_id=chat | 1 |
       | streams_dropped_by_reload_total | pool_id=chat | 0 |
+    When I reload "chat" to "chat-7b" within 20000 ms
+    Then the operation ends as SUCCEEDED
 
   @ORCH-3031 @OC-CTRL-2003
   Scenario: A model that does not start leaves the old one serving
@@ -44,6 +51,7 @@ Feature: Reload
       | error.message               | any                |
       | steps[name=roll_back].state | SUCCEEDED          |
     And the pool "chat" shows:
+      | modelRef | chat-7b    |
       | ready    | true       |
     And the metrics have grown by:
       | reload_failure_total | pool_id=chat | 1 |

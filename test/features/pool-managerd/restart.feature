@@ -7,16 +7,20 @@ Feature: Restart and backoff
 
   @ORCH-3508 @long
   Scenario: A restart on request gives one replica a new engine, and its task goes on
-    When I submit "a" to "chat" with:
-      | max_tokens | 60 |
-    And "a" has streamed 3 tokens
-    And I restart the replica "chat-0"
+    Given "chat" is busy with "a"
+    Then the task "a" shows:
+      | replica.name | chat-0 |
+    When I restart the replica "chat-0"
     Then the operation ends as SUCCEEDED
     And the operation shows:
       | kind          | RESTART |
       | steps.*.state | /^SUCCEEDED(, (SUCCEEDED\|SKIPPED))*$/ |
-    And the stream of "a" is whole
-    And "a" ends
+    And the task "a" shows:
+      | attempts | 2         |
+      | status   | STREAMING |
+    And "a" goes on streaming
+    When I cancel "a"
+    Then the stream of "a" is whole
 
   @ORCH-3040 @OC-POOL-3030
   Scenario: Each restart in a row waits longer, and is counted

@@ -16,9 +16,10 @@ Feature: Provisioning
             mode: source
             source: { repo: "https://github.com/ggml-org/llama.cpp", ref: b4321, build: { cmake_flags: [-DGGML_CUDA=ON] } }
       """
-    Then it says "git"
-    And it says "b4321"
+    Then it says "built: llamacpp, mode source, from https://github.com/ggml-org/llama.cpp@b4321"
+    And it says "fetch --depth 1 origin b4321"
     And it says "-DGGML_CUDA=ON"
+    And it says "--target llama-server"
 
   @ORCH-3080 @ORCH-3206 @ORCH-3204
   Scenario: A download that no policy allows is an obstacle with a fix
@@ -50,6 +51,81 @@ Feature: Provisioning
     Then it exits with 1
     And it says "checksum"
 
+  @OC-CONFIG-6020
+  Scenario: A mode needs its section
+    When I run "plan" with the configuration:
+      """
+      pools:
+        - id: boxed
+          engine: llamacpp
+          model: m.gguf
+          provisioning: { mode: container }
+      """
+    Then it exits with 1
+    And it says "pools[0].provisioning.container  is missing: provisioning.mode is container"
+
+  @ORCH-3201 @OC-CONFIG-6022
+  Scenario: A container is named by its digest
+    When I run "plan" with the configuration:
+      """
+      network: { allow_hosts: [ghcr.io] }
+      pools:
+        - id: boxed
+          engine: llamacpp
+          model: m.gguf
+          provisioning: { mode: container, allow_binary_downloads: true, container: { image: "ghcr.io/ggml-org/llama.cpp@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" } }
+        - id: loose
+          engine: llamacpp
+          model: m.gguf
+          provisioning: { mode: container, allow_binary_downloads: true, container: { image: "ghcr.io/ggml-org/llama.cpp:server" } }
+      """
+    Then it exits with 1
+    And it says "container_pull: pull ghcr.io/ggml-org/llama.cpp@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    And it says "UNPINNED: the image ghcr.io/ggml-org/llama.cpp:server is not pinned by its digest"
+
+  @ORCH-3201 @OC-CONFIG-6023
+  Scenario: A package is left to the operator, with the line to paste
+    When I run "plan" with the configuration:
+      """
+      pools:
+        - id: packed
+          engine: vllm
+          model: org/model
+          provisioning: { mode: package, allow_package_installs: true, package: { name: vllm, version: "0.23.0" } }
+      """
+    Then it exits with 1
+    And it says "packed: vllm, mode package, from vllm==0.23.0"
+    And it says "bin/pip install vllm==0.23.0"
+
+  @ORCH-3201 @OC-CONFIG-6025
+  Scenario: For an external engine nothing is done, and its endpoint must be known
+    When I run "plan" with the configuration:
+      """
+      pools:
+        - { id: far, engine: llamacpp, model: m, endpoint: "http://127.0.0.1:9", provisioning: { mode: external } }
+      """
+    Then it exits with 0
+    And it says "far: llamacpp, mode external"
+    And it says "nothing to do"
+    When I run "plan" with the configuration:
+      """
+      pools:
+        - { id: far, engine: llamacpp, model: m, provisioning: { mode: external } }
+      """
+    Then it exits with 1
+    And it says "pools[0].endpoint  is missing"
+
+  @ORCH-3201 @ORCH-3207
+  Scenario: A plan that can be carried out says so by its exit
+    Given a model file "m.gguf"
+    When I run "plan" with the configuration:
+      """
+      pools:
+        - { id: own, engine: llamacpp, model: "{path of m.gguf}", provisioning: { mode: binary, binary: { url: "file:///bin/sleep" } } }
+      """
+    Then it exits with 0
+    And it says "check_binary: check that /bin/sleep can be run"
+
   @OC-CONFIG-6027
   Scenario: A key that nobody knows is refused with its path
     When I run "plan" with the configuration:
@@ -62,7 +138,7 @@ Feature: Provisioning
           provisioning: { mode: simulated }
       """
     Then it exits with 1
-    And it says "modle"
+    And it says "pools[0].modle"
 
   @ORCH-3204 @ORCH-3091
   Scenario: A pool whose model is not there says what to do

@@ -224,7 +224,7 @@ export function propsBody({ config, toldModel }: SimEngine): Readonly<Record<str
     chat_template: '',
     bos_token: '<s>',
     eos_token: '</s>',
-    build_info: BUILD_INFO,
+    build_info: config.version ?? BUILD_INFO,
     is_sleeping: false,
   };
 }

@@ -26,7 +26,7 @@ export function infoBody({ config, toldModel }: SimEngine): Readonly<Record<stri
     validation_workers: 2,
     max_client_batch_size: 4,
     router: 'text-generation-router',
-    version: VERSION,
+    version: config.version ?? VERSION,
     sha: GIT_SHA,
     docker_label: null,
   };

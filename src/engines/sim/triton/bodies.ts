@@ -10,13 +10,13 @@ const MODEL_VERSION = '1';
 export const errorBody = (message: string): string => JSON.stringify({ error: message });
 export const errorEvent = (message: string): string => `data: ${errorBody(message)}\n\n`;
 
-export function serverBody(): Readonly<Record<string, unknown>> {
+export function serverBody({ config }: SimEngine): Readonly<Record<string, unknown>> {
   const extensions = [
     ...['classification', 'sequence', 'model_repository', 'model_repository(unload_dependents)'],
     ...['schedule_policy', 'model_configuration', 'system_shared_memory', 'cuda_shared_memory'],
     ...['binary_tensor_data', 'parameters', 'statistics', 'trace', 'logging'],
   ];
-  return { name: 'triton', version: VERSION, extensions };
+  return { name: 'triton', version: config.version ?? VERSION, extensions };
 }
 
 /** Dimensions come with one for the batch before them. */

@@ -53,7 +53,7 @@ interface Handler {
 const MODEL_PATH = /^\/v2\/models\/([^/]+)(?:\/versions\/(\d+))?(?:\/(generate|generate_stream|ready|config|stats))?$/;
 
 const SERVER_ROUTES: Readonly<Record<string, Handler>> = {
-  '/v2': { method: 'GET', run: ({ response }) => sendJson(response, 200, bodies.serverBody()) },
+  '/v2': { method: 'GET', run: ({ engine, response }) => sendJson(response, 200, bodies.serverBody(engine)) },
   '/v2/health/live': { method: 'GET', run: sendOk },
   '/v2/health/ready': { method: 'GET', run: sendOk },
   '/v2/repository/index': {

@@ -48,7 +48,8 @@ const ROUTES: Readonly<Record<string, Handler>> = {
   'GET /health': health,
   'GET /ping': health,
   'POST /ping': health,
-  'GET /version': ({ response }) => sendJson(response, 200, { version: bodies.VERSION }),
+  'GET /version': ({ engine, response }) =>
+    sendJson(response, 200, { version: engine.config.version ?? bodies.VERSION }),
   'GET /load': ({ engine: { slots }, response }) =>
     sendJson(response, 200, { server_load: slots.busyCount + slots.deferredCount }),
   'GET /metrics': ({ engine, response }, { latencies }) =>
