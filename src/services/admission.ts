@@ -133,7 +133,7 @@ export class Admission {
     if (result.outcome === 'admitted') {
       this.#deps.telemetry.admitted({ ...rest, seed: row.seed, correlationId, poolId }, identity, receipt);
       if (!result.endedAtOnce) this.#deps.hub.announce(row.taskId, task.disconnectGraceMs !== null);
-      dispatcher.queued();
+      dispatcher.queued(poolId, task.priority);
     }
     return receipt;
   }

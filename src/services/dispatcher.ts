@@ -75,7 +75,8 @@ export class Dispatcher {
   }
 
   /** A task came into the queue of a pool, which may be another node's. */
-  queued(): void {
+  queued(poolId: string, priority: Priority): void {
+    this.#lanesChanged(poolId, priority, 1);
     this.wake();
     this.#tellOthers();
   }
@@ -103,7 +104,10 @@ export class Dispatcher {
     return this.#claims.catch(() => {});
   }
 
-  /** Waiting tasks of a pool, as of at most half a second ago; of those, as a rule, served before a newcomer's. */
+  /**
+   * Waiting tasks of a pool; of those, as a rule, served before a newcomer's. What comes and is claimed here counts at once,
+   * all else as of at most half a second ago.
+   */
   queueDepth(poolId: string, newcomer: Priority = 'batch'): number {
     const counts = (lane: LaneDepth) => lane.poolId === poolId && (newcomer === 'batch' || lane.priority === newcomer);
     return this.#lanes.reduce((sum, lane) => (counts(lane) ? sum + lane.depth : sum), 0);
@@ -213,6 +217,7 @@ export class Dispatcher {
     });
     this.#drainRate(poolId).granted(slots.length, claimed.length, claimStartedMs);
     for (const task of claimed) {
+      this.#lanesChanged(poolId, task.priority, -1);
       const replica = ready.get(task.replicaId);
       if (replica === undefined) throw new Error(`claimed a slot of ${task.replicaId}, which was not offered`);
       this.#begin(task, replica, claimStartedMs);
@@ -270,6 +275,14 @@ export class Dispatcher {
       this.wake();
     }, delayMs + 1); // the database counts in its own milliseconds
     this.#wakeUps.add(timer);
+  }
+
+  /** Until they are read again. */
+  #lanesChanged(poolId: string, priority: Priority, by: 1 | -1): void {
+    this.#lanes = this.#lanes.map((lane) => {
+      const isIt = lane.poolId === poolId && lane.priority === priority;
+      return isIt ? { ...lane, depth: Math.max(0, lane.depth + by) } : lane;
+    });
   }
 
   async #readLanes(): Promise<void> {

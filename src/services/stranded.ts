@@ -65,7 +65,7 @@ export class Stranded {
       if (!(await moveTask(db, task, poolId, { ...explanation, chosen: poolId }))) continue;
       telemetry.movedToPool(task, poolId);
       hub.changed(task.id);
-      dispatcher.queued();
+      dispatcher.queued(poolId, task.priority);
       return;
     }
     const error = strandedFailure(task, task.serves);

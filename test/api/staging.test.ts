@@ -131,14 +131,17 @@ it('that an earlier life of the node, or a lost node, was at ends as interrupted
     `INSERT INTO nodes (id, number, url, started_at, seen_at) VALUES ($1, 1, '', now(), now() - interval '1 minute'), ($2, 2, '', now(), now())`,
     [lost, running],
   );
-  const ids = [];
+  const ids: string[] = [];
   for (const node of [ours, lost, running]) ids.push(await beginStaging(opened.db, randomUUID(), 'm', node));
   expect(await beginStaging(opened.db, randomUUID(), 'm', ours)).toBe(ids[0]);
   const reason = { code: 'INTERRUPTED', message: 'm', fix: null };
   const states = async () =>
-    (await opened.query<{ state: string }>('SELECT state FROM model_stagings ORDER BY created_at')).map(
-      ({ state }) => state,
-    );
+    (
+      await opened.query<{ state: string }>(
+        'SELECT state FROM model_stagings ORDER BY array_position($1::uuid[], id)',
+        [ids],
+      )
+    ).map(({ state }) => state);
   // Those of this node are asked about one by one, when their rows have been seen.
   const asked: string[] = [];
   await closeInterrupted(opened.db, ours, (id) => asked.push(id) > 0, reason);
