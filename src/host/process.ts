@@ -235,8 +235,15 @@ async function stopEngine(facts: OrphanFacts): Promise<boolean> {
 
 /** Ends what carries the mark wherever it is; true when SIGKILL was needed. */
 async function endStrays({ pid, mark, graceMs }: OrphanFacts): Promise<boolean> {
-  const strays = (): readonly number[] =>
-    listPids().filter((other) => other !== process.pid && hasEnvironment(other, markVariable, mark));
+  // By pid, with the start: one that is dying has lost its environment before it has ended.
+  const seen = new Map<number, number>();
+  const strays = (): readonly number[] => {
+    for (const other of listPids()) {
+      if (other === process.pid || !hasEnvironment(other, markVariable, mark)) continue;
+      seen.set(other, readStat(other)?.startTimeTicks ?? 0);
+    }
+    return [...seen].filter(([other, startTimeTicks]) => isAlive(other, startTimeTicks)).map(([other]) => other);
+  };
   const noneLeft = (): boolean => strays().length === 0;
   if (await waitUntil(noneLeft, graceMs)) return false;
   for (const stray of strays()) sendSignal(stray, 'SIGKILL');
