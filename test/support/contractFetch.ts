@@ -2,8 +2,6 @@
  * Every answer of a control plane that any test fetches is held against contracts/openapi, and every event of its streams;
  * what breaks the contract is thrown at the test. Set up before each file, so that no test has to think of it.
  */
-import { createParser } from 'eventsource-parser';
-import { checkResponse, StreamCheck } from './contract.js';
 
 const CHECKED = Symbol.for('llama-orch.contractFetch');
 
@@ -13,13 +11,16 @@ function checked(plain: typeof fetch): Fetch {
   const checkedFetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const response = await plain(input, init);
     if (!isOurs(response)) return response;
+    // Most files talk to no control plane, and reading the contract takes a while.
+    const { checkResponse } = await import('./contract.js');
     const method = (init?.method ?? (input instanceof Request ? input.method : 'GET')).toUpperCase();
     const { pathname, search } = new URL(input instanceof Request ? input.url : input);
     const path = pathname + search;
     const { status, headers } = response;
     if (isStream(response)) {
       await checkResponse(method, path, new Response(null, { status, headers }));
-      const body = pathname === '/graphql' ? response.body : (response.body?.pipeThrough(checkedEvents()) ?? null);
+      const body =
+        pathname === '/graphql' ? response.body : (response.body?.pipeThrough(await checkedEvents()) ?? null);
       return new Response(body, { status, headers });
     }
     // Read whole, so that nothing hangs on a body that no test looks at.
@@ -41,7 +42,9 @@ function isStream(response: Response): boolean {
 }
 
 /** Passes bytes on as they are; a wrong event is an error of the body. */
-function checkedEvents(): TransformStream<Uint8Array, Uint8Array> {
+async function checkedEvents(): Promise<TransformStream<Uint8Array, Uint8Array>> {
+  const { createParser } = await import('eventsource-parser');
+  const { StreamCheck } = await import('./contract.js');
   const check = new StreamCheck();
   const decoder = new TextDecoder();
   const parser = createParser({ onEvent: ({ event = '', data }) => check.event(event, JSON.parse(data)) });
