@@ -116,7 +116,7 @@ Feature: Catalog of models
     When I submit "b" to "chat"
     Then "b" ends
 
-  @ORCH-3072
+  @ORCH-3072 @long
   Scenario: A strict policy refuses models that the catalog does not have, or has unsigned
     Given a model file "m.gguf"
     And the section "catalog":

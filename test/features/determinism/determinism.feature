@@ -33,7 +33,7 @@ Feature: Determinism
     And "a" and "c" said different things
     And "a" and "c" differ in "receipt.chainHash"
 
-  @ORCH-3050
+  @ORCH-3050 @long
   Scenario: A run that lost its engine goes on byte by byte
     When I submit "calm" to "chat" with:
       | seed       | 7  |

@@ -126,7 +126,7 @@ Feature: Placement
       | placement.pin_pool_id | other |
     Then the answer is 400
 
-  @OC-CTRL-2013 @OC-CORE-1015
+  @OC-CTRL-2013 @OC-CORE-1015 @long
   Scenario: A pin to a pool that cannot serve is refused while another pool would do, which others get
     Given a control plane configured as:
       """

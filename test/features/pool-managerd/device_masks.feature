@@ -6,7 +6,7 @@ Feature: Device masks
       | both  | 2        | 0, 1    | 2        |       | yes   |
       | small | 1        | 1       | 14       |       | no    |
       | split | 1        | 0, 1    | 3        | 2:1   | yes   |
-      | wide  | 1        | 0, 1    | 11       | 1:1   | no    |
+      | wide  | 1        | 0, 1    | 13       | 1:1   | no    |
 
   @ORCH-3011 @OC-POOL-3020
   Scenario: Each engine has a device of its pool's mask, and memory of that alone

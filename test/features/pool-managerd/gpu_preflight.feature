@@ -27,7 +27,7 @@ Feature: GPU preflight
     When I try to submit "a" to "chat"
     Then the answer is 503
 
-  @ORCH-1102
+  @ORCH-1102 @long
   Scenario Outline: An engine that fell back to the CPU is never served from: <engine>
     Given a control plane with the pools:
       | pool     | engine   | replicas | slots | devices | speed | faults       | ready |

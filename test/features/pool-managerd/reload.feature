@@ -16,7 +16,7 @@ Feature: Reload
       | modelRef | chat-7b |
       | ready    | true    |
 
-  @ORCH-3031 @OC-CTRL-2003 @HME-031
+  @ORCH-3031 @OC-CTRL-2003 @HME-031 @long
   Scenario: A reload switches the model in less than 10 s and drops no stream
     When I submit "a" to "chat" with:
       | max_tokens | 120 |

@@ -22,7 +22,7 @@ Feature: Restart and backoff
     When I cancel "a"
     Then the stream of "a" is whole
 
-  @ORCH-3040 @OC-POOL-3030
+  @ORCH-3040 @OC-POOL-3030 @long
   Scenario: Each restart in a row waits longer, and is counted
     When the engine of "chat-1" is killed
     Then the replica "chat-1" shows:

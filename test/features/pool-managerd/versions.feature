@@ -1,7 +1,7 @@
 Feature: Versions of engines
   Replicas that stand for each other run one version.
 
-  @ORCH-3007 @ORCH-3046 @ORCH-3502 @own
+  @ORCH-3007 @ORCH-3046 @ORCH-3502 @own @long
   Scenario: An engine of another version stays out until the others have it too
     Given the program of the engines has the version "b1000"
     And a control plane with the pools:

@@ -140,7 +140,7 @@ Feature: Provisioning
     Then it exits with 1
     And it says "pools[0].modle"
 
-  @ORCH-3204 @ORCH-3091
+  @ORCH-3204 @ORCH-3091 @long
   Scenario: A pool whose model is not there says what to do
     Given a control plane configured as:
       """

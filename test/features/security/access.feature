@@ -54,7 +54,7 @@ Feature: Access
       | GraphQL         | GET    | /graphql?query={__typename}                           | application/json  | 200    | errors[0].extensions.code | errors[0].extensions.number |
       | GraphQL streams | GET    | /graphql?query=subscription{taskEvents(taskId:%2200000000-0000-0000-0000-000000000001%22){seq}} | text/event-stream | 200    | errors[0].extensions.code | errors[0].extensions.number |
 
-  @AUTH-1003
+  @AUTH-1003 @long
   Scenario: AUTH_OPTIONAL frees callers of this machine
     Given the environment:
       | AUTH_TOKEN    | a-long-and-secret-token |
@@ -122,7 +122,7 @@ Feature: Access
     And the answer has the headers:
       | access-control-allow-origin | absent |
 
-  @AUTH-1003 @AUTH-1006
+  @AUTH-1003 @AUTH-1006 @long
   Scenario Outline: Whom a proxy forwards is let in only where the proxy is trusted: <setting>
     Given the environment:
       | AUTH_TOKEN | a-long-and-secret-token |

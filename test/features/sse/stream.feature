@@ -20,7 +20,7 @@ Feature: Streams
       | decode_ms      | >= 0 |
       | decode_time_ms | >= 0 |
 
-  @OC-CTRL-2022 @OC-CTRL-2034
+  @OC-CTRL-2022 @OC-CTRL-2034 @long
   Scenario: Metrics stand between the tokens and change nothing about them, and GraphQL tells the same
     When I submit "a" to "chat" with:
       | max_tokens | 3000 |
