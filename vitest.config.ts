@@ -29,7 +29,7 @@ function homes(): string[] {
 }
 
 /** Their files share the modules of the whole program with the next ones in the same worker: loading it takes seconds. */
-const SHARING = ['api', 'contract', 'e2e', 'services', 'store'];
+const SHARING = ['api', 'contract', 'core', 'e2e', 'engines', 'services', 'store', 'telemetry'];
 const folders = readdirSync('test', { withFileTypes: true }).filter((entry) => entry.isDirectory());
 const others = folders.map(({ name }) => name).filter((name) => !SHARING.includes(name));
 

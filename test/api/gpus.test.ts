@@ -95,7 +95,7 @@ describe('GPUs', () => {
     });
   });
 
-  it('whose driver began anew get new engines; it is told, counted, and each restart is one', async () => {
+  it.runIf(LONG)('whose driver began anew get new engines; it is told, counted, and each restart is one', async () => {
     const resets = async () => (await scrape(world.url)).get('gpu_driver_resets_total')?.[0]?.value;
     const runs = async () => (await smi.calls()).length;
     const pids = async () => {

@@ -138,7 +138,7 @@ describe('the way to Ready', () => {
 });
 
 describe('a replica on trial', () => {
-  it('is trusted again, and its failures are forgotten, after a run that was long enough', async () => {
+  it.runIf(LONG)('is trusted again, and its failures are forgotten, after a run that was long enough', async () => {
     const { monotonicMs } = systemClock;
     let aheadMs = 0;
     const clock = vi.spyOn(systemClock, 'monotonicMs').mockImplementation(() => monotonicMs() + aheadMs);

@@ -120,7 +120,7 @@ describe('after kill -9 of the control plane', () => {
     await serves(second.url, 'llamacpp');
   });
 
-  it('an engine that was written down nowhere is ended', async () => {
+  it.runIf(LONG)('an engine that was written down nowhere is ended', async () => {
     const config = simConfig({ replicas: 1 });
     const first = await start(config);
     const known = await engines();

@@ -16,7 +16,7 @@ Feature: Placement
     And the pool "twins" shows:
       | slotsFree | 4 |
 
-  @ORCH-3009 @OC-CORE-1015 @OC-CORE-1016
+  @ORCH-3009 @OC-CORE-1015 @OC-CORE-1016 @long
   Scenario: Among pools the ready ones come first, then free slots, then free memory
     When I submit "first" to "roomy" with:
       | placement.mode | auto |

@@ -24,7 +24,7 @@ Feature: Crash detection
       | replica_restart | /^restart \d+ in / |
       | replica_preload | /^preload passed/ |
 
-  @ORCH-3053
+  @ORCH-3053 @long
   Scenario Outline: What a dying engine says becomes the reason, each its own: <fault>
     Given the engine of "chat-0" gets the fault "<fault>"
     When I submit "b" to "chat" with:

@@ -8,7 +8,7 @@ Feature: Device masks
       | split | 1        | 0, 1    | 3        | 2:1   | yes   |
       | wide  | 1        | 0, 1    | 13       | 1:1   | no    |
 
-  @ORCH-3011 @OC-POOL-3020
+  @ORCH-3011 @OC-POOL-3020 @long
   Scenario: Each engine has a device of its pool's mask, and memory of that alone
     Then the pool "both" shows:
       | deviceMask            | 0,1  |
@@ -21,14 +21,14 @@ Feature: Device masks
       | data.gpus[index=0].replicas.*.name | /^both-0, split-0/ |
       | data.gpus[index=1].replicas.*.name | /^both-1.*split-0/ |
 
-  @ORCH-3011 @OC-POOL-3020
+  @ORCH-3011 @OC-POOL-3020 @long
   Scenario: A model that its own device cannot hold does not spill onto another one that could
     Then the pool "small" shows:
       | ready             | false             |
       | lastError.code    | VRAM_INSUFFICIENT |
       | lastError.message | /GPU 1/           |
 
-  @ORCH-3052 @OC-POOL-3021
+  @ORCH-3052 @OC-POOL-3021 @long
   Scenario: A split spans the devices of its pool, and the smallest bounds what it may take of each
     Then the pool "split" shows:
       | ready                 | true |

@@ -52,7 +52,7 @@ Feature: GPU preflight
       | llamacpp | CPU_FALLBACK |
       | vllm     | NO_GPU       |
 
-  @ORCH-1103 @HME-010
+  @ORCH-1103 @HME-010 @long
   Scenario: GPUs of 24 and 12 GB of one host work at the same time, and are shown as simulated
     Given a control plane with the pools:
       | pool     | engine   | replicas | slots | devices | speed | faults       | ready |

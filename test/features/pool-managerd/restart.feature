@@ -37,7 +37,7 @@ Feature: Restart and backoff
     And the metrics have grown by:
       | replica_restarts_total | replica_id=chat-1 | 2 |
 
-  @ORCH-3508
+  @ORCH-3508 @long
   Scenario: The lines that an engine wrote are kept over its death
     When the engine of "chat-1" is killed
     Then the replica "chat-1" shows:
