@@ -99,8 +99,9 @@ export class Reports implements ReplicaReports {
 
   onVersionsMixed({ code, message }: Reason): void {
     const { id: replica_id, poolId: pool_id } = this.#replica;
-    const human = `${replica_id}: ${message}, which require_same_engine_version: false allows.`;
-    this.#deps.telemetry.log.warn({ pool_id, replica_id, code, human }, 'engine versions mixed');
+    const human =
+      'A replica serves beside others that run another version of their engine, as the configuration allows.';
+    this.#deps.telemetry.log.warn({ pool_id, replica_id, code, detail: message, human }, 'engine versions mixed');
     this.#event('engine_versions_mixed', message, { code });
   }
 
