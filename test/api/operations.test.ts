@@ -6,6 +6,7 @@ import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { planned } from '../../src/core/operation.js';
 import { systemClock } from '../../src/runtime/clock.js';
+import { OperationFeed, OperationReader } from '../../src/services/operations/feed.js';
 import { Operations } from '../../src/services/operations/operations.js';
 import { StepFailure } from '../../src/services/operations/run.js';
 import { PoolEvents } from '../../src/services/poolEvents.js';
@@ -298,6 +299,33 @@ describe('the row of an operation', () => {
       progress: 1,
       error: { code: 'X', message: 'broken \uFFFD pipe' },
     });
+    await operations.stop();
+  });
+
+  it('is told without a gap when changes come while a reader looks at the row, which is further on', async () => {
+    await using opened = await openDatabase();
+    await seedPool(opened.db);
+    const operations = new Operations(servicesOn(opened.db));
+    let end = () => {};
+    const ending = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const id = await operations.begin('p', 'RESUME', {}, async () => {
+      await ending;
+      return { end: 'succeed', outcome: 'done', error: null };
+    });
+    await expect.poll(async () => (await readOperation(opened.db, id))?.state).toBe('RUNNING');
+    const feed = new OperationFeed();
+    const reader = new OperationReader(opened.db, id, feed);
+    const [first] = (await reader.next()) ?? [];
+    if (first === undefined) throw new Error('there is no such row');
+    const changed = (by: number) => ({ ...first, revision: first.revision + by });
+    await opened.query('UPDATE operations SET revision = $2 WHERE id = $1', [id, changed(2).revision]);
+    const looking = reader.next();
+    feed.publish(changed(1));
+    expect((await looking)?.map(({ revision }) => revision)).toEqual([changed(1).revision, changed(2).revision]);
+    reader.close();
+    end();
     await operations.stop();
   });
 

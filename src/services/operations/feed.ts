@@ -50,8 +50,7 @@ export class OperationReader {
   /** The next states, at least one; null after the terminal one, after close, or when there is no such row. */
   async next(): Promise<readonly OperationRecord[] | null> {
     while (!this.#over) {
-      const told = this.#seen < 0 ? [] : this.#told.splice(0);
-      const news = this.#unseen(told.length > 0 ? told : await this.#look());
+      const news = this.#unseen(this.#seen < 0 ? await this.#look() : await this.#changes());
       const last = news.at(-1);
       if (last !== undefined) {
         this.#seen = last.revision;
@@ -67,6 +66,14 @@ export class OperationReader {
     this.#over = true;
     this.#leave();
     this.#wake?.();
+  }
+
+  /** What was told, or what the row says; of that, too, what is told while the row is read comes first. */
+  async #changes(): Promise<OperationRecord[]> {
+    if (this.#told.length > 0) return this.#told.splice(0);
+    const found = await this.#look();
+    const told = this.#told.splice(0);
+    return [...told, ...found.filter(({ revision }) => revision > (told.at(-1)?.revision ?? -1))];
   }
 
   async #look(): Promise<OperationRecord[]> {
