@@ -58,11 +58,17 @@ async function openSocket(): Promise<WebSocket> {
   return socket;
 }
 
-async function greeted(): Promise<WebSocket> {
+const NO_HELLO = 4408;
+
+async function greeted(tries = 3): Promise<WebSocket> {
   const socket = await openSocket();
+  const closed = closeCode(socket);
   socket.send(JSON.stringify({ type: 'connection_init' }));
-  await once(socket, 'message');
-  return socket;
+  const code = await Promise.race([once(socket, 'message').then(() => null), closed]);
+  if (code === null) return socket;
+  // A machine that stands still for so long lets the server see the hello too late.
+  if (code === NO_HELLO && tries > 1) return greeted(tries - 1);
+  throw new Error(`a socket was closed with ${code} before it was greeted`);
 }
 
 async function closeCode(socket: WebSocket): Promise<number> {
@@ -210,12 +216,12 @@ describe('floods on sockets', () => {
     await withinBounds('broken messages', async () => {
       const messages = ['{"type":"next"}', '{', '[]', 'x'.repeat(10_000), '{"id":"1","type":"subscribe","payload":{}}'];
       for (const message of messages) {
-        const sockets = await Promise.all(Array.from({ length: 50 }, greeted));
+        const sockets = await Promise.all(Array.from({ length: 50 }, () => greeted()));
         const ended = sockets.map(closeCode);
         for (const socket of sockets) socket.send(message);
         expect(new Set(await Promise.all(ended))).toEqual(new Set([4400]));
       }
-      const twice = await Promise.all(Array.from({ length: 50 }, greeted));
+      const twice = await Promise.all(Array.from({ length: 50 }, () => greeted()));
       const ended = twice.map(closeCode);
       const payload = { query: 'subscription { poolEvents { seq } }' };
       for (const socket of twice) {
