@@ -21,10 +21,4 @@ describe('contracts and generated code are as the sources make them', () => {
     const { status, output } = run(['scripts/openapi-types.mjs', '--check']);
     expect(status, output).toBe(0);
   });
-
-  it('src/client/gql', () => {
-    const cli = 'node_modules/@graphql-codegen/cli/cjs/bin.js';
-    const { status, output } = run([cli, '--config', 'codegen.ts', '--check']);
-    expect(status, output).toBe(0);
-  });
 });
