@@ -29,21 +29,21 @@ async function node(): Promise<string> {
   return id;
 }
 
+/** How a node serves a pool. */
+const MEMBER = {
+  engine: 'llamacpp',
+  modelRef: 'm',
+  contextLength: 4096,
+  wallMs: 1_000,
+  quant: null,
+  samplerProfileVersion: null,
+} as const;
+
 /** A pool with one replica, both of that node. */
 async function poolOf(nodeId: string, poolId: string): Promise<void> {
   await seedPool(opened.db, { id: poolId });
   await opened.query('UPDATE replicas SET node_id = $1 WHERE pool_id = $2', [nodeId, poolId]);
-  const member = {
-    poolId,
-    nodeId,
-    engine: 'llamacpp',
-    modelRef: 'm',
-    contextLength: 4096,
-    wallMs: 1_000,
-    quant: null,
-    samplerProfileVersion: null,
-  } as const;
-  await joinPool(opened.db, member);
+  await joinPool(opened.db, { poolId, nodeId, ...MEMBER });
 }
 
 const silentFor = (id: string, time: string) =>
@@ -69,18 +69,7 @@ it('a start takes away what this node no longer has, and nothing of the others',
   await poolOf(one, 'both');
   await poolOf(one, 'used');
   await poolOf(other, 'foreign');
-  await joinPool(opened.db, {
-    ...{
-      poolId: 'both',
-      nodeId: other,
-      engine: 'llamacpp',
-      modelRef: 'm',
-      contextLength: 4096,
-      wallMs: 1_000,
-      quant: null,
-      samplerProfileVersion: null,
-    },
-  });
+  await joinPool(opened.db, { poolId: 'both', nodeId: other, ...MEMBER });
   await submitTasks(opened.db, 'used', [newTask()], SUBMIT);
   await seedPool(opened.db, { id: 'coming' }); // of a node that has not joined it yet
   await retireOthers(opened.db, one, { pools: ['kept'], replicas: ['kept-0'] });
