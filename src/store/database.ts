@@ -46,11 +46,12 @@ const DATABASE_AWAY: Refusal = unavailable(
 
 /**
  * What a crash of the server loses, it forgets: the numbers of leases too, which their holders still know. So each
- * connection that claims begins far beyond all that can be lost, which is less than a second of claims.
+ * connection that claims begins far beyond all that can be lost, which is less than a second of claims. One by one: who
+ * sets a sequence may set it back behind numbers that others took meanwhile.
  */
 const LEAP_LEASES = `
 BEGIN; SET LOCAL synchronous_commit = on;
-SELECT setval(seq, nextval(seq) + 4096) FROM to_regclass('leases_id_seq') seq WHERE seq IS NOT NULL;
+SELECT count(nextval(seq)) FROM to_regclass('leases_id_seq') seq, generate_series(1, 4096) WHERE seq IS NOT NULL;
 COMMIT`;
 
 async function leapLeases(client: pg.ClientBase): Promise<void> {

@@ -24,3 +24,17 @@ it('a crash of the database loses claims, and gives none of their numbers again'
     await expect.poll(() => db.query({ name: 'one', text: 'SELECT 1' }, []).catch(() => null)).not.toBeNull();
   }
 }, 120_000);
+
+it('connections that come at the same moment, of any node, give no number twice', async () => {
+  await using postgres = await startOwnPostgres();
+  const given: string[] = [];
+  for (let round = 0; round < 5; round += 1) {
+    const nodes = Array.from({ length: 8 }, () => new Database(postgres.url, () => {}));
+    const claim = (db: Database) =>
+      db.relaxedQuery<{ id: string }>({ name: 'n', text: `SELECT nextval('leases_id_seq') AS id` }, []);
+    const claims = nodes.flatMap((db) => Array.from({ length: 20 }, () => claim(db)));
+    for (const rows of await Promise.all(claims)) given.push(...rows.map(({ id }) => id));
+    await Promise.all(nodes.map((db) => db.close()));
+  }
+  expect(new Set(given).size).toBe(given.length);
+}, 120_000);
